@@ -1,0 +1,23 @@
+# The whole benchmark: prepare -> train -> evaluate -> analyse -> report. Each step is a plain command,
+# `python -m bntt ...`, that also runs without Snakemake; the rules only say what needs what.
+#
+#     snakemake --cores 8 all                            config/demo.yaml
+#     snakemake --cores 8 all --config experiment=NAME   config/NAME.yaml
+
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/analyse.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.overview.output,

@@ -1,0 +1,29 @@
+"""The BNTT reproducibility benchmark: retrain, measure and compare low-latency spiking networks.
+
+Importing the package is cheap; torch is loaded when one of the building blocks below is first used.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0.dev0"
+
+_BLOCKS = {
+    "BNTT": "bntt.spiking.norms",
+    "LIF": "bntt.spiking.neurons",
+    "IF": "bntt.spiking.neurons",
+    "OverTime": "bntt.spiking.layers",
+    "SpikingLayer": "bntt.spiking.layers",
+    "SpikingNetwork": "bntt.spiking.networks",
+    "poisson": "bntt.spiking.encoding",
+}
+__all__ = [*_BLOCKS, "__version__"]
+
+
+def __getattr__(name: str):
+    if name in _BLOCKS:
+        return getattr(import_module(_BLOCKS[name]), name)
+    raise AttributeError(f"module 'bntt' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_BLOCKS])

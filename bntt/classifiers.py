@@ -1,0 +1,88 @@
+"""A trained classifier as the measurements see it: images in, the running logits of every time-step out.
+
+A method returns one of these two from its weights. A classifier without time has one step.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from bntt.data.images import ImageData
+from bntt.spiking.encoding import poisson, rates
+from bntt.spiking.layers import LayerStep
+from bntt.spiking.networks import DenseNetwork, SpikingNetwork, WeightLayer
+
+Observer = Callable[[int, str, LayerStep], None]
+
+
+class SpikingClassifier:
+    """A spiking network on Poisson-coded images."""
+
+    spiking = True
+
+    def __init__(self, network: SpikingNetwork, signed: bool, chunk: int = 25) -> None:
+        self.network, self.signed, self.chunk = network.eval(), signed, chunk
+
+    @property
+    def time_steps(self) -> int:
+        return self.network.time_steps
+
+    @property
+    def layers(self) -> list[WeightLayer]:
+        return self.network.description
+
+    def scaled(self, data: ImageData, unit: Tensor) -> Tensor:
+        return data.scaled(unit, self.signed)
+
+    @torch.no_grad()
+    def running_logits(
+        self, scaled: Tensor, samples: Tensor, key: int, observe: Observer | None = None
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Pieces ``(start, logits [t, N, classes])`` of the anytime logits, whose argmax at t uses t steps.
+
+        ``observe(start, layer, step)`` is shown what each layer did in each piece. Memory does not grow with T.
+        """
+        state: dict[str, Tensor] = {}
+        voltage = torch.zeros((), device=scaled.device)
+        for start in range(0, self.time_steps, self.chunk):
+            steps = min(self.chunk, self.time_steps - start)
+            spikes = poisson(scaled, steps, key, samples, signed=self.signed, start=start)
+            watch = None if observe is None else (lambda name, step, start=start: observe(start, name, step))
+            running = self.network.resume(spikes, start, state, watch).cumsum(0) + voltage
+            voltage = running[-1]
+            if self.network.readout == "mean":
+                running = running / torch.arange(start + 1, start + steps + 1, device=running.device)[:, None, None]
+            yield start, running
+
+    def gammas(self) -> dict[str, Tensor]:
+        """Learned scale ``[T, C]`` of each layer whose norm has one for every step; empty where none has."""
+        scales = {name: norm.temporal_scale() for name, norm in self.network.norms().items()}
+        return {name: scale for name, scale in scales.items() if scale is not None}
+
+
+class DenseClassifier:
+    """A network without time, on the expected value of the spikes that its conversion would see."""
+
+    spiking = False
+    time_steps = 1
+
+    def __init__(self, network: DenseNetwork, signed: bool) -> None:
+        self.network, self.signed = network.eval(), signed
+
+    @property
+    def layers(self) -> list[WeightLayer]:
+        return self.network.description
+
+    def scaled(self, data: ImageData, unit: Tensor) -> Tensor:
+        return data.scaled(unit, self.signed)
+
+    @torch.no_grad()
+    def running_logits(self, scaled: Tensor, samples: Tensor, key: int, observe: Observer | None = None):
+        yield 0, self.network(rates(scaled, self.signed))[None]
+
+    def gammas(self) -> dict[str, Tensor]:
+        return {}
+
+
+Classifier = SpikingClassifier | DenseClassifier

@@ -1,0 +1,162 @@
+"""The command line, ``python -m bntt``: prepare data, train, evaluate, and look at what is planned and found."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from bntt import __version__, declared
+from bntt.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, or 2 after one line about what the user can mend."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        parsed.command(parsed)
+    except UserError as error:
+        print(f"bntt: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"bntt: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bntt: interrupted; what was finished is kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bntt",
+        description="Retrain, measure and compare low-latency spiking networks.",
+        epilog="Exit status: 0 done, 2 the input was wrong (one line says what), 130 interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=f"bntt {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, summary: str, function) -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        made.set_defaults(command=function)
+        return made
+
+    for name, summary, function in (
+        ("train", "Train or convert one run and write its weights and train.json.", _train),
+        (
+            "evaluate",
+            "Measure one trained run on the test images and write its csv files and evaluate.json.",
+            _evaluate,
+        ),
+    ):
+        one = command(name, summary, function)
+        _add_experiment(one)
+        one.add_argument("--dataset", help="dataset of the run; may be left out where the experiment has one")
+        one.add_argument("--row", required=True, help="row of the experiment file")
+        one.add_argument("--seed", type=int, help="seed of the run; may be left out where the experiment has one")
+        one.add_argument(
+            "--device",
+            default="auto",
+            choices=["auto", "cpu", "cuda"],
+            help="auto takes a free GPU where there is one, and waits its turn",
+        )
+
+    runs = command("runs", "List the runs of an experiment and what is there of each.", _runs)
+    _add_experiment(runs)
+
+    data = command("data", "List, prepare or verify datasets.", _data)
+    data.add_argument("action", choices=["list", "prepare", "verify"], help="list all; make or check the arrays of one")
+    data.add_argument("name", nargs="?", help="dataset, for prepare and verify")
+
+    notebook = command("notebook", "Execute a notebook source and render it as an offline page.", _notebook)
+    _add_experiment(notebook)
+    notebook.add_argument("source", type=Path, help="a file of analysis/")
+    notebook.add_argument("--notebook", type=Path, required=True, help="where the executed notebook is written")
+    notebook.add_argument("--page", type=Path, required=True, help="where the HTML page is written")
+
+    command("methods", "List the methods, and every option with its default and meaning.", _methods)
+    return parser
+
+
+def _add_experiment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--experiment", default="demo", help="name of a file in config/, or a path to a .yaml file")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder that results are written under")
+
+
+def _selected(parsed: argparse.Namespace):
+    from bntt.experiment import load
+
+    experiment = load(parsed.experiment)
+    seeds = sorted({run.seed for run in experiment.runs})
+    if parsed.dataset is None and len(experiment.datasets) > 1:
+        raise UserError(
+            f"experiment {experiment.name} has several datasets: give --dataset, one of {', '.join(experiment.datasets)}"
+        )
+    if parsed.seed is None and len(seeds) > 1:
+        raise UserError(
+            f"experiment {experiment.name} has several seeds: give --seed, one of {', '.join(map(str, seeds))}"
+        )
+    dataset = experiment.datasets[0] if parsed.dataset is None else parsed.dataset
+    return experiment, experiment.run(dataset, parsed.row, seeds[0] if parsed.seed is None else parsed.seed)
+
+
+def _train(parsed: argparse.Namespace) -> None:
+    experiment, run = _selected(parsed)
+    from bntt.pipeline import train
+
+    print(train(experiment, run, parsed.results, parsed.device))
+
+
+def _evaluate(parsed: argparse.Namespace) -> None:
+    _, run = _selected(parsed)
+    from bntt.pipeline import evaluate
+
+    print(evaluate(run, parsed.results, parsed.device))
+
+
+def _runs(parsed: argparse.Namespace) -> None:
+    from bntt.experiment import load
+    from bntt.runs import found
+
+    for one in found(load(parsed.experiment), parsed.results):
+        print(f"{one.status:9} {one.run.name}{'  ' + one.reason if one.reason and one.status != 'missing' else ''}")
+
+
+def _data(parsed: argparse.Namespace) -> None:
+    from bntt import data
+    from bntt.experiment import check_name
+
+    if parsed.action == "list":
+        for name in data.names():
+            prepared = "prepared" if data.manifest_path(name).is_file() else "not prepared"
+            print(f"{name:12} {prepared:13} {data.facts(name)['title']}")
+        return
+    if parsed.name is None:
+        raise UserError(f"data {parsed.action} needs the name of a dataset; there are {', '.join(data.names())}")
+    check_name("dataset", parsed.name, data.names(), f"data {parsed.action}")
+    if parsed.action == "prepare":
+        print(data.prepare(parsed.name))
+    else:
+        found = data.verify(parsed.name)
+        content = found["content_sha256"][:16]
+        print(f"{parsed.name}: {len(found['files'])} files are whole; state {found['state']}, content {content}")
+
+
+def _notebook(parsed: argparse.Namespace) -> None:
+    from bntt.experiment import load
+    from bntt.notebook import execute
+
+    output = parsed.results / load(parsed.experiment).name
+    parameters = {"experiment": parsed.experiment, "results": str(parsed.results), "output": str(output)}
+    execute(parsed.source, parsed.notebook, parsed.page, parameters)
+    print(f"{parsed.notebook} and {parsed.page}")
+
+
+def _methods(parsed: argparse.Namespace) -> None:
+    for name, module in declared.plugins("methods", "OPTIONS").items():
+        print(f"{name}: {declared.summary(module)}")
+        for key, entry in declared.options(module).items():
+            choices = f" One of {', '.join(entry['choices'])}." if "choices" in entry else ""
+            print(f"  {key} = {entry['default']}\n      {entry['help']}{choices}")

@@ -1,0 +1,285 @@
+"""Experiment files: YAML in ``config/`` to a list of runs, validated in one place, without torch.
+
+An experiment is datasets x rows x seeds. A row is a method with overrides of the experiment's protocol. Every key is
+declared by the module that reads it (see `bntt.declared`), so a typo is an error that names the key.
+"""
+
+import contextlib
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bntt import declared
+from bntt.errors import UserError
+
+CONFIG = Path(__file__).parent.parent / "config"
+
+TOP_LEVEL = {
+    "title": "One line that says what this experiment is.",
+    "notes": "Paragraphs for the reader of the overview.",
+    "datasets": "Names of datasets; every row runs on each.",
+    "seeds": "Whole numbers; they change initial weights, order and noise, never the split.",
+    "threads": "CPU threads of one run. Numbers may depend on it, so it is fixed here and never follows --cores.",
+    "protocol": "Options shared by every row whose method knows them.",
+    "rows": "Name -> method, overrides of the protocol, and `start`, the row whose weights it begins from.",
+    "evaluation": "Options of the measurements.",
+}
+
+EVALUATION = {
+    "batch_size": {"default": 90, "min": 1, "help": "Test images evaluated at once; changes no number."},
+    "report_steps": {
+        "default": [],
+        "min": 1,
+        "help": "Time-steps at which spikes, energy and accuracy under noise are reported, besides the last.",
+    },
+    "noise_sigmas": {
+        "default": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8],
+        "min": 0.0,
+        "help": "Standard deviations of the Gaussian noise of Fig. 4(b).",
+    },
+    "noise_space": {
+        "default": "pixel",
+        "choices": ["pixel", "normalised"],
+        "help": "Where noise is added: `pixel`, to images in [0, 1], clipped; `normalised`, after scaling, unclipped.",
+    },
+    "exit_thresholds": {
+        "default": [0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5],
+        "min": 0.0,
+        "help": "Thresholds on gamma swept for early exit, Fig. 6.",
+    },
+    "exit_threshold": {
+        "default": 0.1,
+        "min": 0.0,
+        "help": "The threshold of the early-exit rows; the paper's is 0.1.",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row on one dataset with one seed. ``options`` are the method's, complete."""
+
+    experiment: str
+    dataset: str
+    row: str
+    seed: int
+    method: str
+    start: str | None
+    threads: int
+    options: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}/{self.row}/seed-{self.seed}"
+
+    def training_config(self) -> dict[str, Any]:
+        """Everything that decides what training does, as it is recorded."""
+        keys = ("experiment", "dataset", "row", "seed", "method", "start", "threads")
+        return {key: getattr(self, key) for key in keys} | {"options": dict(self.options)}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A validated experiment file and its runs, in the order of the file."""
+
+    name: str
+    title: str
+    notes: str
+    runs: tuple[Run, ...]
+
+    @property
+    def datasets(self) -> list[str]:
+        return list(dict.fromkeys(run.dataset for run in self.runs))
+
+    @property
+    def rows(self) -> list[str]:
+        return list(dict.fromkeys(run.row for run in self.runs))
+
+    @property
+    def evaluation(self) -> Mapping[str, Any]:
+        return self.runs[0].evaluation
+
+    def run(self, dataset: str, row: str, seed: int) -> Run:
+        """The run of that name; an unknown one is an error that lists what there is."""
+        for run in self.runs:
+            if (run.dataset, run.row, run.seed) == (dataset, row, seed):
+                return run
+        check_name("dataset", dataset, self.datasets, f"experiment {self.name}")
+        check_name("row", row, self.rows, f"experiment {self.name}")
+        seeds = sorted({run.seed for run in self.runs})
+        raise UserError(f"experiment {self.name} has no seed {seed}; its seeds are {', '.join(map(str, seeds))}")
+
+
+def experiment_names() -> list[str]:
+    """Names of the experiment files in ``config/``."""
+    return sorted(path.stem for path in CONFIG.glob("*.yaml"))
+
+
+def load(name: str) -> Experiment:
+    """Read and validate ``config/<name>.yaml``, or the file at a path that ends in ``.yaml``."""
+    path = Path(name) if name.endswith(".yaml") else CONFIG / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(
+            f"no experiment {name!r}; there are {', '.join(experiment_names())}, or give a path to a .yaml file"
+        )
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    return _experiment(path.stem, str(path), document)
+
+
+def _experiment(name: str, where: str, document: Any) -> Experiment:
+    if not re.fullmatch(r"[a-z0-9-]+", name):
+        raise UserError(f"{where}: an experiment's name is lower-case letters, digits and hyphens, not {name!r}")
+    top = _mapping(document, where)
+    _known_keys(top, TOP_LEVEL, where)
+    for key in ("title", "datasets", "seeds", "rows"):
+        if key not in top:
+            raise UserError(f"{where}: {key} is missing: {TOP_LEVEL[key]}")
+    datasets = _list(top["datasets"], f"{where}: datasets")
+    for dataset in datasets:
+        check_name("dataset", dataset, declared.plugins("data", "DATASET"), where)
+    seeds = _list(top["seeds"], f"{where}: seeds")
+    for seed in seeds:
+        if type(seed) is not int or seed < 0:
+            raise UserError(f"{where}: seeds are whole numbers from 0 on, not {seed!r}")
+    threads = top.get("threads", 1)
+    if type(threads) is not int or threads < 1:
+        raise UserError(f"{where}: threads is a whole number from 1 on, not {threads!r}")
+    evaluation = complete(top.get("evaluation"), EVALUATION, f"{where}: evaluation")
+
+    protocol = _mapping(top.get("protocol"), f"{where}: protocol")
+    rows = {row: _row(row, body, protocol, where) for row, body in _mapping(top["rows"], f"{where}: rows").items()}
+    if not rows:
+        raise UserError(f"{where}: rows is empty: {TOP_LEVEL['rows']}")
+    used = {key for method, _, _ in rows.values() for key in declared.options(_methods()[method])}
+    _known_keys(protocol, used, f"{where}: protocol")
+    for row, (_, start, _) in rows.items():
+        if start is not None:
+            check_name("row", start, [other for other in rows if other != row], f"{where}: rows: {row}: start")
+    ordered = _starts_first(rows, where)
+    runs = tuple(
+        Run(name, dataset, row, seed, *rows[row][:2], threads, rows[row][2], evaluation)
+        for dataset in datasets
+        for row in ordered
+        for seed in seeds
+    )
+    return Experiment(name, str(top["title"]), str(top.get("notes", "")), runs)
+
+
+def _row(row: Any, body: Any, protocol: Mapping, where: str) -> tuple[str, str | None, dict[str, Any]]:
+    """One row's method, start and complete options."""
+    here = f"{where}: rows: {row}"
+    if not re.fullmatch(r"[a-z0-9-]+", str(row)):
+        raise UserError(f"{here}: a row's name is lower-case letters, digits and hyphens")
+    overrides = dict(_mapping(body, here))
+    method = overrides.pop("method", None)
+    start = overrides.pop("start", None)
+    check_name("method", method, _methods(), here)
+    known = declared.options(_methods()[method])
+    options = complete({k: v for k, v in protocol.items() if k in known} | overrides, known, here)
+    if (start is None) == bool(declared.literal(_methods()[method], "NEEDS_START")):
+        need = "needs `start`, the row whose weights it begins from" if start is None else "takes no `start`"
+        raise UserError(f"{here}: method {method} {need}")
+    return method, start, options
+
+
+def _starts_first(rows: Mapping[str, tuple], where: str) -> list[str]:
+    """Rows in file order, but each after the row it starts from. A circle of starts is an error."""
+    ordered: list[str] = []
+
+    def place(row: str, waiting: tuple[str, ...]) -> None:
+        if row in waiting:
+            raise UserError(f"{where}: rows start from one another in a circle: {' -> '.join([*waiting, row])}")
+        if row not in ordered:
+            if rows[row][1] is not None:
+                place(rows[row][1], (*waiting, row))
+            ordered.append(row)
+
+    for row in rows:
+        place(row, ())
+    return ordered
+
+
+def _methods() -> dict[str, str]:
+    return declared.plugins("methods", "OPTIONS")
+
+
+def complete(given: Any, known: Mapping[str, Mapping], where: str) -> dict[str, Any]:
+    """``given`` checked against its declaration and completed with defaults, in the declaration's order."""
+    given = _mapping(given, where)
+    _known_keys(given, known, where)
+    return {key: _checked(given.get(key, entry["default"]), entry, f"{where}: {key}") for key, entry in known.items()}
+
+
+def _checked(value: Any, entry: Mapping, where: str) -> Any:
+    """A value of its option's type: that of the default, or null where the default is null."""
+    default = entry["default"]
+    if isinstance(default, list):
+        items = _list(value, where)
+        kind = "float" if any(isinstance(item, float) for item in default) else entry.get("type", "int")
+        return [_scalar(item, kind, entry, where) for item in items]
+    if value is None and default is None:
+        return None
+    return _scalar(value, entry.get("type") or type(default).__name__, entry, where)
+
+
+def _scalar(value: Any, kind: str, entry: Mapping, where: str) -> Any:
+    if kind == "float" and isinstance(value, str):  # YAML reads 5e-4 as text
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if kind == "float" and type(value) is int:
+        value = float(value)
+    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+    if type(value).__name__ != kind or value != value:
+        raise UserError(f"{where} must be {names[kind]}, not {value!r}")
+    if "choices" in entry:
+        check_name("value", value, entry["choices"], where)
+    if "min" in entry and value < entry["min"]:
+        raise UserError(f"{where} must be at least {entry['min']}, not {value!r}")
+    if "above" in entry and value <= entry["above"]:
+        raise UserError(f"{where} must be above {entry['above']}, not {value!r}")
+    if "max" in entry and value > entry["max"]:
+        raise UserError(f"{where} must be at most {entry['max']}, not {value!r}")
+    return value
+
+
+def check_name(kind: str, name: Any, known: Iterable[str], where: str) -> None:
+    """Raise where ``name`` is not among ``known``, with the nearest match."""
+    known = list(known)
+    if name not in known:
+        raise UserError(f"{where}: unknown {kind} {name!r}{_hint(name, known)}")
+
+
+def _known_keys(given: Mapping, known: Iterable[str], where: str) -> None:
+    for key in given:
+        if key not in known:
+            raise UserError(f"{where}: unknown key {key!r}{_hint(key, list(known))}")
+
+
+def _hint(name: Any, known: list[str]) -> str:
+    near = difflib.get_close_matches(str(name), known, 1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(known))}"
+
+
+def _mapping(value: Any, where: str) -> Mapping:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where} must be a mapping of keys to values, not {value!r}")
+    return value
+
+
+def _list(value: Any, where: str) -> list:
+    if not isinstance(value, list):
+        raise UserError(f"{where} must be a list, not {value!r}")
+    if len(set(map(repr, value))) != len(value):
+        raise UserError(f"{where} names something twice: {value!r}")
+    return value

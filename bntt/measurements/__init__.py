@@ -1,0 +1,71 @@
+"""Measurements: what evaluation reads off a classifier. One file each, found by folder.
+
+A measurement file is named after the csv file it writes and declares ``COLUMNS`` as a literal, name -> meaning. It
+defines ``measure(subject) -> rows``, a list of dictionaries with those columns, or a string that says why it does
+not apply to this classifier.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from bntt import declared
+from bntt.data.images import ImageData
+from bntt.experiment import Run
+from bntt.randomness import key
+
+if TYPE_CHECKING:
+    from bntt.classifiers import Classifier
+    from bntt.measurements._observation import Observation
+
+Rows = list[dict[str, float | int | str]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A classifier with the data it is judged on; the pass over the test images is made once and shared."""
+
+    run: Run
+    data: ImageData
+    classifier: "Classifier"
+
+    @cached_property
+    def observation(self) -> "Observation":
+        from bntt.measurements._observation import observe
+
+        return observe(self)
+
+    @property
+    def report_steps(self) -> list[int]:
+        """The time-steps at which this run is reported: those asked for that it has, and its last."""
+        last = self.classifier.time_steps
+        return sorted({step for step in self.run.evaluation["report_steps"] if step <= last} | {last})
+
+    @property
+    def noise_key(self) -> int:
+        """Seeds the Poisson noise of the test images."""
+        return key(self.run.seed, "test noise", 0)
+
+
+def measure_all(subject: Subject) -> tuple[dict[str, Rows], dict[str, str]]:
+    """Every measurement's rows by file name, and the reasons of those that do not apply."""
+    tables: dict[str, Rows] = {}
+    reasons: dict[str, str] = {}
+    for name, module in declared.plugins("measurements", "COLUMNS").items():
+        file = f"{name.replace('-', '_')}.csv"
+        result = import_module(module).measure(subject)
+        if isinstance(result, str):
+            reasons[file] = result
+        else:
+            tables[file] = result
+    return tables, reasons
+
+
+def to_bits(right: Tensor) -> str:
+    """Which test images were classified right, as hexadecimal digits; image i is bit i, most significant first."""
+    bits = "".join("1" if value else "0" for value in right.tolist())
+    padded = bits + "0" * (-len(bits) % 4)
+    return f"{int(padded, 2):0{len(padded) // 4}x}"

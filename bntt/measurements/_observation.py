@@ -1,0 +1,54 @@
+"""One pass over the test images, from which most measurements are read."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bntt.measurements import Subject
+
+
+@dataclass
+class Observation:
+    """What happened on the test images; every count is a sum over them."""
+
+    right: Tensor  # bool [T, N]: the argmax after t steps is the label
+    loss: Tensor  # [T], mean cross-entropy of the running logits
+    spikes: dict[str, Tensor] = field(default_factory=dict)  # layer -> [T] spikes of its neurons
+    input_events: dict[str, Tensor] = field(default_factory=dict)  # layer -> [T] non-zero inputs
+    input_mass: dict[str, Tensor] = field(default_factory=dict)  # layer -> [T] sum of |inputs|, fractions as fractions
+    input_size: dict[str, int] = field(default_factory=dict)  # layer -> inputs per image
+    spikes_by_image: Tensor | None = None  # [T, N] spikes of all neurons
+
+
+@torch.no_grad()
+def observe(subject: Subject) -> Observation:
+    """Run the classifier once over all test images."""
+    classifier, data = subject.classifier, subject.data
+    steps, images = classifier.time_steps, len(data.test)
+    seen = Observation(torch.zeros(steps, images, dtype=torch.bool), torch.zeros(steps, dtype=torch.float64))
+    if classifier.spiking:
+        for kind in (seen.spikes, seen.input_events, seen.input_mass):
+            kind.update({layer.name: torch.zeros(steps, dtype=torch.float64) for layer in classifier.layers})
+        seen.spikes_by_image = torch.zeros(steps, images, dtype=torch.float64)
+
+    for batch in torch.arange(images, device=data.mean.device).split(subject.run.evaluation["batch_size"]):
+        columns = batch.cpu()
+
+        def watch(start, name, step, columns=columns):
+            window = slice(start, start + len(step.input))
+            seen.spikes[name][window] += step.spikes.flatten(1).sum(1, dtype=torch.float64).cpu()
+            seen.input_events[name][window] += step.input.flatten(1).count_nonzero(1).cpu()
+            seen.input_mass[name][window] += step.input.abs().flatten(1).sum(1, dtype=torch.float64).cpu()
+            seen.input_size[name] = step.input[0, 0].numel()
+            seen.spikes_by_image[window, columns] += step.spikes.flatten(2).sum(2, dtype=torch.float64).cpu()
+
+        labels = data.test.labels[batch]
+        scaled = classifier.scaled(data, data.test.unit(batch))
+        for start, logits in classifier.running_logits(scaled, batch, subject.noise_key, watch):
+            window = slice(start, start + len(logits))
+            seen.right[window, columns] = (logits.argmax(2) == labels).cpu()
+            losses = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction="none")
+            seen.loss[window] += losses.reshape(len(logits), -1).sum(1, dtype=torch.float64).cpu() / images
+    return seen

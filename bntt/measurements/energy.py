@@ -1,0 +1,56 @@
+"""Energy of an inference by the paper's formula (Section 4.3, Appendix B), under each reading of it.
+
+A dense layer costs 4.6 pJ per multiply-accumulate. A spiking layer costs 0.9 pJ per accumulate, and its accumulates
+are its dense operations times a spike count, which can be read as
+
+* ``own``: spikes per neuron of the layer itself, as the text defines the spike rate (the classifier, which does not
+  spike, takes its input's);
+* ``events``: non-zero inputs per input neuron, what an event-driven accelerator would have to do;
+* ``mass``: the same with pooled fractions and signs counted by magnitude.
+
+Norm, leak and reset cost nothing here, as in the paper. The input layer has rows of its own, so it can be left out.
+"""
+
+from bntt.measurements import Rows, Subject
+
+MAC_PJ = 4.6
+AC_PJ = 0.9
+
+COLUMNS = {
+    "time_step": "Steps used, at the reported steps; 1 for a dense network.",
+    "layer": "Layer, conv1 first, the classifier last.",
+    "macs": "Multiply-accumulates of the dense layer per image.",
+    "count_own": "Spikes per neuron of the layer over the steps used.",
+    "count_events": "Non-zero inputs per input neuron over the steps used.",
+    "count_mass": "Sum of |inputs| per input neuron over the steps used.",
+    "dense_mj": "Energy of the dense layer in mJ per image.",
+    "own_mj": "Energy in mJ per image, counting the layer's own spikes.",
+    "events_mj": "Energy in mJ per image, counting its non-zero inputs.",
+    "mass_mj": "Energy in mJ per image, counting its inputs by magnitude.",
+}
+
+
+def energy_mj(operations: float, picojoules: float) -> float:
+    """Millijoules of so many operations at so many picojoules each."""
+    return operations * picojoules * 1e-9
+
+
+def measure(subject: Subject) -> Rows:
+    """One row per reported step and layer. A dense network has no spike counts, and one energy."""
+    seen, images = subject.observation, len(subject.data.test)
+    rows: Rows = []
+    for step in subject.report_steps:
+        for layer in subject.classifier.layers:
+            row: dict = {"time_step": step, "layer": layer.name, "macs": layer.macs}
+            counts = dict.fromkeys(("own", "events", "mass"), float("nan"))
+            if subject.classifier.spiking:
+                inputs = images * seen.input_size[layer.name]
+                counts["events"] = seen.input_events[layer.name][:step].sum().item() / inputs
+                counts["mass"] = seen.input_mass[layer.name][:step].sum().item() / inputs
+                own = seen.spikes[layer.name][:step].sum().item() / (images * layer.neurons)
+                counts["own"] = counts["events"] if layer is subject.classifier.layers[-1] else own
+            row |= {f"count_{name}": count for name, count in counts.items()}
+            row["dense_mj"] = energy_mj(layer.macs, MAC_PJ)
+            row |= {f"{name}_mj": energy_mj(layer.macs * count, AC_PJ) for name, count in counts.items()}
+            rows.append(row)
+    return rows

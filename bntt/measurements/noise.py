@@ -1,0 +1,46 @@
+"""Accuracy under Gaussian noise on the input image (Fig. 4(b)); every method sees the same noisy images."""
+
+import torch
+
+from bntt import randomness
+from bntt.measurements import Rows, Subject, to_bits
+
+COLUMNS = {
+    "sigma": "Standard deviation of the noise.",
+    "space": "pixel: added to images in [0, 1], then clipped; normalised: added after scaling.",
+    "time_step": "Steps used, at the reported steps.",
+    "accuracy": "Test accuracy in per cent.",
+    "correct": "Which test images are right, in hexadecimal, image 0 first.",
+}
+
+
+def measure(subject: Subject) -> Rows:
+    """One row per noise level and reported step. The noise depends on image and pixel alone, scaled by sigma."""
+    classifier, data, evaluation = subject.classifier, subject.data, subject.run.evaluation
+    space = evaluation["noise_space"]
+    noise_key = randomness.key("input noise")
+    rows: Rows = []
+    for sigma in evaluation["noise_sigmas"]:
+        right = {step: torch.zeros(len(data.test), dtype=torch.bool) for step in subject.report_steps}
+        for batch in torch.arange(len(data.test), device=data.mean.device).split(evaluation["batch_size"]):
+            unit = data.test.unit(batch)
+            noise = sigma * randomness.normal(noise_key, batch, unit[0].numel()).reshape(unit.shape)
+            if space == "pixel":
+                scaled = classifier.scaled(data, (unit + noise).clamp(0, 1))
+            else:
+                scaled = classifier.scaled(data, unit) + noise
+            for start, logits in classifier.running_logits(scaled, batch, subject.noise_key):
+                for step, of_step in right.items():
+                    if start < step <= start + len(logits):
+                        of_step[batch.cpu()] = (logits[step - start - 1].argmax(1) == data.test.labels[batch]).cpu()
+        for step, of_step in right.items():
+            rows.append(
+                {
+                    "sigma": sigma,
+                    "space": space,
+                    "time_step": step,
+                    "accuracy": 100 * of_step.double().mean().item(),
+                    "correct": to_bits(of_step),
+                }
+            )
+    return rows

@@ -1,0 +1,56 @@
+"""The dense network of the comparison: ReLU, average pooling, no bias; by default no norm, so that it can be converted.
+
+It is trained on the expected value of the spikes that its conversion would see. With ``batch_norm`` it is the fair
+dense control (rows named ``ann-bn``), which the paper does not have.
+"""
+
+import torch
+
+from bntt.classifiers import DenseClassifier
+from bntt.data.images import ImageData
+from bntt.methods import Task, Trained
+from bntt.randomness import key
+from bntt.spiking.encoding import rates
+from bntt.spiking.networks import DenseNetwork, initialise, weight_layers
+from bntt.training import fit
+
+EXTENDS = ["bntt.training", "bntt.spiking.networks", "bntt.spiking.encoding"]
+OPTIONS = {
+    "batch_norm": {
+        "default": False,
+        "help": "Batch norm after every hidden layer; such a network is not converted here.",
+    },
+    "dropout": {"default": 0.2, "min": 0.0, "max": 0.9, "help": "Dropout probability of hidden activations."},
+    "gain": {"default": 1.4142135, "above": 0.0, "help": "Gain of the Xavier-uniform initial weights."},
+}
+
+
+def build(options: dict, data: ImageData) -> DenseNetwork:
+    """The network that the options describe."""
+    layers = weight_layers(options["architecture"], data.shape, data.classes, options["width"])
+    return DenseNetwork(layers, batch_norm=options["batch_norm"], dropout=options["dropout"])
+
+
+def train(task: Task) -> Trained:
+    """Ordinary training; the dropout masks are keyed by epoch and step, like all randomness."""
+    options, data, seed = task.options, task.data, task.run.seed
+    network = build(options, data)
+    initialise(network, seed, options["gain"])
+    network.to(data.mean.device, memory_format=torch.channels_last)
+    signed = options["coding"] == "signed"
+
+    def forward(unit, samples, noise):
+        if network.training:
+            torch.manual_seed(key(noise, "dropout", int(samples[0])) >> 1)
+        return network(rates(data.scaled(unit, signed), signed))
+
+    outcome = fit(network, forward, data, options, seed, task.state_file, task.run.name)
+    return Trained(network.state_dict(), outcome, {"parameters": sum(p.numel() for p in network.parameters())})
+
+
+def classifier(run, data: ImageData, weights) -> DenseClassifier:
+    """The trained network."""
+    network = build(dict(run.options), data)
+    network.load_state_dict(weights)
+    network.to(data.mean.device, memory_format=torch.channels_last)
+    return DenseClassifier(network, run.options["coding"] == "signed")

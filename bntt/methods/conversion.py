@@ -1,0 +1,122 @@
+"""ANN-to-SNN conversion by layer-by-layer threshold balancing.
+
+The weights of an ``ann`` row are kept; each layer's threshold becomes the largest weighted input current that it meets
+when the layers before it already spike at their thresholds (Spike-Norm, Sengupta et al. 2019, with hard reset). With
+soft reset, so that what exceeds the threshold is carried over, it is RMP-SNN (Han et al. 2020). Neurons do not leak.
+"""
+
+import math
+
+import torch
+
+from bntt.classifiers import SpikingClassifier
+from bntt.data.images import ImageData
+from bntt.errors import UserError
+from bntt.methods import Task, Trained
+from bntt.randomness import key
+from bntt.spiking.encoding import poisson
+from bntt.spiking.layers import over_time
+from bntt.spiking.networks import SpikingNetwork, weight_layers
+from bntt.spiking.neurons import IF
+
+NEEDS_START = True
+EXTENDS = ["bntt.data.images", "bntt.spiking.networks", "bntt.spiking.encoding"]
+OPTIONS = {
+    "time_steps": {"default": 2500, "min": 1, "help": "T of inference."},
+    "reset": {
+        "default": "hard",
+        "choices": ["hard", "soft"],
+        "help": "`hard`: Sengupta 2019; `soft`: RMP, Han 2020.",
+    },
+    "calibration_images": {
+        "default": 512,
+        "min": 1,
+        "help": "Un-augmented training images that thresholds come from.",
+    },
+    "calibration_steps": {"default": 100, "min": 1, "help": "Time-steps of the threshold balancing."},
+    "percentile": {
+        "default": 100.0,
+        "above": 0.0,
+        "max": 100.0,
+        "help": "Percentile of the currents that becomes the threshold; 100 is their maximum, as published.",
+    },
+    "threshold_scale": {"default": 1.0, "above": 0.0, "help": "Multiplies every threshold."},
+}
+BATCH = 64  # calibration images simulated at once; no number depends on it
+
+
+def build(options: dict, data: ImageData, thresholds: dict[str, float]) -> SpikingNetwork:
+    """IF neurons without a norm, at the given thresholds (1 where none is given yet)."""
+    layers = weight_layers(options["architecture"], data.shape, data.classes, options["width"])
+    return SpikingNetwork(
+        layers,
+        options["time_steps"],
+        norm=None,
+        neuron=lambda name: IF(thresholds.get(name, 1.0), options["reset"]),
+        readout="sum",
+    )
+
+
+def train(task: Task) -> Trained:
+    """No gradient: copy the weights, then set one threshold after the other from the input on."""
+    options, data = task.options, task.data
+    weights = {name: value for name, value in task.start.items() if name.endswith(".weight")}
+    if len(weights) != len(task.start):
+        extra = next(name for name in task.start if name not in weights)
+        raise UserError(
+            f"row {task.run.row} cannot start from row {task.run.start}: it has {extra}, and only networks "
+            "without norms and biases are converted; start from an `ann` row with batch_norm: false"
+        )
+    network = build(options, data, {})
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError:
+        raise UserError(
+            f"row {task.run.row} cannot start from row {task.run.start}: architecture, width and image_size "
+            "of the two rows must be the same"
+        ) from None
+    network.to(data.mean.device, memory_format=torch.channels_last).eval()
+    thresholds = balance(network, data, options, key(task.run.seed, "calibration"))
+    out = network.state_dict() | {f"layers.{name}.threshold": torch.tensor(value) for name, value in thresholds.items()}
+    return Trained(out, facts={"parameters": sum(p.numel() for p in network.parameters()), "thresholds": thresholds})
+
+
+@torch.no_grad()
+def balance(network: SpikingNetwork, data: ImageData, options: dict, noise: int) -> dict[str, float]:
+    """Set and return the thresholds, layer by layer, each with the layers before it spiking at theirs."""
+    signed = options["coding"] == "signed"
+    samples = torch.arange(min(options["calibration_images"], len(data.train)), device=data.mean.device)
+    thresholds: dict[str, float] = {}
+    for name in network.layers:
+        rank, largest = None, torch.zeros(0, device=data.mean.device)
+        for batch in samples.split(BATCH):
+            scaled = data.scaled(data.train.unit(batch), signed)
+            spikes = poisson(scaled, options["calibration_steps"], noise, batch, signed=signed)
+            for before, layer in network.layers.items():
+                if before == name:
+                    currents = over_time(layer.connection, spikes)
+                    break
+                spikes = layer(spikes)
+            if rank is None:  # how many of all currents may exceed the threshold, itself included
+                total = currents[:, 0].numel() * len(samples)
+                rank = max(1, math.ceil(total * (1 - options["percentile"] / 100)))
+            candidates = torch.cat([largest, currents.flatten()])
+            largest = candidates.topk(min(rank, len(candidates))).values
+        threshold = largest[-1].item() * options["threshold_scale"]
+        if not threshold > 0:
+            raise UserError(
+                f"layer {name} has no positive current on the calibration images, so it cannot be given a "
+                "threshold: the network it starts from is silent there"
+            )
+        network.layers[name].neuron.threshold = thresholds[name] = threshold
+    return thresholds
+
+
+def classifier(run, data: ImageData, weights) -> SpikingClassifier:
+    """The converted network at its thresholds."""
+    suffix = ".threshold"
+    thresholds = {name.split(".")[1]: value.item() for name, value in weights.items() if name.endswith(suffix)}
+    network = build(dict(run.options), data, thresholds)
+    network.load_state_dict({name: value for name, value in weights.items() if not name.endswith(suffix)})
+    network.to(data.mean.device, memory_format=torch.channels_last)
+    return SpikingClassifier(network, run.options["coding"] == "signed")

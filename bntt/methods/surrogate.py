@@ -1,0 +1,94 @@
+"""Surrogate-gradient training of a spiking network from scratch, with any temporal norm or none (Algorithm 2)."""
+
+import torch
+
+from bntt.classifiers import SpikingClassifier
+from bntt.data.images import ImageData
+from bntt.methods import Task, Trained
+from bntt.spiking.encoding import poisson
+from bntt.spiking.networks import SpikingNetwork, initialise, weight_layers
+from bntt.spiking.neurons import LIF
+from bntt.training import decay_budget, fit
+
+EXTENDS = ["bntt.training", "bntt.spiking.networks", "bntt.spiking.encoding"]
+OPTIONS = {
+    "time_steps": {"default": 25, "min": 1, "help": "T."},
+    "norm": {
+        "default": "bntt",
+        "choices": [
+            "none",
+            "bntt",
+            "bntt-shared-gamma",
+            "bn-pooled",
+            "bn-pooled-step-gamma",
+            "bn-repeated",
+            "tdbn",
+            "tebn",
+            "tab",
+        ],
+        "help": "Temporal norm of every hidden layer.",
+    },
+    "classifier_norm": {
+        "default": False,
+        "help": "Norm on the classifier too (Algorithm 2, line 9); not as released.",
+    },
+    "tracking": {
+        "default": "variance",
+        "choices": ["variance", "deviation"],
+        "help": "What the norm's moving average follows: the variance, as released, or Algorithm 1's sigma.",
+    },
+    "leak": {"default": 0.95, "min": 0.0, "max": 1.0, "help": "Lambda of Eq. 4."},
+    "threshold": {"default": 1.0, "above": 0.0, "help": "Firing threshold theta."},
+    "reset": {"default": "soft", "choices": ["soft", "hard"], "help": "What a spike does to the membrane."},
+    "alpha": {"default": 0.3, "above": 0.0, "help": "Damping of the surrogate gradient, Eq. 8."},
+    "readout": {
+        "default": "mean",
+        "choices": ["mean", "sum"],
+        "help": "Logits: accumulated voltage divided by T, as released, or not (Eq. 5).",
+    },
+    "gain": {
+        "default": 2.0,
+        "above": 0.0,
+        "help": "Gain of the Xavier-uniform initial weights; 2 as released.",
+    },
+}
+
+
+def build(options: dict, data: ImageData, norm=None) -> SpikingNetwork:
+    """The network that the options describe; ``norm`` may be a class of one's own instead of a name."""
+    return SpikingNetwork(
+        weight_layers(options["architecture"], data.shape, data.classes, options["width"]),
+        options["time_steps"],
+        norm=norm or options["norm"],
+        neuron=lambda name: LIF(options["leak"], options["threshold"], options["reset"], options["alpha"]),
+        readout=options["readout"],
+        classifier_norm=options["classifier_norm"],
+        tracking=options["tracking"],
+    )
+
+
+def train(task: Task, norm=None) -> Trained:
+    """BPTT over all T steps with a cross-entropy loss on the accumulated voltage."""
+    options, data, seed = task.options, task.data, task.run.seed
+    network = build(options, data, norm)
+    initialise(network, seed, options["gain"])
+    network.to(data.mean.device, memory_format=torch.channels_last)
+    signed = options["coding"] == "signed"
+
+    def forward(unit, samples, noise):
+        spikes = poisson(data.scaled(unit, signed), options["time_steps"], noise, samples, signed=signed)
+        return network.logits(network(spikes))
+
+    outcome = fit(network, forward, data, options, seed, task.state_file, task.run.name)
+    facts = {"parameters": sum(p.numel() for p in network.parameters())}
+    if network.norms():
+        facts["decay_budget"] = decay_budget(options, -(-len(data.train) // options["batch_size"]))
+    return Trained(network.state_dict(), outcome, facts)
+
+
+def classifier(run, data: ImageData, weights, norm=None) -> SpikingClassifier:
+    """The trained network, with its tracked moments."""
+    network = build(dict(run.options), data, norm)
+    network.load_state_dict(weights)
+    network.to(data.mean.device, memory_format=torch.channels_last)
+    return SpikingClassifier(network, run.options["coding"] == "signed")

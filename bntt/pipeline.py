@@ -1,0 +1,163 @@
+"""Training and evaluation of one run: what the command line and the workflow call."""
+
+import time
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from bntt import code, data, declared, provenance
+from bntt.data.images import ImageData
+from bntt.devices import lease
+from bntt.errors import UserError
+from bntt.experiment import Experiment, Run
+from bntt.measurements import Subject, measure_all
+from bntt.methods import Task, Trained
+from bntt.runs import RunDirectory
+from bntt.training import Outcome
+
+
+def train(experiment: Experiment, run: Run, results: Path, device: str = "auto") -> str:
+    """Train or convert, unless the directory already holds this very run. Returns one line that says what happened."""
+    directory = RunDirectory.of(run, results)
+    record = {"config": run.training_config(), "code": code.training_code(run)}
+    start = _start(experiment, run, results)
+    if start is not None:
+        record["start_sha256"] = start.training()["files"].get("model.safetensors")
+    if _current(directory.training, record):
+        return f"{directory.path}: already trained"
+    _forget_outdated_state(directory, record)
+
+    with lease(device) as chosen:
+        _limit_threads(run.threads)
+        began, clock = provenance.now(), time.perf_counter()
+        images, manifest = _load_data(run, chosen)
+        if start is not None and start.training()["status"] != "done":
+            trained = Trained({}, Outcome(diverged=f"the row it starts from, {run.start}, diverged"))
+        else:
+            weights = {} if start is None else {"start": {k: v.to(chosen) for k, v in start.weights().items()}}
+            trained = _user_errors(lambda: _method(run).train(Task(run, images, directory.state_file, **weights)), run)
+        outcome = trained.outcome
+        status = "done" if outcome.diverged is None else "diverged"
+        record |= {
+            "status": status,
+            "reason": outcome.diverged,
+            "steps": outcome.steps,
+            **trained.facts,
+            "data": {key: manifest[key] for key in ("dataset", "state", "content_sha256", "split_sha256", "images")},
+            "provenance": provenance.environment(_device_name(chosen), run.threads),
+            "started": began,
+            "seconds": round(time.perf_counter() - clock, 2),
+            "peak_memory_mb": provenance.peak_memory_mb(),
+        }
+        directory.finish_training(record, trained.weights, outcome.history)
+    last = outcome.history[-1] if outcome.history else {}
+    detail = f", validation accuracy {last['validation_accuracy']:.1f} %" if last and status == "done" else ""
+    return f"{directory.path}: {status}{detail}{'' if outcome.diverged is None else ': ' + outcome.diverged}"
+
+
+def evaluate(run: Run, results: Path, device: str = "auto") -> str:
+    """Measure a trained run on the test images. Returns one line that says what happened."""
+    directory = RunDirectory.of(run, results)
+    training = directory.training()
+    if training["config"] != run.training_config():
+        raise UserError(f"{directory.train_json} is of another configuration than the experiment file; train it again")
+    record: dict[str, Any] = {
+        "code": code.evaluation_code(run),
+        "evaluation": dict(run.evaluation),
+        "weights_sha256": training["files"].get("model.safetensors"),
+    }
+    if _current(directory.evaluation, record):
+        return f"{directory.path}: already evaluated"
+    if training["status"] != "done":
+        directory.finish_evaluation(record | {"status": training["status"], "reason": training["reason"]}, {})
+        return f"{directory.path}: {training['status']}, nothing to evaluate"
+
+    with lease(device) as chosen:
+        _limit_threads(run.threads)
+        began, clock = provenance.now(), time.perf_counter()
+        images, _ = _load_data(run, chosen)
+        weights = directory.weights()
+        try:
+            classifier = _method(run).classifier(run, images, weights)
+        except (RuntimeError, KeyError):
+            raise UserError(
+                f"{directory.path / 'model.safetensors'} does not hold the weights of row {run.row}; train it again"
+            ) from None
+        tables, reasons = measure_all(Subject(run, images, classifier))
+        record |= {
+            "status": "done",
+            "not_applicable": reasons,
+            "provenance": provenance.environment(_device_name(chosen), run.threads),
+            "started": began,
+            "seconds": round(time.perf_counter() - clock, 2),
+            "peak_memory_mb": provenance.peak_memory_mb(),
+        }
+        directory.finish_evaluation(record, tables)
+    return f"{directory.path}: test accuracy {tables['anytime.csv'][-1]['accuracy']:.2f} %"
+
+
+def _method(run: Run) -> ModuleType:
+    return import_module(declared.plugins("methods", "OPTIONS")[run.method])
+
+
+def _start(experiment: Experiment, run: Run, results: Path) -> RunDirectory | None:
+    if run.start is None:
+        return None
+    return RunDirectory.of(experiment.run(run.dataset, run.start, run.seed), results)
+
+
+def _current(manifest, record: dict[str, Any]) -> bool:
+    """Whether a finished manifest was made from exactly this record, and its files are whole."""
+    try:
+        found = manifest()
+    except UserError:
+        return False
+    directory: RunDirectory = manifest.__self__
+    try:
+        for name in found["files"]:
+            directory._vouched(found, name, "train")
+    except UserError:
+        return False
+    return all(found.get(key) == value for key, value in record.items())
+
+
+def _forget_outdated_state(directory: RunDirectory, record: dict[str, Any]) -> None:
+    """Keep the state of an unfinished training only if it belongs to this configuration and code."""
+    import json
+
+    from bntt.files import write_json
+
+    note = directory.scratch / "belongs_to.json"
+    try:
+        same = json.loads(note.read_text()) == record
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        directory.state_file.unlink(missing_ok=True)
+        write_json(note, record)
+
+
+def _load_data(run: Run, device: torch.device) -> tuple[ImageData, dict[str, Any]]:
+    data.prepare(run.dataset)
+    images = data.load(run.dataset).to(device, run.options["image_size"], run.options.get("train_limit"))
+    return images, data.manifest(run.dataset)
+
+
+def _user_errors(work, run: Run):
+    """A ValueError from the mathematics is about the options it was given."""
+    try:
+        return work()
+    except ValueError as error:
+        raise UserError(f"experiment {run.experiment}, row {run.row}: {error}") from None
+
+
+def _limit_threads(threads: int) -> None:
+    """Numbers may depend on the number of threads, so it comes from the experiment and from nowhere else."""
+    torch.set_num_threads(threads)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

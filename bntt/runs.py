@@ -1,0 +1,162 @@
+"""Run directories: the only reader and writer of ``results/<experiment>/runs/<dataset>/<row>/seed-<k>/``.
+
+``train.json`` is written last by training, ``evaluate.json`` last by evaluation; each names the files that belong to it
+with their sha256, and readers accept no other. Notebooks read the planned runs joined with those found.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bntt.errors import UserError
+from bntt.experiment import Experiment, Run
+from bntt.files import sha256, write_atomically, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The directory of one run under a results root."""
+
+    path: Path
+    scratch: Path  # state of an unfinished training; no output of the workflow, so that it survives a failed job
+
+    @classmethod
+    def of(cls, run: Run, results: Path = RESULTS) -> "RunDirectory":
+        root = results / run.experiment
+        return cls(root / "runs" / run.name, root / "scratch" / run.name)
+
+    @property
+    def train_json(self) -> Path:
+        return self.path / "train.json"
+
+    @property
+    def evaluate_json(self) -> Path:
+        return self.path / "evaluate.json"
+
+    @property
+    def state_file(self) -> Path:
+        return self.scratch / "state.pt"
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    def finish_training(self, record: dict[str, Any], weights: "Mapping[str, Tensor]", history: list[dict]) -> None:
+        """Write weights and history, then ``train.json``; remove the training state."""
+        from safetensors.torch import save_file
+
+        tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+        files = {}
+        if record["status"] == "done":
+            write_atomically(self.path / "model.safetensors", lambda beside: save_file(tensors, beside))
+            files["model.safetensors"] = sha256(self.path / "model.safetensors")
+        if history:
+            files["history.csv"] = self._write_csv("history.csv", history)
+        write_json(self.train_json, record | {"files": files})
+        self.state_file.unlink(missing_ok=True)
+
+    def finish_evaluation(self, record: dict[str, Any], tables: Mapping[str, list[dict]]) -> None:
+        """Write every measurement, then ``evaluate.json``."""
+        files = {name: self._write_csv(name, rows) for name, rows in tables.items()}
+        write_json(self.evaluate_json, record | {"files": files})
+
+    def _write_csv(self, name: str, rows: list[dict]) -> str:
+        import pandas as pd
+
+        frame = pd.DataFrame(rows)
+        write_atomically(self.path / name, lambda beside: frame.to_csv(beside, index=False, float_format="%.6g"))
+        return sha256(self.path / name)
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def training(self) -> dict[str, Any]:
+        return self._manifest(self.train_json, "train")
+
+    def evaluation(self) -> dict[str, Any]:
+        return self._manifest(self.evaluate_json, "evaluate")
+
+    def weights(self) -> "dict[str, Tensor]":
+        """The weights that ``train.json`` vouches for."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = self._vouched(self.training(), "model.safetensors", "train")
+        try:
+            return load_file(path)
+        except SafetensorError:
+            raise UserError(f"{path} is not a safetensors file; run `python -m bntt train` for it again") from None
+
+    def table(self, name: str) -> "pd.DataFrame":
+        """A csv file that ``train.json`` (history) or ``evaluate.json`` (measurements) vouches for."""
+        import pandas as pd
+
+        command = "train" if name == "history.csv" else "evaluate"
+        manifest = self.training() if command == "train" else self.evaluation()
+        return pd.read_csv(self._vouched(manifest, name, command), keep_default_na=False, na_values=["nan"])
+
+    def _vouched(self, manifest: Mapping[str, Any], name: str, command: str) -> Path:
+        path = self.path / name
+        if name not in manifest["files"]:
+            raise UserError(
+                f"{self.path} has no {name}: {manifest.get('not_applicable', {}).get(name, manifest['status'])}"
+            )
+        if not path.is_file() or sha256(path) != manifest["files"][name]:
+            raise UserError(
+                f"{path} is missing or damaged: it is not the file that {command}.json names; "
+                f"run `python -m bntt {command}` for it again"
+            )
+        return path
+
+    @staticmethod
+    def _manifest(path: Path, command: str) -> dict[str, Any]:
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing; run `python -m bntt {command}` for it first") from None
+        except (OSError, ValueError):
+            raise UserError(f"{path} is damaged; run `python -m bntt {command}` for it again") from None
+        if not isinstance(document, dict) or not {"status", "files"} <= document.keys():
+            raise UserError(f"{path} is damaged; run `python -m bntt {command}` for it again")
+        return document
+
+
+@dataclass(frozen=True)
+class Found:
+    """A planned run and what is there of it: ``done``, ``diverged``, ``missing`` or ``damaged``, with the reason."""
+
+    run: Run
+    directory: RunDirectory
+    status: str
+    reason: str = ""
+
+    def table(self, name: str) -> "pd.DataFrame | None":
+        """A measurement, or None where it does not apply or there is no result."""
+        if self.status != "done":
+            return None
+        manifest = self.directory.training() if name == "history.csv" else self.directory.evaluation()
+        return self.directory.table(name) if name in manifest["files"] else None
+
+    @property
+    def training(self) -> dict[str, Any] | None:
+        return self.directory.training() if self.status in ("done", "diverged") else None
+
+
+def found(experiment: Experiment, results: Path = RESULTS) -> Iterator[Found]:
+    """Every planned run joined with what is found under a results root; never fails for a missing or damaged one."""
+    for run in experiment.runs:
+        directory = RunDirectory.of(run, results)
+        try:
+            status = directory.training()["status"]
+            evaluation = directory.evaluation() if status == "done" else {"files": {}}
+            for name in evaluation["files"]:
+                directory.table(name)
+            yield Found(run, directory, status, directory.training().get("reason") or "")
+        except UserError as error:
+            kind = "missing" if "is missing;" in str(error) else "damaged"
+            yield Found(run, directory, kind, str(error))

@@ -1,0 +1,95 @@
+"""The four passes in plain PyTorch: the reference for every faster backend. See the package for the contract."""
+
+import torch
+from torch import Tensor
+
+from bntt.spiking.kernels import Dynamics
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance over the rows of each step, ``[T, C]`` each (Eq. 1, Algorithm 1)."""
+    mean = x.mean(1)
+    return mean, (x - mean[:, None]).square_().mean(1)
+
+
+def _integrate(u: Tensor, x: Tensor, scale: Tensor | None, shift: Tensor | None, leak: float) -> None:
+    """Eq. 9, in place: ``u <- leak * u + scale * x + shift``. Without a norm it is Eq. 4."""
+    u.mul_(leak)
+    if scale is None:
+        u.add_(x)
+    else:
+        u.addcmul_(x, scale).add_(shift)
+
+
+def _reset(u: Tensor, spikes: Tensor, dynamics: Dynamics) -> None:
+    """What is left of the membrane after a spike: nothing (hard), or what exceeded the threshold (soft)."""
+    if dynamics.hard_reset:
+        u.masked_fill_(spikes != 0, 0.0)
+    else:
+        u.sub_(spikes, alpha=dynamics.threshold)
+
+
+def scan(x: Tensor, scale: Tensor | None, shift: Tensor | None, dynamics: Dynamics, membrane: Tensor) -> Tensor:
+    """Spikes ``[T, M, C]``; a neuron fires when its membrane exceeds the threshold strictly, as released."""
+    spikes = torch.empty_like(x)
+    for t in range(len(x)):
+        _integrate(
+            membrane,
+            x[t],
+            None if scale is None else scale[t],
+            None if shift is None else shift[t],
+            dynamics.leak,
+        )
+        torch.gt(membrane, dynamics.threshold, out=spikes[t])
+        _reset(membrane, spikes[t], dynamics)
+    return spikes
+
+
+def reverse_scan(
+    x: Tensor,
+    centre: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    dynamics: Dynamics,
+    grad_spikes: Tensor,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Back-propagation through time (Eqs. 6, 10) with no gradient through the reset."""
+    leak, threshold, hard_reset, alpha = dynamics
+    membranes = torch.empty_like(x)  # u[t] before the reset
+    u = torch.zeros_like(x[0])
+    for t in range(len(x)):
+        _integrate(u, x[t], None if scale is None else scale[t], None if shift is None else shift[t], leak)
+        membranes[t] = u
+        _reset(u, (u > threshold).to(u.dtype), dynamics)
+
+    dy = membranes  # each step's membrane is read once, just before its gradient takes its place
+    future = torch.zeros_like(x[0])
+    for t in reversed(range(len(x))):
+        u = membranes[t]
+        if hard_reset:
+            future.masked_fill_(u > threshold, 0.0)
+        slope = (1 - (u - threshold).abs_() / threshold).clamp_(min=0).mul_(alpha)  # Eq. 8
+        du = future.mul_(leak).addcmul_(grad_spikes[t], slope)
+        dy[t] = du
+    if scale is None:
+        return dy, None, None
+    centred = x if centre is None else x - centre[:, None]
+    return dy, (dy * centred).sum(1), dy.sum(1)
+
+
+def combine(
+    dy: Tensor,
+    x: Tensor,
+    scale: Tensor | None,
+    mean: Tensor | None,
+    dmean: Tensor | None,
+    dvariance: Tensor | None,
+) -> Tensor:
+    """The gradient for the current: through the affine map, and through the batch moments where they were used."""
+    if scale is None:
+        return dy
+    dx = dy * scale[:, None]
+    if mean is not None:
+        rows = x.shape[1]
+        dx.add_((dmean / rows)[:, None]).addcmul_(x - mean[:, None], (2 * dvariance / rows)[:, None])
+    return dx

@@ -1,0 +1,278 @@
+"""The paper's networks as data, and the two kinds of classifier built from them: spiking and dense.
+
+A network is described once, as a list of `WeightLayer`; the spiking network, the dense network of the baselines and
+the energy accounting all read that list. All convolutions are 3 x 3, stride 1, padding 1; nothing has a bias; all
+pooling is average pooling.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bntt.randomness import generator
+from bntt.spiking.layers import LayerStep, SpikingLayer, over_time
+from bntt.spiking.neurons import LIF
+from bntt.spiking.norms import NORMS, TemporalNorm
+
+OPTIONS = {
+    "architecture": {
+        "default": "vgg9",
+        "choices": ["vgg5", "vgg9", "vgg11", "vgg16"],
+        "help": "Network, see ARCHITECTURES.",
+    },
+    "width": {"default": 1.0, "above": 0.0, "help": "Multiplies every hidden width."},
+}
+
+# Convolution widths, "A" for 2 x 2 average pooling, "G" for global average pooling; then hidden fully connected widths.
+# VGG9 and VGG11 as in the released code (VGG11 has ten weight layers), VGG5 as in the same laboratory's later
+# baselines, VGG16 as in Rathi et al. (2020), whose last pooling is omitted.
+ARCHITECTURES: dict[str, tuple[tuple[int | str, ...], tuple[int, ...]]] = {
+    "vgg5": ((64, "A", 128, 128, "A"), (1024,)),
+    "vgg9": ((64, 64, "A", 128, 128, "A", 256, 256, 256, "A"), (1024,)),
+    "vgg11": ((64, "A", 128, "A", 256, 256, "A", 512, 512, "A", 512, 512, "G"), (4096,)),
+    "vgg16": (
+        (64, 64, "A", 128, 128, "A", 256, 256, 256, "A", 512, 512, 512, "A", 512, 512, 512),
+        (4096, 4096),
+    ),
+}
+
+
+class WeightLayer(NamedTuple):
+    """One layer with weights: ``conv1``, ... , ``fc1``, ..., and what happens to its output."""
+
+    name: str
+    inputs: int  # channels or features
+    outputs: int
+    side: int | None  # height and width of its output; None for a fully connected layer
+    pool: str | None  # "A", "G" or None
+
+    @property
+    def is_convolution(self) -> bool:
+        return self.side is not None
+
+    @property
+    def neurons(self) -> int:
+        """Output neurons per image."""
+        return self.outputs * (self.side or 1) ** 2
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates per image of the dense layer: k^2 O^2 Cin Cout, or Cin Cout (Appendix B)."""
+        return 9 * self.side**2 * self.inputs * self.outputs if self.side else self.inputs * self.outputs
+
+    def connection(self) -> nn.Module:
+        if self.is_convolution:
+            return nn.Conv2d(self.inputs, self.outputs, 3, padding=1, bias=False)
+        return nn.Linear(self.inputs, self.outputs, bias=False)
+
+    def pooling(self, last_convolution: bool) -> nn.Module | None:
+        """The pooling after this layer, with the flattening that the first fully connected layer needs."""
+        parts: list[nn.Module] = []
+        if self.pool is not None:
+            parts.append(nn.AvgPool2d(2) if self.pool == "A" else nn.AdaptiveAvgPool2d(1))
+        if last_convolution:
+            parts.append(nn.Flatten())
+        return nn.Sequential(*parts) if parts else None
+
+
+def weight_layers(
+    architecture: str, shape: tuple[int, int, int], classes: int, width: float = 1.0
+) -> list[WeightLayer]:
+    """The layers of an architecture for images ``shape = (C, H, W)``, the last being the classifier.
+
+    ``width`` multiplies every hidden width. Raises ValueError for an unknown name and for images that the poolings
+    cannot halve.
+    """
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"unknown architecture {architecture!r}; there are {', '.join(ARCHITECTURES)}")
+    convolutions, hidden = ARCHITECTURES[architecture]
+    channels, side, other = shape
+    if side != other:
+        raise ValueError(f"images are square, got {side} x {other}")
+    scaled = [w if isinstance(w, str) else max(1, round(w * width)) for w in convolutions]
+    layers: list[WeightLayer] = []
+    for position, outputs in enumerate(scaled):
+        if isinstance(outputs, str):
+            if outputs == "A" and side % 2:
+                raise ValueError(f"{architecture} cannot halve a side of {side}: use another image size")
+            side = side // 2 if outputs == "A" else 1
+            continue
+        following = scaled[position + 1] if position + 1 < len(scaled) else None
+        pool = following if isinstance(following, str) else None
+        layers.append(WeightLayer(f"conv{len(layers) + 1}", channels, outputs, side, pool))
+        channels = outputs
+    features = channels * side**2
+    for number, outputs in enumerate([*(max(1, round(w * width)) for w in hidden), classes], 1):
+        layers.append(WeightLayer(f"fc{number}", features, outputs, None, None))
+        features = outputs
+    return layers
+
+
+def initialise(network: nn.Module, seed: int, gain: float) -> None:
+    """Xavier-uniform weights (gain 2 as released) from the run's seed; every norm keeps its own start."""
+    draws = generator(seed, "initial weights")
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight, gain=gain, generator=draws)
+
+
+class SpikingNetwork(nn.Module):
+    """A feed-forward network of spiking layers with a readout that accumulates without leak.
+
+    Parameters
+    ----------
+    layers
+        From `weight_layers`.
+    time_steps
+        T of the norms.
+    norm
+        A name in ``NORMS``, or a `TemporalNorm` subclass of one's own.
+    neuron
+        Called with the layer's name, gives its neuron.
+    readout
+        ``mean``: the logits are the accumulated voltage divided by T, as released; ``sum``: not divided (Eq. 5).
+    classifier_norm
+        Whether the norm is applied to the classifier too (Algorithm 2, line 9); the released code does not.
+    norm_settings
+        Passed on to the norm: ``eps``, ``momentum``, ``tracking``.
+    """
+
+    def __init__(
+        self,
+        layers: list[WeightLayer],
+        time_steps: int,
+        *,
+        norm: str | type[TemporalNorm] | None = "bntt",
+        neuron: Callable[[str], LIF] = lambda name: LIF(),
+        readout: str = "mean",
+        classifier_norm: bool = False,
+        **norm_settings,
+    ) -> None:
+        super().__init__()
+        if time_steps < 1:
+            raise ValueError(f"time_steps is at least 1, not {time_steps}")
+        if readout not in ("mean", "sum"):
+            raise ValueError(f"readout is 'mean' or 'sum', not {readout!r}")
+        if isinstance(norm, str):
+            if norm not in NORMS:
+                raise ValueError(f"unknown norm {norm!r}; there are {', '.join(NORMS)}")
+            norm = NORMS[norm]
+        self.description, self.time_steps, self.readout = layers, time_steps, readout
+        *hidden, classifier = layers
+        self.layers = nn.ModuleDict()
+        for layer, following in zip(hidden, layers[1:], strict=True):
+            of_layer = neuron(layer.name)
+            self.layers[layer.name] = SpikingLayer(
+                layer.connection(),
+                norm and norm(layer.outputs, time_steps, threshold=of_layer.threshold, **norm_settings),
+                of_layer,
+                layer.pooling(last_convolution=layer.is_convolution and not following.is_convolution),
+            )
+        self.classifier = classifier.connection()
+        self.classifier_norm = (
+            norm(classifier.outputs, time_steps, **norm_settings) if norm and classifier_norm else None
+        )
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Per-step contributions to the logits, ``[T, N, classes]``, of input spikes ``[T, N, C, H, W]``."""
+        for layer in self.layers.values():
+            spikes = layer(spikes)
+        voltage = over_time(self.classifier, spikes)
+        return voltage if self.classifier_norm is None else self.classifier_norm(voltage)
+
+    def logits(self, contributions: Tensor) -> Tensor:
+        """The logits after all steps, ``[N, classes]`` (Eq. 5)."""
+        return contributions.mean(0) if self.readout == "mean" else contributions.sum(0)
+
+    @torch.no_grad()
+    def resume(
+        self,
+        spikes: Tensor,
+        start: int,
+        state: dict[str, Tensor],
+        observe: Callable[[str, LayerStep], None] | None = None,
+    ) -> Tensor:
+        """Contributions of steps ``start ..``, inference only, so that long sequences stream in bounded memory.
+
+        ``state`` holds the membranes, is empty before the first piece, and is moved on. ``observe`` is shown every
+        layer's step.
+        """
+        for name, layer in self.layers.items():
+            step = layer.resume(spikes, start, state.get(name))
+            state[name] = step.membrane
+            if observe is not None:
+                observe(name, step)
+            spikes = step.output
+        voltage = over_time(self.classifier, spikes)
+        if observe is not None:
+            observe(
+                self.description[-1].name,
+                LayerStep(spikes, voltage, voltage.new_zeros(voltage.shape), voltage, voltage[0]),
+            )
+        if self.classifier_norm is None:
+            return voltage
+        scale, shift = self.classifier_norm.inference_affine(start, len(voltage))
+        return voltage * scale.to(voltage)[:, None] + shift.to(voltage)[:, None]
+
+    def norms(self) -> dict[str, TemporalNorm]:
+        """The temporal norm of every layer that has one, by layer name, in order of depth."""
+        return {name: layer.norm for name, layer in self.layers.items() if layer.norm is not None}
+
+
+class DenseNetwork(nn.Module):
+    """The same layers with ReLU: the ANN of the comparison and the start of every conversion.
+
+    ``batch_norm`` adds an ordinary batch norm after each hidden connection, ``dropout`` drops hidden activations.
+    """
+
+    def __init__(self, layers: list[WeightLayer], *, batch_norm: bool = False, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.description = layers
+        *hidden, classifier = layers
+        self.layers = nn.ModuleDict()
+        for layer, following in zip(hidden, layers[1:], strict=True):
+            kind = nn.BatchNorm2d if layer.is_convolution else nn.BatchNorm1d
+            pool = layer.pooling(last_convolution=layer.is_convolution and not following.is_convolution)
+            parts = {
+                "connection": layer.connection(),
+                "norm": kind(layer.outputs) if batch_norm else None,
+                "activation": nn.ReLU(),
+                "dropout": nn.Dropout(dropout) if dropout else None,
+                "pool": pool,
+            }
+            self.layers[layer.name] = nn.Sequential()
+            for name, part in parts.items():
+                if part is not None:
+                    self.layers[layer.name].add_module(name, part)
+        self.classifier = classifier.connection()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``[N, classes]`` of scaled images ``[N, C, H, W]``."""
+        for layer in self.layers.values():
+            images = layer(images)
+        return self.classifier(images)
+
+
+def from_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The released code's state dict (``conv1.weight``, ``bntt1.0.weight``, ...) as one for a `SpikingNetwork`.
+
+    Works for its VGG9 and VGG11. Per-step entries are stacked over time; counters are dropped.
+    """
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    connections = [key.removesuffix(".weight") for key in state if key.count(".") == 1 and key.endswith(".weight")]
+    hidden = sorted((name for name in connections if name.startswith("conv")), key=lambda name: int(name[4:]))
+    *dense, classifier = sorted(name for name in connections if name.startswith("fc"))
+    out = {"classifier.weight": state[f"{classifier}.weight"]}
+    for name in [*hidden, *dense]:
+        out[f"layers.{name}.connection.weight"] = state[f"{name}.weight"]
+        theirs = f"bntt{name[4:]}" if name.startswith("conv") else "bntt_fc"
+        steps = sorted({int(key.split(".")[1]) for key in state if key.startswith(f"{theirs}.")})
+        for mine, entry in (
+            ("gamma", "weight"),
+            ("running_mean", "running_mean"),
+            ("running_var", "running_var"),
+        ):
+            out[f"layers.{name}.norm.{mine}"] = torch.stack([state[f"{theirs}.{t}.{entry}"] for t in steps])
+    return out

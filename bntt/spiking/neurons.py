@@ -1,0 +1,128 @@
+"""Spiking neurons with a linear leak, and the operator that runs a temporal norm and a neuron together.
+
+Eq. 4: the membrane leaks and adds its current; above the threshold the neuron fires and is reset, softly (the
+threshold is subtracted) or hard (to zero). Eq. 8: the triangular surrogate gradient. No gradient flows through the
+reset, as released.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from bntt.spiking.kernels import Dynamics, backend_for
+from bntt.spiking.norms import TemporalNorm
+
+
+def as_rows(x: Tensor) -> Tensor:
+    """Currents ``[T, N, C, ...]`` as rows ``[T, M, C]``: a view where x is channels-last, else a copy."""
+    return x.movedim(2, -1).flatten(1, -2).contiguous()
+
+
+def from_rows(rows: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `as_rows`: a view of shape ``like.shape``, channels-last in memory."""
+    steps, samples, channels, *space = like.shape
+    return rows.reshape(steps, samples, *space, channels).movedim(-1, 2)
+
+
+class _NormScan(torch.autograd.Function):
+    """Rows of current to rows of spikes: moments pass, norm on tiny tensors, scan pass; backward the mirror image.
+
+    The norm's own arithmetic is ordinary autograd, replayed on ``[T, C]`` tensors between the two heavy passes.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, norm: TemporalNorm | None, dynamics: Dynamics, membrane: Tensor, *parameters: Tensor):
+        backend = backend_for(x)
+        mean = scale = shift = None
+        leaves: list[Tensor] = []
+        tiny = None
+        if norm is not None:
+            with torch.enable_grad():
+                if norm.training:
+                    mean, spread = backend.moments(x)
+                    leaves = [mean.double().requires_grad_(), spread.double().requires_grad_()]
+                    tiny = norm.batch_affine(*leaves, x.shape[1])
+                else:
+                    tiny = norm.inference_affine(0, len(x))
+            scale, shift = (a.detach().to(x.dtype).contiguous() for a in tiny)
+        spikes = backend.scan(x, scale, shift, dynamics, membrane)
+        ctx.save_for_backward(x, mean, scale, shift)
+        ctx.dynamics, ctx.leaves, ctx.tiny, ctx.parameters = dynamics, leaves, tiny, parameters
+        return spikes
+
+    @staticmethod
+    def backward(ctx, grad_spikes: Tensor):
+        x, mean, scale, shift = ctx.saved_tensors
+        backend = backend_for(x)
+        dy, dscale, dshift = backend.reverse_scan(x, mean, scale, shift, ctx.dynamics, grad_spikes.contiguous())
+        dmean = dvariance = None
+        parameter_grads: tuple[Tensor | None, ...] = ()
+        if ctx.leaves or ctx.parameters:
+            dshift = dshift.double()
+            dscale = dscale.double() + (0 if mean is None else mean.double() * dshift)  # undo the centring
+            wanted = [*ctx.leaves, *ctx.parameters]
+            grads = torch.autograd.grad(ctx.tiny, wanted, (dscale, dshift), retain_graph=True, allow_unused=True)
+            if ctx.leaves:
+                dmean, dvariance = (g.to(x.dtype) for g in grads[:2])
+            parameter_grads = grads[len(ctx.leaves) :]
+        dx = backend.combine(dy, x, scale, mean, dmean, dvariance)
+        return dx, None, None, None, *parameter_grads
+
+
+class LIF(nn.Module):
+    """Leaky integrate-and-fire neurons on currents ``[T, N, C, ...]``; returns spikes of the same shape.
+
+    Parameters
+    ----------
+    leak
+        Lambda of Eq. 4, in [0, 1]; 0.95 as released.
+    threshold
+        Theta, positive.
+    reset
+        ``soft`` (subtract the threshold) or ``hard`` (to zero).
+    alpha
+        Damping of the surrogate gradient, Eq. 8.
+    """
+
+    def __init__(self, leak: float = 0.95, threshold: float = 1.0, reset: str = "soft", alpha: float = 0.3) -> None:
+        super().__init__()
+        if not 0 <= leak <= 1:
+            raise ValueError(f"leak is between 0 and 1, not {leak}")
+        if not threshold > 0:
+            raise ValueError(f"threshold is positive, not {threshold}")
+        if reset not in ("soft", "hard"):
+            raise ValueError(f"reset is 'soft' or 'hard', not {reset!r}")
+        self.leak, self.threshold, self.reset, self.alpha = leak, threshold, reset, alpha
+
+    @property
+    def dynamics(self) -> Dynamics:
+        return Dynamics(self.leak, float(self.threshold), self.reset == "hard", self.alpha)
+
+    def forward(self, current: Tensor, norm: TemporalNorm | None = None) -> Tensor:
+        """Spikes from zero state. With ``norm`` the current is normalised on the way, in the same passes."""
+        if current.dim() < 3:
+            raise ValueError(f"currents are [T, N, C, ...], got shape {tuple(current.shape)}")
+        rows = as_rows(current)
+        parameters = () if norm is None else tuple(p for p in norm.parameters() if p.requires_grad)
+        spikes = _NormScan.apply(rows, norm, self.dynamics, torch.zeros_like(rows[0]), *parameters)
+        return from_rows(spikes, current)
+
+    @torch.no_grad()
+    def resume(self, current: Tensor, norm: TemporalNorm | None, start: int, membrane: Tensor | None):
+        """Inference on steps ``start ..`` of a longer sequence: spikes, and the membrane ``[M, C]`` to go on from."""
+        rows = as_rows(current)
+        scale = shift = None
+        if norm is not None:
+            scale, shift = (a.to(rows.dtype).contiguous() for a in norm.inference_affine(start, len(rows)))
+        membrane = torch.zeros_like(rows[0]) if membrane is None else membrane
+        spikes = backend_for(rows).scan(rows, scale, shift, self.dynamics, membrane)
+        return from_rows(spikes, current), membrane
+
+    def extra_repr(self) -> str:
+        return f"leak={self.leak}, threshold={self.threshold}, reset={self.reset!r}, alpha={self.alpha}"
+
+
+class IF(LIF):
+    """Integrate-and-fire neurons: no leak. What conversions use."""
+
+    def __init__(self, threshold: float = 1.0, reset: str = "soft", alpha: float = 0.3) -> None:
+        super().__init__(1.0, threshold, reset, alpha)

@@ -1,0 +1,271 @@
+"""Temporal norms: functions from per-step moments to a per-step affine map.
+
+Every norm here is given, for each time-step and channel, the mean and the biased variance of the input current
+over a mini-batch, and returns a scale and a shift. It defines three things:
+
+* ``effective``: which moments normalise step t, given those of all steps (its own, all of them, those so far);
+* ``track``: what is averaged over training for use at inference;
+* ``affine``: scale and shift from effective moments, ordinary differentiable arithmetic on tensors ``[T, C]``.
+
+The tensors are tiny, so the arithmetic is done in float64: sums that were kept centred stay accurate.
+
+BNTT: Kim and Panda (2021), Algorithm 1 and Eq. 9. tdBN: Zheng et al. (2021). TEBN: Duan et al. (2022).
+TAB: Jiang et al. (2024).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bntt.spiking.kernels import backend_for
+
+
+class Moments(NamedTuple):
+    """Mean and biased variance ``[S, C]`` (S = T, or 1 where all steps share them), and how many values each holds."""
+
+    mean: Tensor
+    variance: Tensor
+    count: Tensor  # [S, 1]
+
+
+def pool_all(step: Moments) -> Moments:
+    """Moments over all steps together: the spread of the means adds to the mean of the variances."""
+    mean = step.mean.mean(0, keepdim=True)
+    variance = step.variance.mean(0, keepdim=True) + (step.mean - mean).square().mean(0, keepdim=True)
+    return Moments(mean, variance, step.count.sum(0, keepdim=True))
+
+
+def pool_past(step: Moments) -> Moments:
+    """For each t the moments over steps 1..t together."""
+    past = [pool_all(Moments(*(a[: t + 1] for a in step))) for t in range(len(step.mean))]
+    return Moments(*(torch.cat(parts) for parts in zip(*past, strict=True)))
+
+
+class TemporalNorm(nn.Module):
+    """Base of all temporal norms; as it stands, batch statistics of one's own kind and ``gamma``, perhaps ``beta``.
+
+    Parameters
+    ----------
+    channels, time_steps
+        C and T.
+    eps, momentum
+        As released: 1e-4 and 0.1 (the update factor of Algorithm 1).
+    tracking
+        ``variance``: running averages of mean and unbiased variance, as released. ``deviation``: of mean and
+        biased standard deviation, as Algorithm 1 is printed.
+    threshold
+        The neuron's firing threshold, which tdBN's initial scale is proportional to.
+    """
+
+    gamma_per_step = False  # one scale per step and channel, or one per channel
+    has_bias = False
+    shared_moments = False  # whether inference uses one pair of moments for all steps
+
+    def __init__(
+        self,
+        channels: int,
+        time_steps: int,
+        *,
+        eps: float = 1e-4,
+        momentum: float = 0.1,
+        tracking: str = "variance",
+        threshold: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if time_steps < 1 or channels < 1:
+            raise ValueError(
+                f"a temporal norm needs channels and time_steps of at least 1, got {channels}, {time_steps}"
+            )
+        if tracking not in ("variance", "deviation"):
+            raise ValueError(f"tracking is 'variance' or 'deviation', not {tracking!r}")
+        self.channels, self.time_steps = channels, time_steps
+        self.eps, self.momentum, self.tracking, self.threshold = eps, momentum, tracking, threshold
+        steps = time_steps if self.gamma_per_step else 1
+        self.gamma = nn.Parameter(torch.ones(steps, channels))
+        self.beta = nn.Parameter(torch.zeros(steps, channels)) if self.has_bias else None
+        tracked = 1 if self.shared_moments else time_steps
+        self.register_buffer("running_mean", torch.zeros(tracked, channels))
+        self.register_buffer("running_var", torch.ones(tracked, channels))
+
+    # -- the three definitions -------------------------------------------------------------------------------
+
+    def effective(self, step: Moments) -> Moments:
+        """The moments that normalise each step, from the per-step ones. Here: one's own."""
+        return step
+
+    @torch.no_grad()
+    def track(self, step: Moments, effective: Moments) -> None:
+        """Move the running averages towards this mini-batch's effective moments (Algorithm 1, lines 5 to 7)."""
+        a, (mean, variance, count) = self.momentum, effective
+        self.running_mean.lerp_(mean.to(self.running_mean), a)
+        if self.tracking == "variance":
+            unbiased = variance * count / (count - 1)
+            self.running_var.lerp_(unbiased.to(self.running_var), a)
+        else:
+            deviation = self.running_var.double().sqrt().lerp(variance.double().sqrt(), a)
+            self.running_var.copy_(deviation.square())
+
+    def affine(self, mean: Tensor, variance: Tensor, steps: slice) -> tuple[Tensor, Tensor]:
+        """Scale and shift, each ``[T, C]`` or ``[1, C]``: gamma (x - mean) / sqrt(variance + eps) + beta."""
+        scale = self._at(self.gamma, steps) / (variance + self.eps).sqrt()
+        shift = -mean * scale
+        if self.beta is not None:
+            shift = shift + self._at(self.beta, steps)
+        return scale, shift
+
+    def temporal_scale(self) -> Tensor | None:
+        """The learned scale of each step and channel, ``[T, C]``; None where it does not change with time."""
+        return self.gamma.detach() if self.gamma_per_step else None
+
+    # -- what the operator calls -----------------------------------------------------------------------------
+
+    def batch_affine(self, mean: Tensor, variance: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """Differentiable scale and shift ``[T, C]`` from this mini-batch's moments over ``rows`` values a step."""
+        if len(mean) != self.time_steps:
+            raise ValueError(f"this norm trains on {self.time_steps} time-steps, got {len(mean)}")
+        if rows < 2:
+            raise ValueError("batch statistics need more than one value per channel: use a batch of at least 2 samples")
+        step = Moments(mean, variance, torch.full((len(mean), 1), float(rows), dtype=mean.dtype, device=mean.device))
+        effective = self.effective(step)
+        self.track(Moments(*(a.detach() for a in step)), Moments(*(a.detach() for a in effective)))
+        return self._expand(self.affine(effective.mean, effective.variance, slice(None)), len(mean))
+
+    def inference_affine(self, start: int, steps: int) -> tuple[Tensor, Tensor]:
+        """Constant scale and shift ``[steps, C]`` for steps ``start ..``, from the tracked moments."""
+        if start + steps > self.time_steps:
+            raise ValueError(f"this norm has {self.time_steps} time-steps, step {start + steps} was asked for")
+        window = slice(start, start + steps)
+        mean, variance = self._at(self.running_mean, window), self._at(self.running_var, window)
+        return self._expand(self.affine(mean, variance, window), steps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise currents ``[T, N, C, ...]``; a module of its own for networks that are not built of ours."""
+        if self.training:
+            rows = x.movedim(2, -1).flatten(1, -2)
+            mean, variance = backend_for(x).moments(rows)
+            scale, shift = self.batch_affine(mean.double(), variance.double(), rows.shape[1])
+        else:
+            scale, shift = self.inference_affine(0, len(x))
+        shape = (len(x), 1, -1) + (1,) * (x.dim() - 3)
+        return x * scale.to(x.dtype).reshape(shape) + shift.to(x.dtype).reshape(shape)
+
+    # -- helpers ---------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _at(values: Tensor, steps: slice) -> Tensor:
+        return (values if len(values) == 1 else values[steps]).double()
+
+    def _expand(self, pair: tuple[Tensor, Tensor], steps: int) -> tuple[Tensor, Tensor]:
+        scale, shift = (a.expand(steps, self.channels) for a in pair)
+        return scale, shift
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, time_steps={self.time_steps}, eps={self.eps}, momentum={self.momentum}"
+
+
+class BNTT(TemporalNorm):
+    """Batch Normalization Through Time (Eq. 9): own moments and own scale for every time-step, no shift."""
+
+    gamma_per_step = True
+
+
+class SharedGammaBNTT(TemporalNorm):
+    """Control: moments of every step as in BNTT, one scale for all of them."""
+
+
+class PooledBN(TemporalNorm):
+    """Control: one batch norm whose statistics are pooled over T. No shift, so that only pooling differs from BNTT."""
+
+    shared_moments = True
+
+    def effective(self, step: Moments) -> Moments:
+        return pool_all(step)
+
+
+class StepGammaPooledBN(PooledBN):
+    """Control: statistics pooled over T, a scale for every time-step. With the three above, a 2 x 2 design."""
+
+    gamma_per_step = True
+
+
+class RepeatedBN(TemporalNorm):
+    """Control: one batch norm called once per time-step, as a naive loop would.
+
+    Each step is normalised by its own mini-batch moments, and one pair of running averages is moved T times in
+    order; at inference that pair serves every step.
+    """
+
+    shared_moments = True
+
+    @torch.no_grad()
+    def track(self, step: Moments, effective: Moments) -> None:
+        for t in range(len(step.mean)):
+            own = Moments(*(a[t : t + 1] for a in step))
+            super().track(own, own)
+
+
+class TDBN(PooledBN):
+    """Threshold-dependent BN: statistics pooled over T, scale starting at the firing threshold, and a shift."""
+
+    has_bias = True
+
+    def __init__(self, channels: int, time_steps: int, **settings) -> None:
+        super().__init__(channels, time_steps, **settings)
+        nn.init.constant_(self.gamma, self.threshold)
+
+
+class TEBN(PooledBN):
+    """Temporal Effective BN: statistics, scale and shift pooled over T, and a learned weight p[t] on the result."""
+
+    has_bias = True
+
+    def __init__(self, channels: int, time_steps: int, **settings) -> None:
+        super().__init__(channels, time_steps, **settings)
+        self.step_weight = nn.Parameter(torch.ones(time_steps, 1))
+
+    def affine(self, mean: Tensor, variance: Tensor, steps: slice) -> tuple[Tensor, Tensor]:
+        scale, shift = super().affine(mean, variance, steps)
+        weight = self._at(self.step_weight, steps)
+        return weight * scale, weight * shift
+
+    def temporal_scale(self) -> Tensor:
+        return (self.gamma * self.step_weight).detach()
+
+
+class TAB(TemporalNorm):
+    """Temporal Accumulated BN: step t is normalised by the statistics pooled over steps 1..t.
+
+    Scale and shift are those of step t, and a positive learned weight p[t] multiplies the result.
+    """
+
+    gamma_per_step = True
+    has_bias = True
+
+    def __init__(self, channels: int, time_steps: int, **settings) -> None:
+        super().__init__(channels, time_steps, **settings)
+        self.log_weight = nn.Parameter(torch.zeros(time_steps, 1))
+
+    def effective(self, step: Moments) -> Moments:
+        return pool_past(step)
+
+    def affine(self, mean: Tensor, variance: Tensor, steps: slice) -> tuple[Tensor, Tensor]:
+        scale, shift = super().affine(mean, variance, steps)
+        weight = self._at(self.log_weight, steps).exp()
+        return weight * scale, weight * shift
+
+    def temporal_scale(self) -> Tensor:
+        return (self.gamma * self.log_weight.exp()).detach()
+
+
+NORMS: dict[str, type[TemporalNorm] | None] = {
+    "none": None,
+    "bntt": BNTT,
+    "bntt-shared-gamma": SharedGammaBNTT,
+    "bn-pooled": PooledBN,
+    "bn-pooled-step-gamma": StepGammaPooledBN,
+    "bn-repeated": RepeatedBN,
+    "tdbn": TDBN,
+    "tebn": TEBN,
+    "tab": TAB,
+}

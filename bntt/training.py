@@ -1,0 +1,184 @@
+"""The training loop. It knows no method: it is handed a model and a function from a batch of images to logits.
+
+SGD with momentum and coupled weight decay, cross-entropy on the logits, and the learning rate divided at fixed shares
+of the epochs (Section 4.1). State is saved at the end of an epoch, so that a killed training goes on from there; since
+all randomness is keyed by epoch, what follows is bit for bit what would have followed.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from bntt.data.images import ImageData, augment
+from bntt.errors import UserError
+from bntt.files import write_atomically
+from bntt.randomness import key, permutation
+
+EXTENDS = ["bntt.data.images"]
+OPTIONS = {
+    "epochs": {"default": 120, "min": 1, "help": "Passes over the training images."},
+    "batch_size": {"default": 256, "min": 2, "help": "Training images per step."},
+    "learning_rate": {"default": 0.3, "above": 0.0, "help": "Base learning rate of SGD."},
+    "momentum": {"default": 0.9, "min": 0.0, "help": "Momentum of SGD."},
+    "weight_decay": {"default": 5e-4, "min": 0.0, "help": "Weight decay, coupled to the learning rate."},
+    "gamma_decay": {
+        "default": None,
+        "type": "float",
+        "min": 0.0,
+        "help": "Weight decay of the norms' parameters; null: the same as `weight_decay`.",
+    },
+    "milestones": {
+        "default": [0.5, 0.7, 0.9],
+        "min": 0.0,
+        "help": "Shares of the epochs at which the learning rate is divided.",
+    },
+    "decay_factor": {
+        "default": 10.0,
+        "above": 0.0,
+        "help": "What the learning rate is divided by at each milestone.",
+    },
+}
+
+
+@dataclass
+class Outcome:
+    """What a training left behind: a row per epoch, the steps taken, and why it stopped early, if it did."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    steps: int = 0
+    diverged: str | None = None
+
+
+def learning_rate(options: dict[str, Any], epoch: int) -> float:
+    """The rate of an epoch counted from 0. Epoch and milestone are compared in millionths, not as floats."""
+    total = options["epochs"]
+    passed = sum(epoch * 1_000_000 >= round(share * 1_000_000) * total for share in options["milestones"])
+    return options["learning_rate"] / options["decay_factor"] ** passed
+
+
+def decay_budget(options: dict[str, Any], steps_per_epoch: int) -> float:
+    """By how many e-folds weight decay alone shrinks gamma over the training: sum(lr * decay) / (1 - momentum)."""
+    decay = options["weight_decay"] if options["gamma_decay"] is None else options["gamma_decay"]
+    rates = sum(learning_rate(options, epoch) for epoch in range(options["epochs"]))
+    return rates * steps_per_epoch * decay / (1 - options["momentum"])
+
+
+def fit(
+    model: nn.Module,
+    forward: Callable[[Tensor, Tensor, int], Tensor],
+    data: ImageData,
+    options: dict[str, Any],
+    seed: int,
+    state_file: Path,
+    label: str = "",
+) -> Outcome:
+    """Train in place; returns the history.
+
+    ``forward(unit_images, samples, key) -> logits`` scales, encodes and classifies a batch; ``key`` seeds its noise.
+    ``state_file`` holds the state of the last finished epoch while training runs. A loss that is not finite ends the
+    training with ``diverged`` set.
+    """
+    size = options["batch_size"]
+    if len(data.train) % size == 1:
+        raise UserError(
+            f"batch_size {size} leaves a last batch of one image out of {len(data.train)}, and batch "
+            "statistics need at least two; choose another batch_size"
+        )
+    of_norms = {id(p) for m in model.modules() if hasattr(m, "temporal_scale") for p in m.parameters()}
+    decay = options["weight_decay"]
+    gamma_decay = decay if options["gamma_decay"] is None else options["gamma_decay"]
+    optimiser = torch.optim.SGD(
+        [
+            {"params": [p for p in model.parameters() if id(p) not in of_norms], "weight_decay": decay},
+            {"params": [p for p in model.parameters() if id(p) in of_norms], "weight_decay": gamma_decay},
+        ],
+        lr=options["learning_rate"],
+        momentum=options["momentum"],
+    )
+    outcome = Outcome()
+    first_epoch = _restore(state_file, model, optimiser, outcome)
+
+    epochs = tqdm(range(first_epoch, options["epochs"]), label, options["epochs"], initial=first_epoch, disable=None)
+    for epoch in epochs:
+        started = time.perf_counter()
+        rate = learning_rate(options, epoch)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        model.train()
+        noise, shifts = key(seed, "training noise", epoch), key(seed, "augmentation", epoch)
+        total_loss = torch.zeros((), device=data.mean.device)
+        correct = torch.zeros((), dtype=torch.long, device=data.mean.device)
+        for batch in permutation(key(seed, "order", epoch), len(data.train), data.mean.device).split(size):
+            images = augment(data.train.unit(batch), shifts, batch, options["crop_padding"], options["flip"])
+            labels = data.train.labels[batch]
+            logits = forward(images, batch, noise)
+            loss = F.cross_entropy(logits, labels)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            total_loss += loss.detach() * len(batch)
+            correct += (logits.detach().argmax(1) == labels).sum()
+            outcome.steps += 1
+        train_loss = total_loss.item() / len(data.train)
+        if not math.isfinite(train_loss):
+            outcome.diverged = f"the loss was not finite in epoch {epoch + 1}"
+            break
+        outcome.history.append(
+            {
+                "epoch": epoch + 1,
+                "learning_rate": rate,
+                "train_loss": train_loss,
+                "train_accuracy": 100 * correct.item() / len(data.train),
+                "validation_accuracy": validate(model, forward, data, seed, size),
+                "seconds": time.perf_counter() - started,
+            }
+        )
+        epochs.set_postfix(loss=f"{train_loss:.3f}", validation=f"{outcome.history[-1]['validation_accuracy']:.1f} %")
+        _save(state_file, model, optimiser, outcome)
+    return outcome
+
+
+@torch.no_grad()
+def validate(model: nn.Module, forward: Callable, data: ImageData, seed: int, size: int) -> float:
+    """Accuracy in per cent on the validation images, which are held out of training; the noise is always the same."""
+    model.eval()
+    noise = key(seed, "validation noise")
+    correct = 0
+    for batch in torch.arange(len(data.validation), device=data.mean.device).split(size):
+        logits = forward(data.validation.unit(batch), batch, noise)
+        correct += (logits.argmax(1) == data.validation.labels[batch]).sum().item()
+    return 100 * correct / len(data.validation)
+
+
+def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, outcome: Outcome) -> None:
+    state = {
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "history": outcome.history,
+        "steps": outcome.steps,
+    }
+    write_atomically(path, lambda beside: torch.save(state, beside))
+
+
+def _restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, outcome: Outcome) -> int:
+    """Load the state of an unfinished training, if there is one; returns the next epoch."""
+    if not path.is_file():
+        return 0
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        outcome.history, outcome.steps = state["history"], state["steps"]
+    except Exception as error:
+        raise UserError(
+            f"{path}: the saved state cannot be read ({type(error).__name__}); delete it to start anew"
+        ) from None
+    return len(outcome.history)

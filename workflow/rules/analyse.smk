@@ -1,0 +1,56 @@
+"""Executes the notebooks that draw the tables and figures.
+
+Input: every evaluate.json of the experiment and the notebook's source in analysis/.
+Output: the executed notebook, its HTML page, and the table (csv, md, tex) or the figure (png, svg, pdf).
+"""
+
+EVALUATIONS = [str(directory_of(run).evaluate_json) for run in EXPERIMENT.runs]
+FIGURES = [f"figure{number}" for number in range(1, 7)]
+TABLES = [f"table{number}" for number in range(1, 4)]
+NOTEBOOK = f"{OF_EXPERIMENT} --notebook {{output.notebook:q}} --page {{output.page:q}}"
+
+
+rule figure:
+    input:
+        EVALUATIONS,
+        source="analysis/{figure}.py",
+    output:
+        multiext(str(ROOT / "figures/{figure}"), ".png", ".svg", ".pdf"),
+        notebook=str(ROOT / "notebooks/{figure}.ipynb"),
+        page=str(ROOT / "notebooks/{figure}.html"),
+    wildcard_constraints:
+        figure="|".join(FIGURES),
+    log:
+        str(ROOT / "logs/figure/{figure}.log"),
+    benchmark:
+        str(ROOT / "benchmarks/figure/{figure}.tsv")
+    params:
+        code=code.drawing_code(),
+    conda:
+        "../../environment.yml"
+    threads: 1
+    shell:
+        f"{BNTT} notebook {{input.source:q}} {NOTEBOOK} > {{log:q}} 2>&1"
+
+
+rule table:
+    input:
+        EVALUATIONS,
+        source="analysis/{table}.py",
+    output:
+        multiext(str(ROOT / "tables/{table}"), ".csv", ".md", ".tex"),
+        notebook=str(ROOT / "notebooks/{table}.ipynb"),
+        page=str(ROOT / "notebooks/{table}.html"),
+    wildcard_constraints:
+        table="|".join(TABLES),
+    log:
+        str(ROOT / "logs/table/{table}.log"),
+    benchmark:
+        str(ROOT / "benchmarks/table/{table}.tsv")
+    params:
+        code=code.drawing_code(),
+    conda:
+        "../../environment.yml"
+    threads: 1
+    shell:
+        f"{BNTT} notebook {{input.source:q}} {NOTEBOOK} > {{log:q}} 2>&1"

@@ -1,0 +1,26 @@
+"""Executes the overview, which a reader opens first.
+
+Input: everything else. Output: overview.html beside notebooks/, and the executed notebook within.
+"""
+
+
+rule overview:
+    input:
+        EVALUATIONS,
+        expand(str(ROOT / "figures/{figure}.png"), figure=FIGURES),
+        expand(str(ROOT / "tables/{table}.csv"), table=TABLES),
+        source="analysis/overview.py",
+    output:
+        page=str(ROOT / "overview.html"),
+        notebook=str(ROOT / "notebooks/overview.ipynb"),
+    log:
+        str(ROOT / "logs/overview.log"),
+    benchmark:
+        str(ROOT / "benchmarks/overview/overview.tsv")
+    params:
+        code=code.drawing_code(),
+    conda:
+        "../../environment.yml"
+    threads: 1
+    shell:
+        f"{BNTT} notebook {{input.source:q}} {NOTEBOOK} > {{log:q}} 2>&1"

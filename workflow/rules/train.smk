@@ -1,0 +1,27 @@
+"""Trains or converts one run: a row on a dataset with a seed.
+
+Input: the prepared dataset and, for a row with `start`, the training that it begins from.
+Output: train.json, written last; weights and history lie beside it. The state of an unfinished training lies in
+scratch/, which Snakemake does not know of, so that a failed or killed job goes on where it was.
+"""
+
+
+rule train:
+    input:
+        dataset=str(data.manifest_path("{dataset}")),
+        start=start_of,
+    output:
+        str(ROOT / "runs" / RUN / "train.json"),
+    log:
+        str(ROOT / "logs/train" / f"{RUN}.log"),
+    benchmark:
+        str(ROOT / "benchmarks/train" / f"{RUN}.tsv")
+    params:
+        # What decides the numbers: a change of either, and of nothing else, trains the run again.
+        code=lambda wildcards: code.training_code(run_of(wildcards)),
+        configuration=lambda wildcards: run_of(wildcards).training_config(),
+    conda:
+        "../../environment.yml"
+    threads: EXPERIMENT.runs[0].threads
+    shell:
+        f"{BNTT} train {OF_RUN} > {{log:q}} 2>&1"
