@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bntt import __version__, declared
+from bntt import __version__
 from bntt.errors import UserError
 
 
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     notebook.add_argument("--notebook", type=Path, required=True, help="where the executed notebook is written")
     notebook.add_argument("--page", type=Path, required=True, help="where the HTML page is written")
 
-    command("methods", "List the methods, and every option with its default and meaning.", _methods)
+    command("keys", "List every key of an experiment file with its default and meaning, as Markdown.", _keys)
     return parser
 
 
@@ -91,13 +91,11 @@ def _selected(parsed: argparse.Namespace):
     experiment = load(parsed.experiment)
     seeds = sorted({run.seed for run in experiment.runs})
     if parsed.dataset is None and len(experiment.datasets) > 1:
-        raise UserError(
-            f"experiment {experiment.name} has several datasets: give --dataset, one of {', '.join(experiment.datasets)}"
-        )
+        listed = ", ".join(experiment.datasets)
+        raise UserError(f"experiment {experiment.name} has several datasets: give --dataset, one of {listed}")
     if parsed.seed is None and len(seeds) > 1:
-        raise UserError(
-            f"experiment {experiment.name} has several seeds: give --seed, one of {', '.join(map(str, seeds))}"
-        )
+        listed = ", ".join(map(str, seeds))
+        raise UserError(f"experiment {experiment.name} has several seeds: give --seed, one of {listed}")
     dataset = experiment.datasets[0] if parsed.dataset is None else parsed.dataset
     return experiment, experiment.run(dataset, parsed.row, seeds[0] if parsed.seed is None else parsed.seed)
 
@@ -154,9 +152,7 @@ def _notebook(parsed: argparse.Namespace) -> None:
     print(f"{parsed.notebook} and {parsed.page}")
 
 
-def _methods(parsed: argparse.Namespace) -> None:
-    for name, module in declared.plugins("methods", "OPTIONS").items():
-        print(f"{name}: {declared.summary(module)}")
-        for key, entry in declared.options(module).items():
-            choices = f" One of {', '.join(entry['choices'])}." if "choices" in entry else ""
-            print(f"  {key} = {entry['default']}\n      {entry['help']}{choices}")
+def _keys(parsed: argparse.Namespace) -> None:
+    from bntt.reference import reference
+
+    print(reference(), end="")

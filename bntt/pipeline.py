@@ -1,5 +1,7 @@
 """Training and evaluation of one run: what the command line and the workflow call."""
 
+import contextlib
+import ctypes
 import time
 from importlib import import_module
 from pathlib import Path
@@ -31,7 +33,7 @@ def train(experiment: Experiment, run: Run, results: Path, device: str = "auto")
     _forget_outdated_state(directory, record)
 
     with lease(device) as chosen:
-        _limit_threads(run.threads)
+        _settle(run.threads)
         began, clock = provenance.now(), time.perf_counter()
         images, manifest = _load_data(run, chosen)
         if start is not None and start.training()["status"] != "done":
@@ -55,6 +57,8 @@ def train(experiment: Experiment, run: Run, results: Path, device: str = "auto")
         directory.finish_training(record, trained.weights, outcome.history)
     last = outcome.history[-1] if outcome.history else {}
     detail = f", validation accuracy {last['validation_accuracy']:.1f} %" if last and status == "done" else ""
+    if "decay_budget" in trained.facts:
+        detail += f", decay budget of gamma {trained.facts['decay_budget']:.2f} e-folds"
     return f"{directory.path}: {status}{detail}{'' if outcome.diverged is None else ': ' + outcome.diverged}"
 
 
@@ -76,7 +80,7 @@ def evaluate(run: Run, results: Path, device: str = "auto") -> str:
         return f"{directory.path}: {training['status']}, nothing to evaluate"
 
     with lease(device) as chosen:
-        _limit_threads(run.threads)
+        _settle(run.threads)
         began, clock = provenance.now(), time.perf_counter()
         images, _ = _load_data(run, chosen)
         weights = directory.weights()
@@ -154,9 +158,16 @@ def _user_errors(work, run: Run):
         raise UserError(f"experiment {run.experiment}, row {run.row}: {error}") from None
 
 
-def _limit_threads(threads: int) -> None:
-    """Numbers may depend on the number of threads, so it comes from the experiment and from nowhere else."""
+def _settle(threads: int) -> None:
+    """Fix the number of threads, which numbers may depend on, and keep freed memory in the process.
+
+    Handing every large buffer back to the kernel costs page faults in the next step: a quarter of a training step.
+    """
     torch.set_num_threads(threads)
+    with contextlib.suppress(AttributeError, OSError):  # glibc has mallopt; elsewhere it is only slower
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-4, 0)  # M_MMAP_MAX: no buffer of its own mapping
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: do not shrink the heap
 
 
 def _device_name(device: torch.device) -> str:

@@ -12,6 +12,10 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (x - mean[:, None]).square_().mean(1)
 
 
+def _at(values: Tensor | None, t: int) -> Tensor | None:
+    return None if values is None else values[t]
+
+
 def _integrate(u: Tensor, x: Tensor, scale: Tensor | None, shift: Tensor | None, leak: float) -> None:
     """Eq. 9, in place: ``u <- leak * u + scale * x + shift``. Without a norm it is Eq. 4."""
     u.mul_(leak)
@@ -33,13 +37,7 @@ def scan(x: Tensor, scale: Tensor | None, shift: Tensor | None, dynamics: Dynami
     """Spikes ``[T, M, C]``; a neuron fires when its membrane exceeds the threshold strictly, as released."""
     spikes = torch.empty_like(x)
     for t in range(len(x)):
-        _integrate(
-            membrane,
-            x[t],
-            None if scale is None else scale[t],
-            None if shift is None else shift[t],
-            dynamics.leak,
-        )
+        _integrate(membrane, x[t], _at(scale, t), _at(shift, t), dynamics.leak)
         torch.gt(membrane, dynamics.threshold, out=spikes[t])
         _reset(membrane, spikes[t], dynamics)
     return spikes
@@ -56,21 +54,21 @@ def reverse_scan(
     """Back-propagation through time (Eqs. 6, 10) with no gradient through the reset."""
     leak, threshold, hard_reset, alpha = dynamics
     membranes = torch.empty_like(x)  # u[t] before the reset
-    u = torch.zeros_like(x[0])
+    u, buffer = torch.zeros_like(x[0]), torch.empty_like(x[0])
     for t in range(len(x)):
-        _integrate(u, x[t], None if scale is None else scale[t], None if shift is None else shift[t], leak)
+        _integrate(u, x[t], _at(scale, t), _at(shift, t), leak)
         membranes[t] = u
-        _reset(u, (u > threshold).to(u.dtype), dynamics)
+        torch.gt(u, threshold, out=buffer)
+        _reset(u, buffer, dynamics)
 
     dy = membranes  # each step's membrane is read once, just before its gradient takes its place
-    future = torch.zeros_like(x[0])
+    future = torch.zeros_like(u)
     for t in reversed(range(len(x))):
         u = membranes[t]
         if hard_reset:
             future.masked_fill_(u > threshold, 0.0)
-        slope = (1 - (u - threshold).abs_() / threshold).clamp_(min=0).mul_(alpha)  # Eq. 8
-        du = future.mul_(leak).addcmul_(grad_spikes[t], slope)
-        dy[t] = du
+        slope = torch.sub(u, threshold, out=buffer).abs_().mul_(-alpha / threshold).add_(alpha).clamp_(min=0)  # Eq. 8
+        dy[t] = future.mul_(leak).addcmul_(grad_spikes[t], slope)
     if scale is None:
         return dy, None, None
     centred = x if centre is None else x - centre[:, None]
@@ -91,5 +89,6 @@ def combine(
     dx = dy * scale[:, None]
     if mean is not None:
         rows = x.shape[1]
-        dx.add_((dmean / rows)[:, None]).addcmul_(x - mean[:, None], (2 * dvariance / rows)[:, None])
+        slope = 2 * dvariance / rows
+        dx.addcmul_(x, slope[:, None]).add_((dmean / rows - slope * mean)[:, None])
     return dx

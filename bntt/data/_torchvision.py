@@ -1,0 +1,31 @@
+"""The only place that imports torchvision.
+
+The torchvision wheel of the package index is built for a CUDA torch. Beside a CPU-only torch its compiled library
+cannot be loaded, so that its operators are never declared, and importing the package fails on the first one that it
+wants to describe: "operator torchvision::nms does not exist". Declaring the two operators is enough for datasets and
+transforms, which are plain Python; detection operators stay unavailable.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+
+import torch
+
+_declarations: list[torch.library.Library] = []  # torch forgets an operator when its library object is gone
+
+
+def torchvision() -> ModuleType:
+    """The torchvision package, with the operators declared only where importing it failed for want of them."""
+    try:
+        return import_module("torchvision")
+    except RuntimeError as error:
+        if "operator torchvision::nms does not exist" not in str(error):
+            raise
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    library = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _declarations.append(library)
+    return import_module("torchvision")

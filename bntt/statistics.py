@@ -1,0 +1,201 @@
+"""Intervals and summaries on small arrays: pure functions whose numbers can be checked by hand.
+
+Every interval is two-sided at 95 %. Each function names its source.
+"""
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+LEVEL = 0.95
+Z = NormalDist().inv_cdf((1 + LEVEL) / 2)  # 1.96
+DRAWS = 2000  # resamples of every bootstrap; an end of a 95 % interval then rests on 50 of them
+SEED = 20210909  # of every bootstrap, so that the same measurements give the same interval
+
+
+class Estimate(NamedTuple):
+    """A value with the ends of its interval; the three are alike where the value has no uncertainty."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def exact(cls, value: float) -> "Estimate":
+        return cls(value, value, value)
+
+    def times(self, factor: float) -> "Estimate":
+        """In another unit; the factor is positive."""
+        return Estimate(*(factor * part for part in self))
+
+
+# -- accuracies ------------------------------------------------------------------------------------------------
+
+
+def decode_bits(text: str, images: int) -> NDArray[np.bool_]:
+    """Which images were classified right, from a ``correct`` column: bit i, most significant first, is image i."""
+    if not isinstance(text, str) or len(text) != -(-images // 4):
+        raise ValueError(f"{images} images need {-(-images // 4)} hexadecimal digits, not {text!r}")
+    nibbles = np.array([int(digit, 16) for digit in text], dtype=np.uint8)
+    return np.unpackbits(nibbles[:, None], axis=1)[:, 4:].reshape(-1)[:images].astype(bool)
+
+
+def standard_error(right: float, images: int) -> float:
+    """Of a proportion: sqrt(p (1 - p) / n), the standard deviation of a binomial count divided by n."""
+    share = right / images
+    return math.sqrt(share * (1 - share) / images)
+
+
+def wilson(right: float, images: int) -> Estimate:
+    """A proportion with its score interval (Wilson 1927, J. Am. Stat. Assoc. 22:209); never empty, not even at 100 %."""
+    share = right / images
+    centre = (right + Z**2 / 2) / (images + Z**2)
+    half = Z * math.sqrt(share * (1 - share) * images + Z**2 / 4) / (images + Z**2)
+    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def paired_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
+    """Difference of two proportions seen on the same images, ``first`` minus ``second``, with Tango's interval."""
+    first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    if first.shape != second.shape:
+        raise ValueError(f"paired images are needed, not {first.size} and {second.size}")
+    return tango(int((first & ~second).sum()), int((second & ~first).sum()), first.size)
+
+
+def tango(only_first: int, only_second: int, pairs: int) -> Estimate:
+    """Difference of paired proportions with its score interval (Tango 1998, Stat. Med. 17:891).
+
+    ``only_first`` pairs are right for the first alone, ``only_second`` for the second alone. The interval holds every
+    difference d that the score test does not reject: |b - c - n d| <= z sqrt(n (2 q + d (1 - d))), with q the likeliest
+    probability of "second alone" under d. It agrees with McNemar's test at d = 0, and is not empty for b = c = 0.
+    """
+    b, c, n = only_first, only_second, pairs
+
+    def score(d: float) -> float:
+        linear = -b - c + (2 * n - b + c) * d
+        q = (math.sqrt(max(0.0, linear**2 + 8 * n * c * d * (1 - d))) - linear) / (4 * n)
+        variance = n * (2 * q + d * (1 - d))
+        distance = b - c - n * d
+        return distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance)
+
+    value = (b - c) / n
+    low = -1.0 if value == -1 else _root(lambda d: score(d) - Z, -1.0, value)
+    high = 1.0 if value == 1 else _root(lambda d: score(d) + Z, value, 1.0)
+    return Estimate(value, low, high)
+
+
+def _root(falling, low: float, high: float) -> float:
+    """Where a falling function passes zero, by bisection."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
+    return (low + high) / 2
+
+
+# -- means -----------------------------------------------------------------------------------------------------
+
+
+def mean_std(values: ArrayLike) -> tuple[float, float]:
+    """Mean and sample standard deviation (n - 1); the latter is not a number for a single value."""
+    array = np.asarray(values, dtype=float)
+    return float(array.mean()), float(array.std(ddof=1)) if array.size > 1 else math.nan
+
+
+def student_interval(values: ArrayLike) -> Estimate:
+    """Mean with Student's interval (Student 1908, Biometrika 6:1): mean -+ t(n - 1) s / sqrt(n); n is at least 2."""
+    count = np.asarray(values).size
+    if count < 2:
+        raise ValueError("an interval of a mean needs at least two values")
+    mean, deviation = mean_std(values)
+    half = student_quantile((1 + LEVEL) / 2, count - 1) * deviation / math.sqrt(count)
+    return Estimate(mean, mean - half, mean + half)
+
+
+def paired_mean_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
+    """Mean of ``first - second`` over the same images, with Student's interval of the differences."""
+    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if first.shape != second.shape:
+        raise ValueError(f"paired images are needed, not {first.size} and {second.size}")
+    return student_interval(first - second)
+
+
+def student_quantile(probability: float, freedom: int) -> float:
+    """Quantile of Student's t, for a probability of at least one half, by bisection of its distribution."""
+    high = 1.0
+    while student_distribution(high, freedom) < probability:
+        high *= 2
+    return _root(lambda t: probability - student_distribution(t, freedom), 0.0, high)
+
+
+def student_distribution(t: float, freedom: int) -> float:
+    """P(T <= t) for t >= 0 and whole degrees of freedom (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4)."""
+    angle = math.atan(t / math.sqrt(freedom))
+    cosine, sine = math.cos(angle), math.sin(angle)
+    odd = freedom % 2
+    term, total = (cosine, cosine) if odd else (1.0, 1.0)
+    for k in range(2 + odd, freedom - 1, 2):
+        term *= cosine**2 * (k - 1) / k
+        total += term
+    if odd:
+        central = 2 / math.pi * (angle + (sine * total if freedom > 1 else 0.0))
+    else:
+        central = sine * total
+    return (1 + central) / 2
+
+
+# -- bootstrap and ranks -----------------------------------------------------------------------------------------
+
+
+def bootstrap_mean(values: ArrayLike, seed: int = SEED) -> Estimate:
+    """Mean with the percentile interval of its bootstrap (Efron and Tibshirani 1993, chapter 13)."""
+    array = np.asarray(values, dtype=float)
+    means = _resampled_means(array[None], np.random.default_rng(seed))[:, 0]
+    return _percentiles(float(array.mean()), means)
+
+
+def kendall_tau(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64] | float:
+    """Rank correlation tau-b (Kendall 1945, Biometrika 33:239) along the last axis; 0 where one side is all ties.
+
+    ``y`` may carry leading axes, one correlation with ``x`` for each.
+    """
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    i, j = np.triu_indices(x.shape[-1], 1)
+    sign_x, sign_y = np.sign(x[..., j] - x[..., i]), np.sign(y[..., j] - y[..., i])
+    untied = np.sqrt((sign_x**2).sum(-1) * (sign_y**2).sum(-1))
+    concordance = (sign_x * sign_y).sum(-1)
+    tau = np.divide(concordance, untied, out=np.zeros_like(concordance * untied), where=untied > 0)
+    return float(tau) if tau.ndim == 0 else tau
+
+
+def peak_step(scale: ArrayLike) -> int:
+    """The time-step, from 1, at which the mean over channels of ``scale[T, C]`` is largest; the first of equals."""
+    return int(np.asarray(scale, dtype=float).mean(1).argmax()) + 1
+
+
+def peak_delay(scales: Sequence[ArrayLike], seed: int = SEED) -> Estimate:
+    """Kendall's tau between depth and peak step of layers ``[T, C]``; percentile bootstrap over their channels.
+
+    The channels of each layer are drawn anew, independently of the other layers.
+    """
+    generator = np.random.default_rng(seed)
+    layers = [np.asarray(scale, dtype=float) for scale in scales]
+    depth = np.arange(len(layers))
+    drawn = np.stack([_resampled_means(layer, generator).argmax(1) for layer in layers], axis=1)
+    value = kendall_tau(depth, [peak_step(layer) for layer in layers])
+    return _percentiles(float(value), np.asarray(kendall_tau(depth, drawn)))
+
+
+def _resampled_means(rows: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
+    """Means ``[DRAWS, R]`` of ``rows[R, C]`` over columns drawn with replacement, the same ones for every row."""
+    columns = rows.shape[1]
+    times_drawn = generator.multinomial(columns, np.full(columns, 1 / columns), size=DRAWS)
+    return times_drawn @ rows.T / columns
+
+
+def _percentiles(value: float, draws: NDArray[np.float64]) -> Estimate:
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value, float(low), float(high))
