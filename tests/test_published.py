@@ -1,0 +1,305 @@
+"""The published numbers are the paper's: against its text where that is at hand, by spot checks always."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bntt.published import ILLEGIBLE, TABLES, Cell, cells, parse, published, table
+
+ROOT = Path(__file__).resolve().parents[1]
+PAPER = ROOT / ".." / "shared" / "paper" / "paper.txt"
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[str]:
+    """The paper's text, one printed line each, LaTeX reduced to what the eye sees."""
+    if not PAPER.is_file():
+        pytest.skip("the paper's text is not at hand; it is not part of the repository")
+    text = PAPER.read_text(encoding="utf-8").replace(r" \times", "×").replace("$", "")
+    return re.sub(r"E_\{(\w+)\}", r"E_\1", text).splitlines()
+
+
+# Against the paper's text.
+
+
+def test_table_1_is_the_papers_line_by_line(lines: list[str]) -> None:
+    frame = table(1)
+    printed = ["\t".join(frame.columns), *("\t".join(row) for row in frame.itertuples(index=False))]
+    start = lines.index(printed[0])
+    # The first column has no header, and the line after the table belongs to Figure 4.
+    assert lines[start : start + len(printed)] == printed
+    assert lines[start + len(printed)].startswith("BNTT (90.5% / 25 s")
+
+
+def _tables_2_and_3(lines: list[str]) -> list[list[str]]:
+    """The two tables stand side by side in the text: six columns, five lines."""
+    start = next(i for i, line in enumerate(lines) if line.startswith("Operation\tEnergy(pJ)"))
+    return [line.split("\t") for line in lines[start : start + 5]]
+
+
+def test_table_2_is_the_papers_line_by_line(lines: list[str]) -> None:
+    frame = table(2)
+    assert [line[:2] for line in _tables_2_and_3(lines)] == [list(frame.columns), *frame.to_numpy().tolist()]
+
+
+def test_table_3_is_the_papers_column_by_column(lines: list[str]) -> None:
+    """The text has run some of its lines together, so columns are compared, without what is lost."""
+    frame = table(3)
+    text = list(zip(*(line[2:] for line in _tables_2_and_3(lines)), strict=True))
+    assert [column[0] for column in text] == list(frame.columns)
+    for column, header in zip(text, frame.columns, strict=True):
+        assert " ".join(column[1:]) == " ".join(frame[header][frame[header] != ILLEGIBLE])
+
+
+def test_titles_are_the_papers(lines: list[str]) -> None:
+    titles = re.findall(
+        r"^(Table \d):\n  title: (.+)$", TABLES.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+    assert [place for place, _ in titles] == ["Table 1", "Table 2", "Table 3"]
+    for place, title in titles:
+        assert f"{place}: {title}" in lines
+
+
+def test_what_notes_say_of_the_text_is_there(lines: list[str]) -> None:
+    text = "\n".join(lines)
+    assert "(91.2% / 1000 steps)" in text  # Figure 4a, for the latency that Table 3 lost
+    assert "all averaged γ^t values are lower than threshold 0.1 after t > 20" in text
+    assert "ANN with VGG16 architecture used for ANN-SNN conversion achieves 51.9% accuracy" in text
+    assert "further reduces the latency by \\sim 20\\%" in text
+    assert "about 40× and 2× faster inference speed" in text
+    assert "performs better than the surrogate gradient method across all datasets" in text
+    assert "with just few 25-30 time-steps" in text
+    assert "The base learning rate is set to 0.3" in text
+    assert "only converges on CIFAR-10" in text
+
+
+# Spot checks, read from the paper by eye.
+
+
+@pytest.mark.parametrize(
+    ("number", "row", "column", "printed", "value"),
+    [
+        (1, "cifar10/cao-2015", "accuracy", "77.4", 77.4),
+        (1, "cifar10/rathi-2020", "accuracy", "92.0", 92.0),  # a trailing zero survives
+        (1, "cifar10/han-2020", "time_steps", "2048", 2048),
+        (1, "cifar10/bntt", "accuracy", "90.5", 90.5),
+        (1, "cifar10/bntt", "time_steps", "25", 25),
+        (1, "cifar10/bntt-early-exit", "accuracy", "90.3", 90.3),
+        (1, "cifar10/bntt-early-exit", "time_steps", "20", 20),
+        (1, "cifar100/surrogate", "accuracy", "n/a", None),
+        (1, "cifar100/bntt-early-exit", "accuracy", "65.8", 65.8),
+        (1, "tiny-imagenet/bntt", "accuracy", "57.8", 57.8),
+        (1, "dvs-cifar10/bntt", "accuracy", "63.2", 63.2),
+        (1, "dvs-cifar10/bntt", "time_steps", "-", None),
+        (2, "ac", "energy", "0.9", 0.9),
+        (2, "mac", "energy", "4.6 (= E_MULT + E_ADD)", 4.6),
+        (3, "ann", "energy_ratio", "1×", 1),
+        (3, "conversion-1000", "accuracy", "91.2", 91.2),
+        (3, "conversion-1000", "energy_ratio", ILLEGIBLE, None),
+        (3, "conversion-500", "energy_ratio", "0.55×", 0.55),
+        (3, "bntt", "energy_ratio", "9.14×", 9.14),
+        (3, "bntt", "latency", "25", 25),
+    ],
+)
+def test_spot_checks(number: int, row: str, column: str, printed: str, value: float | None) -> None:
+    cell = published(table=number, row=row, column=column)
+    assert (cell.printed, cell.value) == (printed, value)
+
+
+def test_sizes() -> None:
+    assert [table(number).shape for number in (1, 2, 3)] == [(25, 6), (4, 2), (6, 4)]
+    counts = [sum(cell.place == f"Table {number}" for cell in cells()) for number in (1, 2, 3)]
+    assert counts == [25 * 2, 4, 6 * 3]
+
+
+def test_cells_are_the_tables_numbers() -> None:
+    headers = {
+        "Table 1": {"time_steps": "Time-steps", "accuracy": "Accuracy(%)"},
+        "Table 2": {"energy": "Energy(pJ)"},
+        "Table 3": {"latency": "Latency", "accuracy": "Accuracy (%)", "energy_ratio": "E_ANN/E_method"},
+    }
+    for cell in cells():
+        frame = table(int(cell.place.removeprefix("Table ")))
+        assert frame.loc[cell.row, headers[cell.place][cell.column]] == cell.printed
+
+
+def test_every_number_that_stands_in_two_tables_is_the_same() -> None:
+    for column, other in (("accuracy", "accuracy"), ("time_steps", "latency")):
+        for row in ("surrogate", "bntt"):
+            first = published(table=1, row=f"cifar10/{row}", column=column)
+            assert first.value == published(table=3, row=row, column=other).value
+
+
+# The arithmetic inside the tables.
+
+
+def test_a_multiply_accumulate_costs_its_two_parts() -> None:
+    energy = {row: published(table=2, row=row, column="energy").value for row in ("mult", "add", "mac", "ac")}
+    assert energy["mac"] == pytest.approx(energy["mult"] + energy["add"]) == pytest.approx(4.6)
+    assert energy["ac"] == energy["add"]
+
+
+@pytest.mark.parametrize(
+    ("row", "spikes"),
+    [("conversion-500", 9.29), ("conversion-100", 1.886), ("surrogate", 4.87), ("bntt", 0.559)],
+)
+def test_energy_ratios_imply_spike_counts(row: str, spikes: float) -> None:
+    """E_ANN / E_SNN = MAC / (AC * R), with R the spikes per neuron weighted by each layer's operations."""
+    mac, ac = (published(table=2, row=name, column="energy").value for name in ("mac", "ac"))
+    ratio = published(table=3, row=row, column="energy_ratio").value
+    assert mac / (ac * ratio) == pytest.approx(spikes, rel=2e-3)
+
+
+# What a verdict needs to know.
+
+
+def test_bntt_on_cifar10_in_full() -> None:
+    cell = published(table=1, row="cifar10/bntt", column="accuracy")
+    assert cell == Cell(
+        place="Table 1",
+        row="cifar10/bntt",
+        column="accuracy",
+        printed="90.5",
+        metric="accuracy",
+        unit="%",
+        direction="higher",
+        tolerance=0.05,
+        tolerance_reason="printed to one decimal, so every value within 0.05 points prints the same",
+        dataset="cifar10",
+        run="bntt",
+        time_step=25,
+        note="The released code trains 100 epochs with weight decay 1e-4, the text says 120 and 5e-4.",
+    )
+    assert cell.protocol == "paper"
+
+
+def test_early_exit_is_read_by_rule_where_the_threshold_is_known_and_at_its_step_elsewhere() -> None:
+    step, accuracy = (
+        published(table=1, row="cifar10/bntt-early-exit", column=column)
+        for column in ("time_steps", "accuracy")
+    )
+    assert (step.metric, step.threshold, step.tolerance) == ("exit_step", 0.1, 0.5)
+    assert (accuracy.metric, accuracy.threshold, accuracy.time_step) == ("exit_accuracy", 0.1, None)
+    elsewhere = published(table=1, row="cifar100/bntt-early-exit", column="accuracy")
+    assert (elsewhere.metric, elsewhere.run, elsewhere.time_step) == ("accuracy", "bntt", 30)
+
+
+def test_quoted_rows_are_those_with_a_citation() -> None:
+    for name, row in table(1).iterrows():
+        cited = re.search(r"\(\d{4}\)", row[""]) is not None
+        assert {cell.quoted for cell in cells() if cell.place == "Table 1" and cell.row == name} == {cited}
+
+
+def test_a_row_is_about_the_dataset_it_prints() -> None:
+    names = {
+        "CIFAR-10": "cifar10",
+        "CIFAR-100": "cifar100",
+        "Tiny-ImageNet": "tiny-imagenet",
+        "DVS-CIFAR10": "dvs-cifar10",
+    }
+    printed = table(1)["Dataset"]
+    for cell in cells():
+        if cell.place == "Table 1":
+            assert cell.dataset == names[printed[cell.row]]
+        assert cell.dataset == {"Table 2": "", "Table 3": "cifar10"}.get(cell.place, cell.dataset)
+
+
+def test_every_cell_can_be_judged_or_says_why_not() -> None:
+    better = dict.fromkeys(("accuracy", "exit_accuracy", "energy_ratio"), "higher")
+    better |= dict.fromkeys(("time_steps", "exit_step"), "lower") | {"energy_per_operation": "none"}
+    for cell in cells():
+        assert cell.direction == better[cell.metric]
+        assert (cell.tolerance is None) == (cell.value is None)
+        assert bool(cell.run) != bool(cell.not_run)
+        if cell.value is None:
+            assert cell.not_run or cell.underspecified, cell
+        if cell.metric == "accuracy" and cell.run and not cell.underspecified:
+            assert cell.time_step, cell
+
+
+# The schema.
+
+SMALL = """
+Table 9:
+  title: An example.
+  columns:
+    method: {header: Method}
+    accuracy: {header: Accuracy, metric: accuracy, unit: "%", direction: higher, tolerance: half-digit,
+               tolerance_reason: rounding}
+  rows:
+    bntt: {printed: BNTT | 90.50, run: bntt}
+    ann: {printed: ANN | n/a, run: ann, note: one, cells: {accuracy: {not_run: reason, note: two}}}
+"""
+
+
+def test_fields_go_from_general_to_particular() -> None:
+    bntt, ann = parse(SMALL, "small.yaml")
+    assert (bntt.printed, bntt.value, bntt.tolerance, bntt.run) == ("90.50", 90.5, 0.005, "bntt")
+    assert (ann.value, ann.tolerance, ann.run, ann.not_run, ann.note) == (None, None, "", "reason", "one two")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("title: An", "titel: An", "small.yaml, Table 9: unknown key 'titel'"),
+        ("header: Method", "heading: Method", "small.yaml, Table 9, column method: unknown key 'heading'"),
+        ("90.50, run: bntt", "90.50, runs: bntt", "small.yaml, Table 9, row bntt: unknown key 'runs'"),
+        (
+            "{accuracy: {not_run",
+            "{acuracy: {not_run",
+            "small.yaml, Table 9, row ann, cells: unknown key 'acuracy'",
+        ),
+        ("note: two", "notes: two", "small.yaml, Table 9, row ann, column accuracy: unknown key 'notes'"),
+        ("    ann: {", "    bntt: {", "small.yaml: line 10: 'bntt' is given twice"),
+        ("    method:", "    accuracy:", "small.yaml: line 6: 'accuracy' is given twice"),
+        ("note: one", "note: one, note: one", "small.yaml: line 10: 'note' is given twice"),
+        ("BNTT | 90.50", "BNTT 90.50", "small.yaml, Table 9, row bntt: 1 printed columns, the table has 2"),
+        ("90.50, run: bntt", "90.50", "row bntt, column accuracy: expected one of run"),
+        (
+            "90.50, run: bntt",
+            "90.50, run: bntt, not_run: so",
+            "row bntt, column accuracy: expected one of run",
+        ),
+        ("90.50, run: bntt", "90.50, run: BN TT", "run is 'BN TT'; expected: a name of a-z, 0-9 and -"),
+        ("metric: accuracy", "metric: acc", "metric is 'acc'; expected: accuracy, "),
+        ("direction: higher", "direction: up", "direction is 'up'; expected: higher, lower, none"),
+        ("tolerance: half-digit", "tolerance: half", "tolerance is 'half'; expected: a number or half-digit"),
+        ('unit: "%", ', "", "column accuracy: without unit"),
+        ("run: bntt", "run: bntt, quoted: yes", "quoted is 'yes'; expected: true, false"),
+        (
+            "run: bntt",
+            "run: bntt, time_step: column latency",
+            "expected: one of the columns method, accuracy",
+        ),
+        ("run: bntt", "run: [bntt]", "small.yaml, Table 9, row bntt: run is not a single value"),
+        ("title: An example.", "title: An: example.", "small.yaml: mapping values are not allowed here"),
+    ],
+)
+def test_a_wrong_file_is_refused_and_the_place_named(right: str, wrong: str, message: str) -> None:
+    assert SMALL.count(right) >= 1
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parse(SMALL.replace(right, wrong, 1), "small.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "Table 9:", "Table 9: {title: a, columns: b, rows: c}"])
+def test_a_file_of_another_shape_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"small\.yaml"):
+        parse(text, "small.yaml")
+
+
+def test_an_unknown_cell_or_table_is_named() -> None:
+    with pytest.raises(ValueError, match=r"Table 1 has no cell bntt, accuracy\. Its rows: cifar10/cao-2015"):
+        published(table=1, row="bntt", column="accuracy")
+    with pytest.raises(ValueError, match="no Table 4 among the published tables: Table 1, Table 2, Table 3"):
+        table(4)
+
+
+def test_reading_the_numbers_loads_neither_torch_nor_pandas() -> None:
+    code = "import sys, bntt.published as p; p.cells(); print(*{'torch', 'pandas', 'numpy'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
