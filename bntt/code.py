@@ -15,7 +15,10 @@ from bntt.experiment import Run
 
 _ALWAYS = ("randomness.py", "training.py", "classifiers.py", "data/__init__.py", "data/images.py")
 
-_NOT_DRAWING = {"__init__.py", "__main__.py", "cli.py", "classifiers.py", "code.py", "devices.py", "pipeline.py"}
+_NOT_DRAWING = {
+    "spiking", "data", "methods", "measurements", "classifiers.py", "training.py", "randomness.py", "pipeline.py",
+    "devices.py", "provenance.py", "cli.py", "reference.py", "__main__.py", "code.py",
+}  # fmt: skip
 
 
 def training_code(run: Run) -> str:
@@ -29,11 +32,9 @@ def evaluation_code(run: Run) -> str:
 
 
 def drawing_code() -> str:
-    """Hash of what draws tables and figures from measurements: everything directly in the package but the pipeline."""
-    files = {path for path in declared.PACKAGE.glob("*.py") if path.name not in _NOT_DRAWING}
-    return _digest(
-        files | set((declared.PACKAGE / "published").glob("*")) - {declared.PACKAGE / "published" / "__pycache__"}
-    )
+    """Hash of what draws tables, figures and the overview from measurements."""
+    sources = set(declared.PACKAGE.rglob("*.py")) | set((declared.PACKAGE / "published").glob("*.yaml"))
+    return _digest({path for path in sources if path.relative_to(declared.PACKAGE).parts[0] not in _NOT_DRAWING})
 
 
 def _training_sources(run: Run) -> set[Path]:

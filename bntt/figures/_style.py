@@ -262,7 +262,7 @@ def empty_panel(axes: Axes, words: str) -> None:
     axes.grid(False)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, color=FAINT)
-    axes.text(0.5, 0.5, "\n".join(textwrap.wrap(words, 28)), transform=axes.transAxes, ha="center", va="center",
+    axes.text(0.5, 0.5, "\n".join(textwrap.wrap(words, 40)), transform=axes.transAxes, ha="center", va="center",
               color=GREY, style="italic")  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def figure1(spikes: pd.DataFrame, summary: pd.DataFrame, rows: Sequence[str] = P
         style.data_sentence(summary),
         style.gaps(summary, rows),
         "Mean over seeds, bands: ± 1 s.d." if summary["seed"].nunique() > 1 else "",
-        "Dots: peaks of layers that fall to less than half of it by the last step. The vertical axes differ.",
+        "Dots: peaks of layers that fall below half their peak by the last step. The vertical axes differ.",
     )
     return figure
 

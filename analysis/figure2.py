@@ -1,0 +1,40 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Figure 2: the neuron and its gradient
+#
+# (a) The membrane potential of a leaky integrate-and-fire neuron while input spikes arrive, and the spikes that it
+# emits. (b) The gradient that training uses in place of the spike's own, which is zero or infinite.
+#
+# **What the paper says** (Figure 2, Section 3.1, Equations 4 and 8). The potential leaks, adds the weighted input, and
+# where it exceeds the threshold the neuron fires and is reset by subtracting the threshold, so that the excess is
+# kept. The gradient is a triangle that is highest, α = 0.3, at the threshold.
+#
+# Nothing here is measured: both panels are computed with this project's own neuron, (b) by automatic differentiation.
+
+# %% tags=["parameters"]
+experiment = "demo"
+results = "results"
+output = "results/demo"
+
+# %%
+from pathlib import Path
+
+from IPython.display import Image, Markdown
+
+from bntt import figures
+from bntt.spiking.neurons import LIF
+
+neuron = LIF(leak=0.95, threshold=1.0, reset="soft", alpha=0.3)  # the released code's values
+
+Markdown(f"**Data.** None of experiment `{experiment}`: an illustration, computed with `{neuron}`, α = {neuron.alpha}.")
+
+# %%
+figure = figures.figure2(neuron)
+Image(filename=figures.save(figure, Path(output) / "figures", "figure2"), retina=True, alt="Figure 2")

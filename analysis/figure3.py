@@ -1,0 +1,54 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Figure 3: average γ of each layer over time, and the early exit
+#
+# BNTT gives each channel a scale γ for each time-step. The heat map shows γ averaged over the channels of a layer.
+#
+# **What the paper says** (Figure 3, Section 3.4; VGG9 on CIFAR-10, T = 25). The average γ of a layer rises and falls,
+# later in deeper layers. Inference can end once γ of every layer is below a threshold for good: with the threshold 0.1
+# after t = 20 (yellow dotted line), which is known before any image is seen.
+#
+# How far γ falls depends on the *decay budget*, the sum of learning rate times weight decay on γ over all updates,
+# divided by one minus the momentum: about 18 e-folds by the paper's protocol. Each panel names its own.
+
+# %% tags=["parameters"]
+experiment = "demo"
+results = "results"
+output = "results/demo"
+
+# %%
+from pathlib import Path
+
+from IPython.display import Image, Markdown
+
+from bntt import figures
+from bntt.collect import Results
+
+found = Results.of(experiment, results)
+dataset = figures.paper_dataset(found.experiment.datasets)
+summary = figures.of_dataset(found.summary, dataset)
+gamma = figures.of_dataset(found.frame("gamma.csv"), dataset)
+early_exit = figures.of_dataset(found.frame("early_exit.csv"), dataset)
+threshold = found.experiment.evaluation["exit_threshold"]
+rows = figures.rows_with_gamma(gamma, summary)
+
+Markdown(figures.sources(summary, rows))
+
+# %%
+figure = figures.figure3(gamma, early_exit, summary, rows, threshold)
+Image(filename=figures.save(figure, Path(output) / "figures", "figure3"), retina=True, alt="Figure 3")
+
+# %% [markdown]
+# ## When γ of each layer peaks
+#
+# The time-step with the largest average γ.
+
+# %%
+figures.peaks(gamma, "gamma")

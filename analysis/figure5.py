@@ -1,0 +1,55 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Figure 5: distribution of γ over time
+#
+# How the γ of a layer's channels are distributed at each time-step: conv1 (first line), conv4 (second), conv7 (third).
+#
+# **What the paper says** (Figure 5, Section 4.4; VGG9 on CIFAR-10, T = 25). γ of conv1 is high at first and falls from
+# there; that of conv4 and conv7 starts small, peaks at t = 9 and t = 13, and shrinks to zero: the deeper the layer, the
+# later the peak.
+
+# %% tags=["parameters"]
+experiment = "demo"
+results = "results"
+output = "results/demo"
+
+# %%
+from pathlib import Path
+
+from IPython.display import Image, Markdown, display
+
+from bntt import figures
+from bntt.collect import Results
+
+found = Results.of(experiment, results)
+dataset = figures.paper_dataset(found.experiment.datasets)
+summary = figures.of_dataset(found.summary, dataset)
+gamma = figures.of_dataset(found.frame("gamma.csv"), dataset)
+rows = figures.rows_with_gamma(gamma, summary)
+
+Markdown(figures.sources(summary, rows))
+
+# %%
+figure = figures.figure5(gamma, summary, "bntt")
+Image(filename=figures.save(figure, Path(output) / "figures", "figure5"), retina=True, alt="Figure 5")
+
+# %% [markdown]
+# ## When γ of each layer peaks
+#
+# The time-step with the largest mean γ. The histograms of the other rows that have a γ for each time-step follow.
+
+# %%
+figures.peaks(gamma, "gamma")
+
+# %%
+for row in rows[1:]:
+    figure = figures.figure5(gamma, summary, row)
+    name = f"figure5-{row}"
+    display(Image(filename=figures.save(figure, Path(output) / "figures", name), retina=True, alt=name))

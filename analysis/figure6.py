@@ -1,0 +1,51 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Figure 6: accuracy and early exit time against the threshold
+#
+# The early exit ends inference once γ of every layer stays below a threshold (Figure 3). A higher threshold ends it
+# earlier; what does that cost?
+#
+# **What the paper says** (Figure 6, Section 4.5; VGG9 on CIFAR-10). The exit time falls as the threshold rises, and
+# accuracy falls only marginally. With the threshold 0.1, used everywhere else, 20 of 25 steps are enough.
+
+# %% tags=["parameters"]
+experiment = "demo"
+results = "results"
+output = "results/demo"
+
+# %%
+from pathlib import Path
+
+from IPython.display import Image, Markdown
+
+from bntt import figures
+from bntt.collect import Results
+
+found = Results.of(experiment, results)
+dataset = figures.paper_dataset(found.experiment.datasets)
+summary = figures.of_dataset(found.summary, dataset)
+gamma, early_exit, anytime = (
+    figures.of_dataset(found.frame(f"{name}.csv"), dataset) for name in ("gamma", "early_exit", "anytime")
+)
+rows = figures.rows_with_gamma(gamma, summary)
+
+Markdown(figures.sources(summary, rows))
+
+# %%
+figure = figures.figure6(early_exit, summary, rows, images=figures.test_images(anytime))
+Image(filename=figures.save(figure, Path(output) / "figures", "figure6"), retina=True, alt="Figure 6")
+
+# %% [markdown]
+# ## In numbers
+#
+# `exits` is 0 where γ is never below the threshold: no exit, and all time-steps are used.
+
+# %%
+early_exit.drop(columns="dataset").round(2)
