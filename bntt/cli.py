@@ -144,10 +144,13 @@ def _data(parsed: argparse.Namespace) -> None:
 
 def _notebook(parsed: argparse.Namespace) -> None:
     from bntt.experiment import load
-    from bntt.notebook import execute
+    from bntt.notebook import ROOT, execute
 
-    output = parsed.results / load(parsed.experiment).name
-    parameters = {"experiment": parsed.experiment, "results": str(parsed.results), "output": str(output)}
+    results = parsed.results.resolve()
+    if results.is_relative_to(ROOT):
+        results = results.relative_to(ROOT)  # a notebook's paths start at the repository's root
+    output = results / load(parsed.experiment).name
+    parameters = {"experiment": parsed.experiment, "results": str(results), "output": str(output)}
     execute(parsed.source, parsed.notebook, parsed.page, parameters)
     print(f"{parsed.notebook} and {parsed.page}")
 

@@ -5,12 +5,14 @@ the code and is what one opens in JupyterLab.
 """
 
 import html
+import os
 import re
 from pathlib import Path
 
 from bntt.errors import UserError
 from bntt.files import write_atomically
 
+ROOT = Path(__file__).parent.parent
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.55 "Source Serif 4", Charter, Georgia, serif; color: #1d1f23; background: #fdfdfb;
@@ -26,6 +28,11 @@ thead th { border-bottom: 1.5px solid #55585f; font-weight: 600; }
 pre { font: 13px/1.45 "Source Code Pro", Menlo, Consolas, monospace; white-space: pre-wrap; }
 .jp-Cell, .output, .cell { overflow-x: auto; } .anchor-link, .jp-InputPrompt, .prompt { display: none; }
 """
+
+
+def at_root() -> None:
+    """Make the repository's root the working folder, wherever a notebook was opened, so that its paths are alike."""
+    os.chdir(ROOT)
 
 
 def execute(source: Path, notebook: Path, page: Path, parameters: dict[str, str]) -> None:

@@ -51,7 +51,7 @@ def standard_error(right: float, images: int) -> float:
 
 
 def wilson(right: float, images: int) -> Estimate:
-    """A proportion with its score interval (Wilson 1927, J. Am. Stat. Assoc. 22:209); never empty, not even at 100 %."""
+    """A proportion with its score interval (Wilson 1927, J. Am. Stat. Assoc. 22:209); not empty at 100 %."""
     share = right / images
     centre = (right + Z**2 / 2) / (images + Z**2)
     half = Z * math.sqrt(share * (1 - share) * images + Z**2 / 4) / (images + Z**2)
@@ -140,11 +140,9 @@ def student_distribution(t: float, freedom: int) -> float:
     for k in range(2 + odd, freedom - 1, 2):
         term *= cosine**2 * (k - 1) / k
         total += term
-    if odd:
-        central = 2 / math.pi * (angle + (sine * total if freedom > 1 else 0.0))
-    else:
-        central = sine * total
-    return (1 + central) / 2
+    if freedom == 1:
+        total = 0.0
+    return (1 + (2 / math.pi * (angle + sine * total) if odd else sine * total)) / 2
 
 
 # -- bootstrap and ranks -----------------------------------------------------------------------------------------
@@ -155,6 +153,13 @@ def bootstrap_mean(values: ArrayLike, seed: int = SEED) -> Estimate:
     array = np.asarray(values, dtype=float)
     means = _resampled_means(array[None], np.random.default_rng(seed))[:, 0]
     return _percentiles(float(array.mean()), means)
+
+
+def bootstrap_median(values: ArrayLike, seed: int = SEED) -> Estimate:
+    """Median with the percentile interval of its bootstrap; values may be infinite."""
+    array = np.asarray(values, dtype=float)
+    drawn = np.random.default_rng(seed).choice(array, size=(DRAWS, array.size))
+    return _percentiles(float(np.median(array)), np.median(drawn, axis=1))
 
 
 def kendall_tau(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64] | float:
@@ -197,5 +202,5 @@ def _resampled_means(rows: NDArray[np.float64], generator: np.random.Generator) 
 
 
 def _percentiles(value: float, draws: NDArray[np.float64]) -> Estimate:
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
     return Estimate(value, float(low), float(high))

@@ -131,6 +131,10 @@ def fit(
         if not math.isfinite(train_loss):
             outcome.diverged = f"the loss was not finite in epoch {epoch + 1}"
             break
+        # NaN never exceeds a threshold, so a network with NaN weights is silent and its loss is finite.
+        if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
+            outcome.diverged = f"weights were not finite in epoch {epoch + 1}"
+            break
         outcome.history.append(
             {
                 "epoch": epoch + 1,

@@ -42,10 +42,12 @@ def poisson(
     """
     if time_steps < 1:
         raise ValueError(f"time_steps is at least 1, not {time_steps}")
+    if not images.is_floating_point() or images.isnan().any():
+        raise ValueError("images are floating-point numbers without NaN, scaled as `rates` expects")
     rate = rates(images, signed)
     pixels = rate[0].numel()
     draws = randomness.words(key, samples, time_steps * pixels, start * pixels) >> 8
-    probability = (rate.abs() * 2**24).long().reshape(len(images), 1, pixels)
+    probability = (rate.abs().double() * 2**24).long().reshape(len(images), 1, pixels)
     spikes = (draws.reshape(len(images), time_steps, pixels) < probability).to(rate.dtype)
     if signed:
         spikes = spikes * rate.sign().reshape(len(images), 1, pixels)

@@ -7,6 +7,7 @@ reset, as released.
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from bntt.spiking.kernels import Dynamics, backend_for
 from bntt.spiking.norms import TemporalNorm
@@ -50,22 +51,34 @@ class _NormScan(torch.autograd.Function):
         return spikes
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad_spikes: Tensor):
         x, mean, scale, shift = ctx.saved_tensors
         backend = backend_for(x)
         dy, dscale, dshift = backend.reverse_scan(x, mean, scale, shift, ctx.dynamics, grad_spikes.contiguous())
-        dmean = dvariance = None
-        parameter_grads: tuple[Tensor | None, ...] = ()
-        if ctx.leaves or ctx.parameters:
+        wanted = [*ctx.leaves, *ctx.parameters]
+        grads: list[Tensor | None] = [None] * len(wanted)
+        if wanted:
             dshift = dshift.double()
             dscale = dscale.double() + (0 if mean is None else mean.double() * dshift)  # undo the centring
-            wanted = [*ctx.leaves, *ctx.parameters]
-            grads = torch.autograd.grad(ctx.tiny, wanted, (dscale, dshift), retain_graph=True, allow_unused=True)
-            if ctx.leaves:
-                dmean, dvariance = (g.to(x.dtype) for g in grads[:2])
-            parameter_grads = grads[len(ctx.leaves) :]
+            # A norm may leave its scale or its shift constant, and may ignore a moment or a parameter.
+            learned = [(a, da) for a, da in zip(ctx.tiny, (dscale, dshift), strict=True) if a.requires_grad]
+            if learned:
+                maps, upstream = zip(*learned, strict=True)
+                grads = list(torch.autograd.grad(maps, wanted, upstream, retain_graph=True, allow_unused=True))
+        of_moments, of_parameters = grads[: len(ctx.leaves)], grads[len(ctx.leaves) :]
+        dmean = dvariance = None
+        if ctx.leaves:
+            dmean, dvariance = (torch.zeros_like(mean) if g is None else g.to(x.dtype) for g in of_moments)
         dx = backend.combine(dy, x, scale, mean, dmean, dvariance)
-        return dx, None, None, None, *parameter_grads
+        return dx, None, None, None, *of_parameters
+
+
+def _check(current: Tensor, norm: TemporalNorm | None) -> None:
+    if current.dim() < 3 or 0 in current.shape:
+        raise ValueError(f"currents are [T, N, C, ...] and not empty, got shape {tuple(current.shape)}")
+    if norm is not None:
+        norm.check_channels(current)
 
 
 class LIF(nn.Module):
@@ -80,7 +93,8 @@ class LIF(nn.Module):
     reset
         ``soft`` (subtract the threshold) or ``hard`` (to zero).
     alpha
-        Damping of the surrogate gradient, Eq. 8.
+        Damping of the surrogate gradient, Eq. 8. The released code differentiates through u / theta, which adds a
+        factor 1 / theta; the two agree at theta = 1.
     """
 
     def __init__(self, leak: float = 0.95, threshold: float = 1.0, reset: str = "soft", alpha: float = 0.3) -> None:
@@ -99,8 +113,7 @@ class LIF(nn.Module):
 
     def forward(self, current: Tensor, norm: TemporalNorm | None = None) -> Tensor:
         """Spikes from zero state. With ``norm`` the current is normalised on the way, in the same passes."""
-        if current.dim() < 3:
-            raise ValueError(f"currents are [T, N, C, ...], got shape {tuple(current.shape)}")
+        _check(current, norm)
         rows = as_rows(current)
         parameters = () if norm is None else tuple(p for p in norm.parameters() if p.requires_grad)
         spikes = _NormScan.apply(rows, norm, self.dynamics, torch.zeros_like(rows[0]), *parameters)
@@ -109,11 +122,12 @@ class LIF(nn.Module):
     @torch.no_grad()
     def resume(self, current: Tensor, norm: TemporalNorm | None, start: int, membrane: Tensor | None):
         """Inference on steps ``start ..`` of a longer sequence: spikes, and the membrane ``[M, C]`` to go on from."""
+        _check(current, norm)
         rows = as_rows(current)
         scale = shift = None
         if norm is not None:
             scale, shift = (a.to(rows.dtype).contiguous() for a in norm.inference_affine(start, len(rows)))
-        membrane = torch.zeros_like(rows[0]) if membrane is None else membrane
+        membrane = torch.zeros_like(rows[0]) if membrane is None else membrane.clone()
         spikes = backend_for(rows).scan(rows, scale, shift, self.dynamics, membrane)
         return from_rows(spikes, current), membrane
 

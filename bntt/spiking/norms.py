@@ -141,6 +141,7 @@ class TemporalNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise currents ``[T, N, C, ...]``; a module of its own for networks that are not built of ours."""
+        self.check_channels(x)
         if self.training:
             rows = x.movedim(2, -1).flatten(1, -2)
             mean, variance = backend_for(x).moments(rows)
@@ -151,6 +152,11 @@ class TemporalNorm(nn.Module):
         return x * scale.to(x.dtype).reshape(shape) + shift.to(x.dtype).reshape(shape)
 
     # -- helpers ---------------------------------------------------------------------------------------------
+
+    def check_channels(self, x: Tensor) -> None:
+        """Raise where ``x [T, N, C, ...]`` has another number of channels than this norm."""
+        if x.dim() < 3 or x.shape[2] != self.channels:
+            raise ValueError(f"this norm is for currents [T, N, {self.channels}, ...], got shape {tuple(x.shape)}")
 
     @staticmethod
     def _at(values: Tensor, steps: slice) -> Tensor:

@@ -1,0 +1,223 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Overview of the BNTT reproducibility benchmark
+
+# %% tags=["parameters"]
+experiment = "demo"
+results = "results"
+output = "results/demo"
+
+# %%
+from pathlib import Path
+
+from IPython.display import HTML, Markdown, display
+
+from bntt.claims import BNTT, Evidence, judge, noise_differences
+from bntt.collect import Results
+from bntt.report import (
+    PAPER_DECAY_BUDGET,
+    PAPER_GAMMA_DECAY,
+    RELEASED_DECAY_BUDGET,
+    claims_table,
+    decay_table,
+    duration,
+    figure,
+    gamma_decay,
+    grid,
+    interval,
+    listed,
+    noise_table,
+    provenance_table,
+    runs_table,
+    sources,
+)
+from bntt.tables import PAPER_DATASETS, condensed, table1, to_html
+
+found = Results.of(experiment, results)
+datasets = found.experiment.datasets
+accuracies = table1(found)
+claims = {dataset: judge(found, dataset) for dataset in datasets}
+
+
+def heading(dataset: str) -> str:
+    return f"### {dataset}" if len(datasets) > 1 else ""
+
+
+# %%
+Markdown(f"**{found.experiment.title}**\n\n{found.experiment.notes}")
+
+# %% [markdown]
+# "Revisiting Batch Normalization for Training Low-latency Deep Spiking Neural Networks from Scratch" (Kim and Panda)
+# gives every time-step of a spiking network its own batch normalisation, BNTT, and reports fewer time-steps, fewer
+# spikes and more robustness than conversions and plain surrogate gradients. This page says what of that came back here:
+# every network was trained or converted by this experiment, every number was measured on its test images, and the
+# paper's printed numbers stand beside.
+
+# %%
+status = found.summary["status"].value_counts()
+spent = duration(found.summary["seconds"].sum())
+lines = [
+    f"* **Runs.** {listed([f'{n} {word}' for word, n in status.items()])} of {len(found.runs)}; training: {spent}."
+]
+words = {"holds": "hold", "fails": "fail", "undecided": "are undecided"}
+for dataset in datasets:
+    verdicts = [claim.verdict for claim in claims[dataset]]
+    counts = [f"{verdicts.count(word)} {plural}" for word, plural in words.items() if word in verdicts]
+    lines.append(f"* **Claims on {dataset}.** Of {len(verdicts)} qualitative claims of the paper, {listed(counts)}.")
+    shown = accuracies.sections[""]
+    for line in shown[(shown["Dataset"] == dataset) & shown["Row"].isin([BNTT, f"{BNTT} + early exit"])].itertuples():
+        lines.append(f"* **{line.Row} on {dataset}.** Accuracy (%): {line[6]}, after {line[5]} time-steps.")
+Markdown("\n".join(lines))
+
+# %%
+Markdown(sources(found))
+
+# %% [markdown]
+# ## The paper's claims, on this data
+#
+# A claim *holds* or *fails* where the 95 % interval of its statistic lies wholly on one side of its border. It is
+# *undecided* where the interval includes the border, or where a run is missing. Methods are compared image by image.
+# *Fails* is a finding about this data and these networks, not an error of the benchmark.
+
+# %%
+for dataset in datasets:
+    display(Markdown(heading(dataset)), HTML(claims_table(claims[dataset])))
+
+# %% [markdown]
+# ### Under noise, sigma by sigma
+#
+# Points of accuracy by which `bntt` is better on the same noisy images, each method after all of its own time-steps.
+# **Bold** where Tango's 95 % interval for paired proportions leaves out 0.
+
+# %%
+for dataset in datasets:
+    differences = noise_differences(Evidence.of(found, dataset, found.experiment.runs[0].seed))
+    display(
+        Markdown(heading(dataset)), HTML(noise_table(differences)) if len(differences) else Markdown("No result yet.")
+    )
+
+# %% [markdown]
+# ## Accuracy, condensed from Table 1
+
+# %%
+HTML(to_html(condensed(accuracies)))
+
+# %% [markdown]
+# ## Figures
+#
+# Each opens the notebook that drew it, with the text and the data behind it.
+
+# %%
+FIGURES = {
+    "figure1": "Figure 1. Spikes of each layer over time: conversion, surrogate gradient, BNTT",
+    "figure2": "Figure 2. The neuron: membrane, threshold, reset, and the approximate gradient",
+    "figure3": "Figure 3. Mean gamma of each layer at each time-step, and the exit",
+    "figure4": "Figure 4. Spikes per neuron of each layer; accuracy under noise",
+    "figure5": "Figure 5. Gamma's distribution over time in a shallow, a middle and a deep layer",
+    "figure6": "Figure 6. Accuracy and exit step over the exit threshold",
+}
+cards = [
+    figure(Path(output) / "figures" / f"{name}.png", title, f"notebooks/{name}.html") for name, title in FIGURES.items()
+]
+HTML(grid(cards))
+
+# %% [markdown]
+# ## Weight decay on gamma, and the wave
+#
+# BNTT's gammas are decayed like weights, in the paper's protocol and in the released code. Where the loss gives a gamma
+# little reason to stay, decay takes it to 0, and what is left over time and depth is the wave of the paper's Figures 3
+# and 5. How far decay can go is its budget: the sum over all training steps of learning rate times decay, divided by
+# one minus the momentum, in e-folds.
+
+# %%
+options = {run.row: run.options for run in found.experiment.runs}
+decay = gamma_decay(options.get(BNTT, {})) or 0.0
+steps = found.summary.loc[found.summary["row"] == BNTT, "steps"].max()
+text = [
+    f"The paper's protocol has a budget of about {PAPER_DECAY_BUDGET:.0f} e-folds on CIFAR-10, the released code "
+    f"{RELEASED_DECAY_BUDGET:.0f}."
+]
+if decay > PAPER_GAMMA_DECAY:
+    text.append(
+        f"**Here decay was scaled up: row `{BNTT}` decays gamma by {decay:g}, {decay / PAPER_GAMMA_DECAY:g} times the "
+        f"paper's {PAPER_GAMMA_DECAY:g}**"
+        + (f"; its training has {steps:,.0f} steps, the paper's about 23,500." if steps > 0 else ".")
+    )
+unscaled = [row for row, own in options.items() if gamma_decay(own) == PAPER_GAMMA_DECAY and own["norm"] == "bntt"]
+if unscaled and decay != PAPER_GAMMA_DECAY:
+    text.append(f"At the paper's own decay, unscaled, is {listed([f'row `{row}`' for row in unscaled])}.")
+Markdown(" ".join(text))
+
+# %%
+for dataset in datasets:
+    display(Markdown(heading(dataset)), HTML(decay_table(found, dataset)))
+    peaks = next(claim for claim in claims[dataset] if claim.name == "gamma-peaks-later")
+    taus = [f"`{part.label}` {interval(part.estimate)} ({part.verdict})" for part in peaks.parts if part.estimate]
+    if taus:
+        display(Markdown(f"Delay of the peak with depth, Kendall's tau: {listed(taus)}."))
+
+# %% [markdown]
+# ## Every run
+
+# %%
+HTML(runs_table(found))
+
+# %% [markdown]
+# Accuracy is after all T time-steps on the test images, ± its binomial standard error. The decay budget of gamma is in
+# e-folds; a row without a scale has none. A run that *diverged* stands as n/a in the tables, and one that is *missing*
+# has no result yet: `python -m bntt runs` says which.
+
+# %% [markdown]
+# ## Notebooks and tables
+
+# %%
+NOTEBOOKS = {
+    "table1": "Table 1, accuracy",
+    "table2": "Table 2, energy per operation",
+    "table3": "Table 3, energy efficiency",
+}
+lines = [
+    f"* [{title}](notebooks/{name}.html), and as [csv](tables/{name}.csv), [Markdown](tables/{name}.md), "
+    f"[LaTeX](tables/{name}.tex)"
+    for name, title in NOTEBOOKS.items()
+]
+lines += [
+    f"* [{title}](notebooks/{name}.html), and as [png](figures/{name}.png), [svg](figures/{name}.svg), "
+    f"[pdf](figures/{name}.pdf)"
+    for name, title in FIGURES.items()
+]
+Markdown("\n".join(lines))
+
+# %%
+foreign = [dataset for dataset in datasets if dataset not in PAPER_DATASETS]
+Markdown(
+    f"The paper has no {listed(foreign)}, so its printed numbers are shown and not judged: no verdict is given there."
+    if foreign
+    else ""
+)
+
+# %% [markdown]
+# ## Where the numbers come from
+
+# %%
+HTML(provenance_table(found))
+
+# %% [markdown]
+# ## How to go on
+#
+# * **Look closer.** `make lab` opens the notebooks in JupyterLab; their sources are in `analysis/`.
+# * **Change the experiment.** Rows, seeds and every option are in `config/`, explained in `config/README.md`. With more
+#   seeds the tables give mean ± standard deviation over them. Only what a change concerns is trained again.
+# * **Add a method or a norm of your own.** One file in `bntt/methods/` and one row in the experiment: it gets a line in
+#   every table and figure, and a paired comparison with BNTT in Table 1.

@@ -1,0 +1,42 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Table 2. Energy per operation
+#
+# The paper prices operations by a table for a 45 nm process: a dense network multiplies and adds, a spiking one only
+# adds. All its energy ratios rest on these constants, and on counting nothing else: no memory access, no leak, no norm.
+#
+# Below are the printed constants beside those that the energy formula of this benchmark uses.
+
+# %% tags=["parameters"]
+experiment = "demo"
+results = "results"
+output = "results/demo"
+
+# %%
+from IPython.display import HTML, Markdown
+
+from bntt.tables import table2, to_html, write
+
+table = table2()
+
+# %% [markdown]
+# **Data drawn.** None: these are constants, the paper's from `bntt/published/` and those used from
+# `bntt/measurements/energy.py`, alike for every experiment, dataset and seed.
+
+# %%
+HTML(to_html(table))
+
+# %%
+paths = write(table, f"{output}/tables")
+Markdown(f"Also as {', '.join(f'[{path.name}](../tables/{path.name})' for path in paths)}.")

@@ -1,0 +1,206 @@
+"""Tables 2 and 3: energy per operation, and energy per inference under each reading of the paper's formula."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from bntt import declared, published
+from bntt.collect import Results
+from bntt.published import Cell
+from bntt.report import number
+from bntt.tables._lines import (
+    NOT_RUN,
+    absent_lines,
+    accuracy,
+    accuracy_lines,
+    beside,
+    counterpart,
+    dataset_notes,
+    flat_absent,
+    measured,
+    printed_cells,
+    select,
+    shown_absent,
+    steps,
+)
+from bntt.tables._table import Table
+
+# Read from the source of the measurement that uses them, not imported: tables are drawn without torch.
+MAC_PJ, AC_PJ = (declared.literal("bntt.measurements.energy", name) for name in ("MAC_PJ", "AC_PJ"))
+
+ACCOUNTINGS = ("own", "events", "mass")  # of energy.csv; the first is the paper's
+
+READINGS = {
+    "own": "own (paper)",
+    "own_hidden": "own, hidden",
+    "events": "events",
+    "events_hidden": "events, hidden",
+    "mass": "mass",
+    "mass_hidden": "mass, hidden",
+}
+
+
+def table2() -> Table:
+    """The energy constants as printed and as the energy formula here uses them."""
+    used = {"mac": MAC_PJ, "ac": AC_PJ}
+    cells = {cell.row: cell for cell in printed_cells(2, "energy")}
+    printed = {name: cell.value or math.nan for name, cell in cells.items()}
+    operations = published.table(2)["Operation"]
+    data = pd.DataFrame(
+        {
+            "operation": operations[name],
+            "printed_pj": value,
+            "used_pj": used.get(name, math.nan),
+            "note": "" if name in used else "part of MAC; not used alone",
+        }
+        for name, value in printed.items()
+    )
+    total = printed["mult"] + printed["add"]
+    agree = math.isclose(total, MAC_PJ) and all(math.isclose(printed[name], value) for name, value in used.items())
+    sums = f"{printed['mult']:g} + {printed['add']:g} = {total:g} pJ"
+    shown = pd.DataFrame(
+        {
+            "Operation": data["operation"],
+            "Paper (pJ)": [cell.printed for cell in cells.values()],
+            "Used here (pJ)": [number(value, 1) for value in data["used_pj"]],
+            "Note": data["note"],
+        }
+    )
+    notes = [
+        f"Check: MULT + ADD = MAC, {sums}, and what is used is what is printed."
+        if agree
+        else f"Check FAILED: MULT + ADD is {sums}, MAC is used at {MAC_PJ:g} pJ and AC at {AC_PJ:g} pJ.",
+        "The paper quotes these constants of a 45 nm process from Horowitz (2014); nothing here measures them.",
+    ]
+    return Table("table2", "Table 2. Energy per operation", data, {"": shown}, notes)
+
+
+def energy_ratios(energy: pd.DataFrame) -> pd.DataFrame:
+    """E_ANN / E_method from ``energy.csv``: one line per dataset, row, seed and step, one column per accounting.
+
+    E_ANN is the dense energy of the same layers. ``own`` is the paper's accounting; ``*_hidden`` leaves the input layer
+    out of both sides. ``spikes`` is the count per neuron that the paper's formula sees, weighted by dense operations. A
+    network without spikes is dense: its ratio is 1.
+    """
+    lines = []
+    by_run = energy.groupby(["dataset", "row", "seed", "time_step"], sort=False) if len(energy) else ()
+    for keys, layers in by_run:
+        line = dict(zip(("dataset", "row", "seed", "time_step"), keys, strict=True))
+        for suffix, part in (("", layers), ("_hidden", layers[layers["layer"] != layers["layer"].iloc[0]])):
+            dense = part["dense_mj"].sum()
+            for accounting in ACCOUNTINGS:
+                own = pd.to_numeric(part[f"{accounting}_mj"], errors="coerce")
+                line[accounting + suffix] = 1.0 if own.isna().all() else _ratio(dense, own.sum())
+        counts = pd.to_numeric(layers["count_own"], errors="coerce")
+        line["spikes"] = math.nan if counts.isna().all() else (layers["macs"] * counts).sum() / layers["macs"].sum()
+        lines.append(line)
+    return pd.DataFrame(lines, columns=["dataset", "row", "seed", "time_step", *READINGS, "spikes"])
+
+
+def exit_energy_ratios(energy: pd.DataFrame, spikes: pd.DataFrame, exit_step: int) -> dict[str, float]:
+    """The same for one run after ``exit_step`` steps, which energy.csv does not report: the paper's accounting alone.
+
+    A hidden layer's count is its spikes up to then. The classifier takes those of the layer before it, which is fully
+    connected and therefore not pooled.
+    """
+    layers = energy[energy["time_step"] == energy["time_step"].max()]
+    counts = spikes[spikes["time_step"] <= exit_step].groupby("layer", sort=False)["spikes"].sum()
+    counts = [*(counts[name] for name in layers["layer"].iloc[:-1]), counts[layers["layer"].iloc[-2]]]
+    dense, spent = layers["macs"] * MAC_PJ, layers["macs"] * counts * AC_PJ
+    return {
+        "own": _ratio(dense.sum(), spent.sum()),
+        "own_hidden": _ratio(dense.iloc[1:].sum(), spent.iloc[1:].sum()),
+        "spikes": (layers["macs"] * counts).sum() / layers["macs"].sum(),
+    }
+
+
+def table3(results: Results) -> Table:
+    """Latency, accuracy and E_ANN / E_method of every row, beside the paper's VGG9 on CIFAR-10."""
+    measures = [*READINGS, "spikes"]
+    energy = results.frame("energy.csv")
+    ratios = energy_ratios(energy)
+    cells = printed_cells(3, "energy_ratio")
+    lines: list[dict[str, Any]] = []
+    for dataset in results.experiment.datasets:
+        for row in results.experiment.rows:
+            cells_of_row = [cell for cell in cells if _row_of_line(cell, results.experiment.rows) == row]
+            for line in accuracy_lines(results, dataset, row, {}):
+                found = select(ratios, dataset, row)
+                if line["early_exit"]:
+                    found = _exit_ratios(results, dataset, row)
+                else:
+                    found = found[found["time_step"] == line["time_steps"]]
+                    line["paper"] = _cell_at(cells_of_row, line["time_steps"])
+                means = {name: found[name].mean() if name in found and len(found) else math.nan for name in measures}
+                lines.append(line | means | {"paper_line": line["paper"].row if line["paper"] else ""})
+
+    def ratio(line: Mapping[str, Any], name: str) -> str:
+        return "n/a" if line["status"] == "diverged" else number(line[name]) + ("×" if line[name] > 0 else "")
+
+    several = len(results.experiment.datasets) > 1
+    names = [
+        ({"Dataset": line["dataset"]} if several else {})
+        | {"Row": line["row"] + (" + early exit" if line["early_exit"] else ""), "Latency": steps(line["time_steps"])}
+        for line in lines
+    ]
+    shown = [
+        {
+            "Accuracy (%)": accuracy(line),
+            "E_ANN/E_method": ratio(line, "own"),
+            "Paper": beside(line),
+            "Spikes per neuron": number(line["spikes"], 3),
+        }
+        for line in lines
+    ]
+    readings = [{header: ratio(line, name) for name, header in READINGS.items()} for line in lines]
+    flat = [{key: value for key, value in line.items() if key not in ("minus_bntt", "paper")} for line in lines]
+    for one, line in zip(flat, lines, strict=True):
+        one["paper_ratio"] = line["paper"].printed if line["paper"] else ""
+    absent = absent_lines(3, results, {line["paper_line"] for line in lines})
+    sections = {
+        "": pd.DataFrame([name | line for name, line in zip(names, shown, strict=True)]),
+        "E_ANN/E_method under other readings of the formula": pd.DataFrame(
+            [name | line for name, line in zip(names, readings, strict=True)]
+        ),
+        NOT_RUN: shown_absent(absent),
+    }
+    notes = [
+        "E_ANN/E_method: the paper's accounting, dense operations times the layer's own spikes, all layers. E_ANN is "
+        "the dense network of the same architecture and width. Latency is in time-steps.",
+        "Own: a layer's own spikes. Events: its non-zero inputs. Mass: its inputs by magnitude. Hidden: the input "
+        "layer left out of both energies. After an early exit only a layer's own spikes are known.",
+        "Spikes per neuron: over all steps, weighted by dense operations; the paper's 9.14× implies 0.559.",
+        "A conversion that has not begun to answer spends little: read a ratio beside its accuracy.",
+        *dataset_notes(results),
+    ]
+    data = pd.DataFrame(flat + [flat_absent(line, "paper_ratio") for line in absent])
+    return Table("table3", "Table 3. Energy efficiency", data, sections, notes)
+
+
+def _exit_ratios(results: Results, dataset: str, row: str) -> pd.DataFrame:
+    """Energy ratios at the exit step, one line per seed."""
+    exits, energy, spikes = (measured(results, name, dataset, row) for name in ("early_exit", "energy", "spikes"))
+    exits = exits[exits["threshold"] == results.experiment.evaluation["exit_threshold"]]
+    return pd.DataFrame(
+        exit_energy_ratios(energy[energy["seed"] == seed], spikes[spikes["seed"] == seed], step)
+        for seed, step in zip(exits["seed"], exits["exit_step"], strict=True)
+    )
+
+
+def _row_of_line(cell: Cell, rows: Iterable[str]) -> str | None:
+    """The row of a line of Table 3; its ANN line names a row only with its accuracy."""
+    return counterpart(published.published(table=3, row=cell.row, column="accuracy").run, rows)
+
+
+def _cell_at(cells: Sequence[Cell], step: float) -> Cell | None:
+    """The line of the paper beside a row: the only one there is, or of several the one at the same number of steps."""
+    if len(cells) == 1:
+        return cells[0]
+    return next((cell for cell in cells if cell.time_step == step), None)
+
+
+def _ratio(dense: float, spent: float) -> float:
+    """A silent network spends nothing: its ratio is infinite."""
+    return dense / spent if spent > 0 else math.inf

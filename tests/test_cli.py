@@ -1,0 +1,131 @@
+"""The command line: complete help, one line for what the user can mend, and an exit status."""
+
+import pytest
+from tiny import assert_one_line, bntt, write_experiment
+
+from bntt import cli
+from bntt.errors import UserError
+
+COMMANDS = ("train", "evaluate", "runs", "data", "notebook", "keys")
+
+
+def help_of(*arguments: str, capsys) -> str:
+    with pytest.raises(SystemExit) as raised:
+        cli.main([*arguments, "--help"])
+    assert raised.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_help_lists_every_command_and_the_exit_status(capsys):
+    text = help_of(capsys=capsys)
+    for command in COMMANDS:
+        assert f" {command} " in text
+    assert "Exit status: 0 done, 2" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_explains_every_option_with_its_default(command, capsys):
+    text = help_of(command, capsys=capsys)
+    parser = cli._parser()
+    choices = next(action for action in parser._actions if action.choices and "train" in action.choices).choices
+    for action in choices[command]._actions:
+        assert action.help, f"{command} {action.dest}"
+        if action.option_strings and action.default is not None and action.dest != "help":
+            assert f"(default: {action.default})" in text
+    assert "(default: None)" not in text, "a default of None is no help"
+    assert choices[command].description.endswith(".")
+
+
+def test_help_and_version_take_no_torch_and_no_experiment():
+    ran = bntt("--help")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert bntt("--version").stdout.startswith("bntt 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["runs", "--experiment", "demoo"], ["no experiment 'demoo'", "demo"]),
+        (["train", "--row", "bnt"], ["unknown row 'bnt'", "did you mean 'bntt'?"]),
+        (["train", "--row", "bntt", "--dataset", "digit"], ["unknown dataset 'digit'", "did you mean 'digits'?"]),
+        (["train", "--row", "bntt", "--seed", "9"], ["no seed 9", "its seeds are 0"]),
+        (
+            ["notebook", "analysis/none.py", "--notebook", "x.ipynb", "--page", "x.html"],
+            ["analysis/none.py", "analysis/"],
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(arguments, parts, capsys):
+    assert cli.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("bntt: ")
+    assert_one_line(UserError(captured.err.rstrip("\n")), *parts)
+
+
+@pytest.mark.parametrize("arguments", [["train"], ["train", "--row", "bntt", "--seed", "one"], ["tarin"], []])
+def test_a_misused_command_line_is_status_2_with_its_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as raised:
+        cli.main(arguments)
+    assert raised.value.code == 2
+    assert "usage: python -m bntt" in capsys.readouterr().err
+
+
+def test_dataset_and_seed_are_asked_for_where_there_are_several(tmp_path, capsys):
+    path = str(write_experiment(tmp_path, seeds=[4, 2]))
+    assert cli.main(["train", "--experiment", path, "--row", "ann"]) == 2
+    assert "give --seed, one of 2, 4" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_opened_is_one_line(tmp_path, capsys, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", "/some/where")
+
+    monkeypatch.setattr("bntt.experiment.load", refuse)
+    assert cli.main(["runs"]) == 2
+    assert capsys.readouterr().err == "bntt: /some/where: Permission denied\n"
+
+
+def test_an_interrupt_is_no_traceback(capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bntt.experiment.load", interrupt)
+    assert cli.main(["runs"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path):
+    """``python -m bntt keys | head -1``"""
+    import subprocess
+    import sys
+
+    from tiny import PROJECT, environment
+
+    pipeline = f"{sys.executable} -m bntt keys | head -1"
+    ran = subprocess.run(
+        ["bash", "-c", pipeline], cwd=PROJECT, env=environment(PYTHONUNBUFFERED="1"), capture_output=True, text=True
+    )
+    assert "Traceback" not in ran.stderr
+
+
+def test_runs_lists_every_planned_run_and_what_is_there_of_it(tmp_path, capsys):
+    path = write_experiment(tmp_path)
+    assert cli.main(["runs", "--experiment", str(path), "--results", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines] == [
+        ["missing", f"digits/{row}/seed-0"] for row in ("bntt", "plain", "ann", "rmp")
+    ]
+
+
+def test_a_run_goes_from_nothing_to_measured_by_two_commands(tmp_path):
+    path = write_experiment(tmp_path / "my experiments")
+    common = ("--experiment", path, "--row", "ann", "--results", tmp_path / "my results")
+    trained = bntt("train", *common)
+    assert trained.returncode == 0, trained.stderr
+    assert "done, validation accuracy" in trained.stdout
+    assert len(trained.stdout.splitlines()) == 1
+    measured = bntt("evaluate", *common)
+    assert measured.returncode == 0, measured.stderr
+    assert "test accuracy" in measured.stdout
+    assert "already trained" in bntt("train", *common).stdout

@@ -1,0 +1,344 @@
+"""Datasets: the committed split, arrays that are checked whenever they are read, scaling and augmentation."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from tiny import PROJECT, assert_one_line, bntt, environment, images
+from torch.nn import functional as F
+
+from bntt import data
+from bntt.data import digits
+from bntt.data.images import augment
+from bntt.errors import UserError
+from bntt.randomness import key
+
+torch.set_num_threads(1)
+SPLIT = PROJECT / "bntt" / "data" / "splits" / "digits.json"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty folder, with a space in its name, for prepared data."""
+    folder = tmp_path / "prepared data"
+    monkeypatch.setenv("BNTT_DATA", str(folder))
+    return folder
+
+
+@pytest.fixture
+def prepared(place):
+    data.prepare("digits")
+    return place / "digits"
+
+
+# -- the split --------------------------------------------------------------------------------------------
+
+
+def test_the_split_is_disjoint_complete_and_of_the_sizes_promised():
+    split = data.committed_split("digits")
+    assert {part: len(indices) for part, indices in split.items()} == {"train": 1077, "validation": 180, "test": 540}
+    together = [index for indices in split.values() for index in indices]
+    assert sorted(together) == list(range(1797))
+
+
+def test_the_split_is_stratified():
+    _, labels = digits.read()
+    whole = np.bincount(labels) / len(labels)
+    for indices in data.committed_split("digits").values():
+        counts = np.bincount(labels[indices], minlength=10)
+        assert np.abs(counts - whole * len(indices)).max() <= 1.0
+
+
+def test_the_split_is_the_one_that_was_committed():
+    """A change of the split changes every number there is: this hash is in two places on purpose."""
+    digest = "67aae5f0f7e5126e894ab991705a73ab6afe50e074600e2c0a0da6392bb5b777"
+    assert data.split_digest(data.committed_split("digits")) == json.loads(SPLIT.read_text())["sha256"] == digest
+
+
+def test_an_edited_split_is_refused(tmp_path, monkeypatch):
+    document = json.loads(SPLIT.read_text())
+    document["train"][0], document["test"][0] = document["test"][0], document["train"][0]
+    folder = tmp_path / "splits"
+    folder.mkdir()
+    (folder / "digits.json").write_text(json.dumps(document))
+    monkeypatch.setattr(data, "__file__", str(tmp_path / "__init__.py"))
+    with pytest.raises(UserError) as raised:
+        data.committed_split("digits")
+    assert_one_line(raised.value, str(folder / "digits.json"), "sha256", "restore")
+
+
+# -- the digits -------------------------------------------------------------------------------------------
+
+
+def test_the_digits_are_the_scans_that_ship_with_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    pixels, labels = digits.read()
+    assert pixels.shape == (1797, 1, 8, 8)
+    assert pixels.dtype == np.uint8
+    assert labels.dtype == np.int64
+    assert (np.rint(pixels[:, 0] / 255 * 16) == load_digits().images).all()  # no level is lost
+    assert data.content_digest(pixels, labels) == digits.DATASET["content"]
+
+
+def test_the_content_hash_sees_every_pixel_every_label_and_the_shape():
+    pixels, labels = digits.read()
+    reference = data.content_digest(pixels, labels)
+    one = pixels.copy()
+    one[1796, 0, 7, 7] ^= 1
+    two = labels.copy()
+    two[0] = 1
+    assert data.content_digest(one, labels) != reference
+    assert data.content_digest(pixels, two) != reference
+    assert data.content_digest(pixels.reshape(1797, 1, 4, 16), labels) != reference
+    assert data.content_digest(np.asfortranarray(pixels), labels.astype(np.int32)) == reference
+
+
+# -- preparing --------------------------------------------------------------------------------------------
+
+
+def test_prepared_arrays_lie_where_they_were_asked_for_and_are_the_splits(place):
+    manifest = data.prepare("digits")
+    assert manifest == place / "digits" / "manifest.json"
+    record = data.verify("digits")
+    assert record["state"] == "content"
+    assert record["content_sha256"] == digits.DATASET["content"]
+    assert record["images"] == {"train": 1077, "validation": 180, "test": 540}
+    assert set(os.listdir(place)) == {"digits"}
+    pixels, labels = digits.read()
+    for part, indices in data.committed_split("digits").items():
+        assert (np.load(place / "digits" / f"{part}-pixels.npy") == pixels[indices]).all()
+        assert (np.load(place / "digits" / f"{part}-labels.npy") == labels[indices]).all()
+
+
+def test_preparing_again_touches_nothing(prepared):
+    before = {path: path.stat().st_mtime_ns for path in prepared.iterdir()}
+    data.prepare("digits")
+    assert {path: path.stat().st_mtime_ns for path in prepared.iterdir()} == before
+
+
+def test_other_content_is_known_as_such(place, monkeypatch):
+    pixels, labels = digits.read()
+    monkeypatch.setattr(digits, "read", lambda: (255 - pixels, labels))
+    data.prepare("digits")
+    assert data.verify("digits")["state"] == "unknown"
+
+
+def test_data_prepared_with_another_split_is_not_used(prepared):
+    """The split or the reader was edited, or the repository moved on, after the arrays were made."""
+    record = json.loads((prepared / "manifest.json").read_text())
+    record["split_sha256"] = "0" * 64
+    (prepared / "manifest.json").write_text(json.dumps(record))
+    try:
+        data.prepare("digits")
+        used = data.load("digits")
+    except UserError as error:
+        assert_one_line(error, "split")
+    else:
+        assert data.manifest("digits")["split_sha256"] == data.split_digest(data.committed_split("digits"))
+        assert len(used.train) == 1077
+
+
+@pytest.mark.parametrize("file", [f"{part}-{kind}.npy" for part in data.SPLITS for kind in ("pixels", "labels")])
+@pytest.mark.parametrize("damage", ["missing", "flipped", "truncated"])
+def test_a_damaged_array_is_refused(prepared, file, damage):
+    path = prepared / file
+    content = bytearray(path.read_bytes())
+    path.unlink()
+    if damage == "flipped":
+        content[-1] ^= 1
+        path.write_bytes(content)
+    elif damage == "truncated":
+        path.write_bytes(content[:-8])
+    with pytest.raises(UserError) as raised:
+        data.load("digits")
+    assert_one_line(raised.value, str(path), "missing or damaged", "data prepare digits")
+
+
+MANIFESTS = ["", "{", "[]", "null", "{}", '{"files": {}}', '{"files": 3}']
+
+
+@pytest.mark.parametrize("text", MANIFESTS)
+def test_a_damaged_manifest_is_one_line(prepared, text):
+    (prepared / "manifest.json").write_text(text)
+    with pytest.raises(UserError) as raised:
+        data.load("digits")
+    assert_one_line(raised.value, str(prepared), "data prepare digits")
+
+
+@pytest.mark.parametrize("text", MANIFESTS[:2])
+def test_what_the_message_about_a_damaged_manifest_advises_helps(prepared, text):
+    (prepared / "manifest.json").write_text(text)
+    data.prepare("digits")
+    assert len(data.load("digits").test) == 540
+
+
+def test_what_the_message_about_a_damaged_array_advises_helps(prepared):
+    (prepared / "test-pixels.npy").write_bytes(b"")
+    shutil.rmtree(prepared)  # "delete ... and run `python -m bntt data prepare digits`"
+    data.prepare("digits")
+    assert len(data.load("digits").test) == 540
+
+
+def test_a_pickle_is_never_opened(prepared):
+    class Trap:
+        def __reduce__(self):
+            return (os.mkdir, (str(prepared / "opened"),))
+
+    import hashlib
+
+    path = prepared / "test-labels.npy"
+    np.save(path, np.array([Trap()], dtype=object), allow_pickle=True)
+    record = json.loads((prepared / "manifest.json").read_text())
+    record["files"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (prepared / "manifest.json").write_text(json.dumps(record))
+    with pytest.raises((UserError, ValueError)):
+        data.load("digits")
+    assert not (prepared / "opened").exists()
+
+
+def test_several_processes_may_prepare_at_once(place):
+    command = [sys.executable, "-m", "bntt", "data", "prepare", "digits"]
+    running = [
+        subprocess.Popen(command, cwd=PROJECT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(4)
+    ]
+    for process in running:
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error.decode()
+    assert set(os.listdir(place)) == {"digits"}
+    assert data.verify("digits")["state"] == "content"
+
+
+def test_a_kill_while_preparing_leaves_nothing_that_looks_prepared(place):
+    script = "from bntt import data; import time; data.facts = lambda name: time.sleep(60); data.prepare('digits')"
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=PROJECT, env=environment())
+    deadline = time.monotonic() + 60
+    while not list(place.glob(".digits-*/test-labels.npy")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not data.manifest_path("digits").exists()
+    data.prepare("digits")
+    assert data.verify("digits")["state"] == "content"
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    ran = bntt("data", "prepare", "digits", BNTT_DATA=str(tmp_path / "file" / "data"))
+    assert_one_line(ran, "file", "BNTT_DATA")
+
+
+def test_an_unknown_dataset_and_a_missing_name_are_one_line():
+    assert_one_line(bntt("data", "prepare", "digit"), "unknown dataset 'digit'", "did you mean 'digits'?")
+    assert_one_line(bntt("data", "verify"), "needs the name of a dataset", "digits")
+
+
+def test_the_commands_say_what_there_is(place):
+    assert "not prepared" in bntt("data", "list").stdout
+    assert bntt("data", "prepare", "digits").stdout.strip() == str(place / "digits" / "manifest.json")
+    assert "digits" in (listed := bntt("data", "list").stdout)
+    assert "not prepared" not in listed
+    verified = bntt("data", "verify", "digits").stdout
+    assert "whole" in verified
+    assert "content" in verified
+
+
+# -- what a run sees --------------------------------------------------------------------------------------
+
+
+def test_mean_and_deviation_are_those_of_the_training_images_alone(prepared):
+    seen = data.load("digits").to(torch.device("cpu"), 16, 200)
+    values = seen.train.pixels.double().numpy() / 255
+    assert values.shape == (200, 1, 16, 16)
+    assert seen.mean.item() == pytest.approx(values.mean(), rel=1e-6)
+    assert seen.deviation.item() == pytest.approx(values.std(), rel=1e-6)
+    scaled = seen.scaled(seen.train.unit(torch.arange(200)), signed=True)
+    assert scaled.mean().item() == pytest.approx(0, abs=1e-5)
+    assert scaled.std().item() == pytest.approx(1, abs=1e-3)
+    unit = seen.train.unit(torch.arange(200))
+    assert torch.equal(seen.scaled(unit, signed=False), unit)
+    assert unit.min() >= 0
+    assert unit.max() <= 1
+
+
+def test_mean_and_deviation_are_per_channel():
+    seen = images(channels=3)
+    values = seen.train.pixels.double() / 255
+    assert torch.allclose(seen.mean.flatten().double(), values.mean((0, 2, 3)), rtol=1e-6)
+    assert torch.allclose(seen.deviation.flatten().double(), values.std((0, 2, 3), correction=0), rtol=1e-6)
+
+
+def test_a_limit_takes_the_first_training_images_and_no_others(prepared):
+    raw = data.load("digits")
+    seen = raw.to(torch.device("cpu"), None, 50)
+    assert torch.equal(seen.train.pixels, raw.train.pixels[:50])
+    assert torch.equal(seen.train.labels, raw.train.labels[:50])
+    assert (len(seen.validation), len(seen.test)) == (180, 540)
+    assert seen.shape == (1, 8, 8)
+
+
+def test_resizing_keeps_labels_and_means():
+    seen = images(side=8)
+    larger = seen.to(torch.device("cpu"), 16, None)
+    assert larger.shape == (1, 16, 16)
+    assert torch.equal(larger.train.labels, seen.train.labels)
+    assert (larger.train.pixels.double().mean((2, 3)) - seen.train.pixels.double().mean((2, 3))).abs().max() < 6
+    expected = F.interpolate(seen.test.pixels.float(), (16, 16), mode="bilinear", antialias=True).round()
+    assert torch.equal(larger.test.pixels.float(), expected.clamp(0, 255))
+
+
+# -- augmentation -----------------------------------------------------------------------------------------
+
+COUNT = 2000
+
+
+def marked(side: int = 8) -> torch.Tensor:
+    """Images whose every pixel tells where it was: row in channel 0, column in channel 1, both from 1 on."""
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    return torch.stack([rows, columns]).float().add(1).expand(COUNT, 2, side, side)
+
+
+def test_crops_move_by_every_offset_within_the_padding_and_fill_with_zero():
+    padding = 2
+    moved = augment(marked(), key("crop"), torch.arange(COUNT), padding, False)
+    row = moved[:, 0, 4, 4] - 5  # how far the pixel now at (4, 4) came
+    column = moved[:, 1, 4, 4] - 5
+    for offset in (row, column):
+        values, counts = offset.unique(return_counts=True)
+        assert values.tolist() == [-2, -1, 0, 1, 2]
+        assert (counts.double() / COUNT - 0.2).abs().max() < 4 * (0.2 * 0.8 / COUNT) ** 0.5
+    assert abs(np.corrcoef(row, column)[0, 1]) < 4 / COUNT**0.5
+    for image in range(20):  # the whole image, against slicing a padded one
+        padded = F.pad(marked()[image], (padding,) * 4)
+        top, left = int(row[image]) + padding, int(column[image]) + padding
+        assert torch.equal(moved[image], padded[:, top : top + 8, left : left + 8])
+
+
+def test_half_of_the_images_are_flipped_and_only_left_to_right():
+    turned = augment(marked(), key("flip"), torch.arange(COUNT), 0, True)
+    same = (turned == marked()).flatten(1).all(1)
+    flipped = (turned == marked().flip(-1)).flatten(1).all(1)
+    assert (same ^ flipped).all()
+    assert abs(flipped.double().mean().item() - 0.5) < 4 * 0.5 / COUNT**0.5
+
+
+def test_a_draw_depends_on_key_and_sample_alone():
+    samples = torch.tensor([5, 900, 17, 3])
+    whole = augment(marked(), 1, torch.arange(COUNT), 2, True)
+    some = augment(marked()[:4], 1, samples, 2, True)
+    assert torch.equal(some, whole[samples])
+    one = augment(marked()[:1], 1, samples[2:3], 2, True)
+    assert torch.equal(one[0], whole[17])
+    assert not torch.equal(augment(marked(), 2, torch.arange(COUNT), 2, True), whole)
+
+
+def test_without_augmentation_images_are_as_they_were():
+    assert torch.equal(augment(marked(), 1, torch.arange(COUNT), 0, False), marked())

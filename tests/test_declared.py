@@ -1,0 +1,229 @@
+"""What modules declare about themselves, read from their source without importing them."""
+
+import ast
+import shutil
+import sys
+
+import pytest
+from tiny import PROJECT, assert_one_line, bntt, python, write_experiment
+
+from bntt import declared
+from bntt.errors import UserError
+from bntt.reference import reference
+
+FOLDERS = (("methods", "OPTIONS"), ("data", "DATASET"), ("measurements", "COLUMNS"))
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A copy of the package that `declared` reads in place of the real one."""
+    copy = tmp_path / "bntt"
+    shutil.copytree(PROJECT / "bntt", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(declared, "PACKAGE", copy)
+    declared.syntax_tree.cache_clear()
+    declared.options.cache_clear()
+    yield copy
+    declared.syntax_tree.cache_clear()
+    declared.options.cache_clear()
+
+
+def test_plug_ins_are_found_by_folder_and_named_with_hyphens(package):
+    (package / "methods" / "my_method.py").write_text('"""Mine."""\nOPTIONS = {}\n')
+    (package / "methods" / "_helper.py").write_text("OPTIONS = {}\n")
+    (package / "methods" / "no_method.py").write_text("X = 1\n")
+    found = declared.plugins("methods", "OPTIONS")
+    assert found["my-method"] == "bntt.methods.my_method"
+    assert {"surrogate", "ann", "conversion"} <= set(found)
+    assert not {"no-method", "helper", "-helper"} & set(found)
+
+
+def test_options_are_those_of_what_a_module_extends_overlaid_with_its_own(package):
+    (package / "methods" / "mine.py").write_text(
+        'EXTENDS = ["bntt.methods.surrogate"]\n'
+        'OPTIONS = {"leak": {"default": 0.5, "help": "Mine."}, "extra": {"default": 1, "help": "Mine."}}\n'
+    )
+    options = declared.options("bntt.methods.mine")
+    assert options["leak"]["default"] == 0.5
+    assert options["extra"]["default"] == 1
+    assert {"epochs", "crop_padding", "coding", "architecture"} <= set(options)
+    assert declared.options("bntt.methods.surrogate")["leak"]["default"] == 0.95
+
+
+def test_a_broken_plug_in_is_one_line(package):
+    path = package / "methods" / "broken.py"
+    path.write_text("OPTIONS = {}\ndef train(:\n")
+    with pytest.raises(UserError) as raised:
+        declared.plugins("methods", "OPTIONS")
+    assert_one_line(raised.value, str(path), "line 2")
+
+
+def test_options_that_are_no_literal_are_one_line(package):
+    path = package / "methods" / "computed.py"
+    path.write_text("OPTIONS = dict(a=1)\n")
+    with pytest.raises(UserError) as raised:
+        declared.plugins("methods", "OPTIONS")
+    assert_one_line(raised.value, str(path), "OPTIONS must be a literal")
+
+
+@pytest.mark.parametrize(("folder", "marker"), FOLDERS)
+def test_every_module_of_a_plug_in_folder_is_a_plug_in_or_private(folder, marker):
+    declaring = set(declared.plugins(folder, marker).values())
+    files = {
+        path.stem
+        for path in (PROJECT / "bntt" / folder).glob("*.py")
+        if not path.stem.startswith("_") and path.stem != "images"  # images: what all image datasets share
+    }
+    assert {module.rsplit(".", 1)[1] for module in declaring} == files
+
+
+def declared_options():
+    for module in [*declared.plugins("methods", "OPTIONS").values(), "bntt.training", "bntt.data.images"]:
+        for key, entry in (declared.literal(module, "OPTIONS") or {}).items():
+            yield pytest.param(entry, id=f"{module}:{key}")
+
+
+@pytest.mark.parametrize("entry", list(declared_options()))
+def test_every_option_has_a_default_that_it_accepts_and_says_what_it_is(entry):
+    from bntt.experiment import complete
+
+    assert set(entry) <= {"default", "help", "min", "max", "above", "below", "choices", "type"}
+    assert entry["help"].strip().endswith(".")
+    assert complete({}, {"key": entry}, "here")["key"] == entry["default"]
+
+
+def test_the_choices_of_norm_and_architecture_are_what_the_mathematics_has():
+    from bntt.spiking.networks import ARCHITECTURES, OPTIONS
+    from bntt.spiking.norms import NORMS
+
+    assert declared.options("bntt.methods.surrogate")["norm"]["choices"] == list(NORMS)
+    assert OPTIONS["architecture"]["choices"] == list(ARCHITECTURES)
+
+
+def test_the_reference_lists_every_key_with_its_default():
+    text = reference()
+    for module in declared.plugins("methods", "OPTIONS").values():
+        for key in declared.options(module):
+            assert f"| `{key}` | `" in text, key
+    for key in ("report_steps", "noise_sigmas", "threads", "seeds"):
+        assert f"`{key}`" in text
+    assert bntt("keys").stdout == text
+
+
+# -- planning is cheap ------------------------------------------------------------------------------------
+
+NO_TORCH = """
+import sys
+sys.path.insert(0, {project!r})
+{work}
+loaded = sorted(name for name in sys.modules if name in ("torch", "sklearn", "matplotlib", "snakemake"))
+assert not loaded, loaded
+"""
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        "import bntt; dir(bntt)",
+        "import bntt.experiment; bntt.experiment.load('demo')",
+        "from bntt import code; from bntt.experiment import load\n"
+        "for run in load('demo').runs: code.training_code(run), code.evaluation_code(run)\ncode.drawing_code()",
+        "from bntt.cli import main; main(['runs'])",
+        "from bntt.cli import main; main(['keys'])",
+        "from bntt.cli import main; main(['data', 'list'])",
+        "from bntt.cli import main; assert main(['runs', '--experiment', 'nosuch']) == 2",
+        "from bntt.cli import main\n"
+        "for command in ('', 'train', 'evaluate', 'runs', 'data', 'notebook', 'keys'):\n"
+        "    try: main([command, '--help'] if command else ['--help'])\n"
+        "    except SystemExit as end: assert end.code == 0",
+    ],
+    ids=["import", "load", "code", "runs", "keys", "data", "error", "help"],
+)
+def test_planning_does_not_load_torch(tmp_path, work):
+    ran = python("-c", NO_TORCH.format(project=str(PROJECT), work=work), cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_a_dry_run_of_the_workflow_does_not_load_torch(tmp_path):
+    """Counted by Python itself, in the process that plans; the plan itself is tested in test_workflow.py."""
+    write_experiment(tmp_path)
+    ran = python(
+        "-X", "importtime", "-m", "snakemake", "-n", "--quiet", "--directory", tmp_path,
+        "-s", PROJECT / "Snakefile", "--workflow-profile", "none",
+        "--config", f"experiment={tmp_path}/tiny.yaml", "--", "results/tiny/runs/digits/rmp/seed-0/train.json",
+        cwd=tmp_path,
+    )  # fmt: skip
+    imported = {line.rsplit("|", 1)[1].strip() for line in ran.stderr.splitlines() if line.startswith("import time:")}
+    assert ran.returncode == 0, ran.stdout
+    assert "bntt.experiment" in imported
+    assert not {"torch", "sklearn", "matplotlib"} & imported
+
+
+def test_public_names_of_the_package_are_there():
+    import bntt as package
+
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'BNT'"):
+        _ = package.BNT
+
+
+# -- what a bare machine has ------------------------------------------------------------------------------
+
+GUARD = '''
+import sys
+ALLOWED = {"torch", "numpy", "pandas", "yaml", "safetensors", "sklearn", "tqdm", "bntt"}
+HERE = sys.argv.pop(1)
+class Guard:
+    """Refuses what a file of the package imports beyond the allowed; what those import is theirs."""
+    def find_spec(self, name, path=None, target=None):
+        root = name.split(".")[0]
+        frame = sys._getframe(1)
+        while frame and "importlib" in frame.f_code.co_filename:
+            frame = frame.f_back
+        if frame and frame.f_code.co_filename.startswith(HERE) and root not in ALLOWED | sys.stdlib_module_names:
+            raise ImportError(f"{frame.f_code.co_filename} imports {name}")
+sys.meta_path.insert(0, Guard())
+from bntt.cli import main
+status = 0
+while "--next" in sys.argv[1:] or len(sys.argv) > 1:
+    rest = sys.argv[1:]
+    cut = rest.index("--next") if "--next" in rest else len(rest)
+    status = status or main(rest[:cut])
+    sys.argv[1:] = rest[cut + 1:]
+raise SystemExit(status)
+'''
+
+
+def test_train_and_evaluate_need_nothing_but_what_a_bare_machine_has(tmp_path):
+    """From a copied source tree, without git, and with every other import blocked."""
+    tree = tmp_path / "source tree"
+    shutil.copytree(PROJECT / "bntt", tree / "bntt", ignore=shutil.ignore_patterns("__pycache__"))
+    write_experiment(tree / "config")
+    (tree / "guard.py").write_text(GUARD)
+    commands: list[str] = []
+    for row in ("bntt", "ann", "rmp"):
+        for command in ("train", "evaluate"):
+            commands += [command, "--experiment", "tiny", "--row", row, "--next"]
+    ran = python("guard.py", f"{tree}/bntt", *commands[:-1], cwd=tree, PATH=str(tmp_path / "no git here"))
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("test accuracy") == 3
+    record = (tree / "results/tiny/runs/digits/bntt/seed-0/train.json").read_text()
+    assert "source_sha256" in record
+    assert not set(tmp_path.parts[1:3]) & set(record.split('"'))
+
+
+def test_the_guard_would_notice(tmp_path):
+    shutil.copytree(PROJECT / "bntt", tmp_path / "bntt", ignore=shutil.ignore_patterns("__pycache__"))
+    path = tmp_path / "bntt" / "runs.py"
+    path.write_text(path.read_text().replace("import json\n", "import json\nimport matplotlib\n", 1))
+    write_experiment(tmp_path / "config")
+    (tmp_path / "guard.py").write_text(GUARD)
+    ran = python("guard.py", f"{tmp_path}/bntt", "runs", "--experiment", "tiny", cwd=tmp_path)
+    assert ran.returncode == 1
+    assert "imports matplotlib" in ran.stderr
+
+
+def test_the_package_needs_a_python_that_can_parse_it():
+    for path in (PROJECT / "bntt").rglob("*.py"):
+        ast.parse(path.read_text(), feature_version=(3, 11))
+    assert sys.version_info >= (3, 11)

@@ -1,0 +1,307 @@
+"""Experiment files: what is wrong is said in one line; what is right becomes complete runs."""
+
+import copy
+
+import hypothesis.strategies as st
+import pytest
+import yaml
+from hypothesis import example, given, settings
+from tiny import EXPERIMENT, PROJECT, assert_one_line, experiment, write_experiment
+
+from bntt import experiment as module
+from bntt.errors import UserError
+from bntt.experiment import experiment_names, load
+
+DEMO = yaml.safe_load((PROJECT / "config" / "demo.yaml").read_text())
+
+
+def changed(path: str, value: object) -> dict:
+    """The tiny experiment with one value exchanged: ``rows/bntt/norm``."""
+    document = copy.deepcopy(EXPERIMENT)
+    *folders, last = path.split("/")
+    place = document
+    for folder in folders:
+        place = place[folder]
+    place[last] = value
+    return document
+
+
+def refused(document: object) -> str:
+    with pytest.raises(UserError) as raised:
+        module._experiment("tiny", "config/tiny.yaml", document)
+    assert_one_line(raised.value, "config/tiny.yaml")
+    return str(raised.value)
+
+
+# -- what is right ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_committed_experiment_loads(name):
+    loaded = load(name)
+    assert loaded.name == name
+    assert loaded.runs
+    assert loaded.title
+
+
+def test_the_demo_is_vgg9_at_25_steps_with_every_row_the_paper_compares():
+    demo = load("demo")
+    assert demo.datasets == ["digits"]
+    assert {"bntt", "surrogate", "ann", "ann-bn", "conversion", "rmp"} <= set(demo.rows)
+    bntt = demo.run("digits", "bntt", 0)
+    assert (bntt.options["architecture"], bntt.options["time_steps"]) == ("vgg9", 25)
+    assert demo.run("digits", "rmp", 0).start == "ann"
+
+
+def test_options_are_completed_with_defaults_and_overrides_win(tmp_path):
+    run = experiment(tmp_path).run("digits", "bntt", 0)
+    assert run.options["momentum"] == 0.9  # a default
+    assert run.options["epochs"] == 1  # from the protocol
+    assert run.options["time_steps"] == 3  # from the row
+    assert "dropout" not in run.options  # of another method
+    assert run.evaluation["exit_threshold"] == 0.1
+    assert run.training_config()["options"] == run.options
+
+
+def test_a_protocol_key_reaches_only_the_rows_that_know_it(tmp_path):
+    loaded = experiment(tmp_path, protocol=EXPERIMENT["protocol"] | {"leak": 0.5})
+    assert loaded.run("digits", "bntt", 0).options["leak"] == 0.5
+    assert "leak" not in loaded.run("digits", "ann", 0).options
+
+
+@pytest.mark.parametrize(("written", "value"), [("5e-4", 5e-4), ("1", 1.0), ("0.25", 0.25), ("1E-3", 1e-3)])
+def test_numbers_are_read_as_a_person_writes_them(tmp_path, written, value):
+    path = write_experiment(tmp_path)
+    path.write_text(path.read_text().replace("learning_rate: 0.1", f"learning_rate: {written}"))
+    rate = load(str(path)).runs[0].options["learning_rate"]
+    assert rate == value
+    assert type(rate) is float
+
+
+def test_rows_come_after_the_rows_they_start_from(tmp_path):
+    rows = {name: EXPERIMENT["rows"][name] for name in ("rmp", "bntt", "ann")}
+    loaded = experiment(tmp_path, rows=rows, seeds=[3, 1])
+    assert loaded.rows == ["ann", "rmp", "bntt"]
+    assert [run.name for run in loaded.runs][:3] == ["digits/ann/seed-3", "digits/ann/seed-1", "digits/rmp/seed-3"]
+
+
+def test_a_path_with_a_space_is_an_experiment_too(tmp_path):
+    assert load(str(write_experiment(tmp_path / "my files"))).name == "tiny"
+
+
+# -- what is wrong ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("rowz", {}, ["unknown key 'rowz'", "did you mean 'rows'?"]),
+        ("protocol/epoch", 3, ["protocol", "'epoch'", "did you mean 'epochs'?"]),
+        ("rows/bntt/nrom", "bntt", ["rows: bntt", "'nrom'", "did you mean 'norm'?"]),
+        ("rows/ann/leak", 0.5, ["rows: ann", "unknown key 'leak'"]),
+        ("evaluation/report_step", [1], ["evaluation", "did you mean 'report_steps'?"]),
+        ("protocol/1", 2, ["protocol", "unknown key"]),
+        ("datasets", ["digit"], ["unknown dataset 'digit'", "did you mean 'digits'?"]),
+        ("datasets", "digits", ["datasets must be a list"]),
+        ("datasets", ["digits", "digits"], ["datasets names something twice"]),
+        ("rows/bntt/method", "surogate", ["rows: bntt", "did you mean 'surrogate'?"]),
+        ("rows/bntt/method", None, ["rows: bntt", "method", "surrogate"]),
+        ("rows/bntt/method", ["ann"], ["rows: bntt", "unknown method"]),
+        ("rows/bntt", None, ["rows: bntt", "method"]),
+        ("rows/bntt", "surrogate", ["rows: bntt", "must be a mapping"]),
+        ("rows", ["bntt"], ["rows must be a mapping"]),
+        ("rows", {}, ["rows is empty"]),
+        ("rows/BNTT!", {"method": "ann"}, ["rows: BNTT!", "lower-case letters, digits and hyphens"]),
+        ("rows/bntt/norm", "bnt", ["rows: bntt: norm", "did you mean 'bntt'?"]),
+        ("rows/bntt/norm", None, ["rows: bntt: norm", "must be text"]),
+        ("rows/bntt/time_steps", 0, ["rows: bntt: time_steps", "at least 1"]),
+        ("rows/bntt/time_steps", -3, ["rows: bntt: time_steps", "at least 1"]),
+        ("rows/bntt/time_steps", 2.5, ["rows: bntt: time_steps", "whole number"]),
+        ("rows/bntt/time_steps", "3", ["rows: bntt: time_steps", "whole number"]),
+        ("rows/bntt/time_steps", True, ["rows: bntt: time_steps", "whole number"]),
+        ("rows/bntt/time_steps", [3], ["rows: bntt: time_steps", "whole number"]),
+        ("rows/bntt/leak", 1.5, ["rows: bntt: leak", "at most 1.0"]),
+        ("rows/bntt/leak", "lots", ["rows: bntt: leak", "a number"]),
+        ("rows/bntt/leak", True, ["rows: bntt: leak", "a number"]),
+        ("rows/bntt/leak", float("nan"), ["rows: bntt: leak", "a number"]),
+        ("rows/bntt/classifier_norm", 1, ["rows: bntt: classifier_norm", "true or false"]),
+        ("rows/bntt/classifier_norm", "yes", ["rows: bntt: classifier_norm", "true or false"]),
+        ("rows/rmp/start", None, ["rows: rmp", "needs `start`"]),
+        ("rows/rmp/start", "an", ["rows: rmp: start", "did you mean 'ann'?"]),
+        ("rows/rmp/start", "rmp", ["rows: rmp: start", "unknown row 'rmp'"]),
+        ("rows/bntt/start", "ann", ["rows: bntt", "takes no `start`"]),
+        ("protocol/learning_rate", 0, ["learning_rate", "above 0"]),
+        ("protocol/batch_size", 1, ["batch_size", "at least 2"]),
+        ("protocol/milestones", 0.5, ["milestones must be a list"]),
+        ("protocol/milestones", ["soon"], ["milestones", "a number"]),
+        ("protocol", ["epochs"], ["protocol must be a mapping"]),
+        ("seeds", 0, ["seeds must be a list"]),
+        ("seeds", [0.5], ["seeds are whole numbers", "0.5"]),
+        ("seeds", ["one"], ["seeds are whole numbers", "'one'"]),
+        ("seeds", [-1], ["seeds are whole numbers from 0 on", "-1"]),
+        ("seeds", [True], ["seeds are whole numbers", "True"]),
+        ("seeds", [1, 1], ["seeds names something twice"]),
+        ("threads", 0, ["threads", "from 1 on"]),
+        ("threads", True, ["threads", "whole number"]),
+        ("evaluation/report_steps", [0], ["report_steps", "at least 1"]),
+        ("evaluation/report_steps", [1, 1], ["report_steps", "twice"]),
+        ("evaluation/noise_space", "pixels", ["noise_space", "did you mean 'pixel'?"]),
+        ("evaluation/noise_sigmas", [-0.1], ["noise_sigmas", "at least 0"]),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_says_what_where_and_what_would_be_right(path, value, said):
+    assert_one_line(UserError(refused(changed(path, value))), *said)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("datasets", [], "datasets"),
+        ("seeds", [], "seeds"),
+        ("title", None, "title"),
+        ("title", ["a", "b"], "title"),
+        ("notes", {"a": 1}, "notes"),
+        ("protocol/learning_rate", float("inf"), "learning_rate"),
+        ("protocol/learning_rate", "inf", "learning_rate"),
+        pytest.param("protocol/learning_rate", 10**400, "learning_rate", id="too-large-for-a-float"),
+        ("protocol/momentum", 1.0, "momentum"),
+        ("protocol/milestones", [7.0], "milestones"),
+        ("rows/a\nb", {"method": "ann"}, "rows"),
+        ("evaluation/noise_sigmas", [float("inf")], "noise_sigmas"),
+    ],
+)
+def test_values_that_could_only_fail_later_are_refused_at_once(path, value, said):
+    assert_one_line(UserError(refused(changed(path, value))), said)
+
+
+def test_a_row_named_by_a_bare_number_is_refused_or_is_that_text():
+    document = copy.deepcopy(EXPERIMENT)
+    document["rows"] = {1: {"method": "ann"}}
+    try:
+        loaded = module._experiment("tiny", "config/tiny.yaml", document)
+    except UserError as error:
+        assert_one_line(error, "config/tiny.yaml", "rows")
+    else:
+        assert loaded.run("digits", "1", 0).row == "1"
+
+
+@pytest.mark.parametrize("key", ["title", "datasets", "seeds", "rows"])
+def test_a_missing_key_is_named(key):
+    document = {k: v for k, v in EXPERIMENT.items() if k != key}
+    assert f"{key} is missing" in refused(document)
+
+
+def test_a_circle_of_starts_is_shown():
+    rows = {a: {"method": "conversion", "start": b} for a, b in (("a", "b"), ("b", "c"), ("c", "a"))}
+    assert "a -> b -> c -> a" in refused({**EXPERIMENT, "protocol": {}, "rows": rows})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "title is missing"),
+        (b"rows: [", "not valid YAML"),
+        (b"- a\n- b\n", "must be a mapping"),
+        (b"a: b: c\n", "not valid YAML"),
+        (b"title: \xff\xfe\n", "YAML"),
+        (b"seeds: [2020-13-45]\n", "YAML"),
+        (b"title: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_experiment_is_one_line(tmp_path, content, said):
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as raised:
+        load(str(path))
+    assert_one_line(raised.value, str(path), said)
+
+
+def test_a_key_given_twice_is_refused_and_not_half_lost(tmp_path):
+    path = write_experiment(tmp_path)
+    path.write_text(path.read_text() + "seeds: [1]\n")
+    with pytest.raises(UserError) as raised:
+        load(str(path))
+    assert_one_line(raised.value, str(path), "seeds")
+
+
+@pytest.mark.parametrize("name", ["demos", "no/such.yaml", ""])
+def test_a_missing_file_names_those_that_are_there(name):
+    with pytest.raises(UserError) as raised:
+        load(name)
+    assert_one_line(raised.value, repr(name), "demo")
+
+
+def test_a_name_that_could_not_be_a_folder_is_refused(tmp_path):
+    with pytest.raises(UserError) as raised:
+        load(str(write_experiment(tmp_path, "My Experiment")))
+    assert_one_line(raised.value, "lower-case", "My Experiment")
+
+
+def test_an_unplanned_run_lists_what_there_is(tmp_path):
+    loaded = experiment(tmp_path)
+    for name, said in (
+        (("digit", "ann", 0), "digits"),
+        (("digits", "anm", 0), "did you mean 'ann'?"),
+        (("digits", "ann", 7), "its seeds are 0"),
+    ):
+        with pytest.raises(UserError) as raised:
+            loaded.run(*name)
+        assert_one_line(raised.value, "experiment tiny", said)
+
+
+# -- whatever is mistyped ---------------------------------------------------------------------------------
+
+
+def keys_of(document: dict) -> list[tuple]:
+    """Paths of all keys that stand for something declared: not the free names of rows."""
+    found = []
+    for key, value in document.items():
+        found.append((key,))
+        if isinstance(value, dict):
+            found += [(key, *inner) for inner in keys_of(value)]
+    return [path for path in found if not (path[0] == "rows" and len(path) == 2)]
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@given(st.data())
+def test_any_mistyped_key_of_the_demo_is_a_user_error(data):
+    document = copy.deepcopy(DEMO)
+    *folders, key = data.draw(st.sampled_from(keys_of(document)))
+    position = data.draw(st.integers(0, len(key)))
+    letter = data.draw(st.text(min_size=1, max_size=2))
+    typo = data.draw(
+        st.sampled_from([key[:position] + letter + key[position:], key[:position] + key[position + 1 :], key[::-1]])
+    )
+    place = document
+    for folder in folders:
+        place = place[folder]
+    if typo in place or typo == key:
+        return
+    place[typo] = place.pop(key)
+    with pytest.raises(UserError) as raised:
+        module._experiment("demo", "demo.yaml", document)
+    assert_one_line(raised.value, "demo.yaml")
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(st.sampled_from(keys_of(DEMO) + [("rows", "bntt"), ("threads",), ("evaluation", "report_steps")]), ANYTHING)
+@example(("protocol", "epochs"), 10**400)
+def test_any_value_anywhere_is_accepted_or_a_user_error(path, value):
+    document = copy.deepcopy(DEMO)
+    place = document
+    for folder in path[:-1]:
+        place = place[folder]
+    place[path[-1]] = value
+    try:
+        loaded = module._experiment("demo", "demo.yaml", document)
+    except UserError as error:
+        assert_one_line(error, "demo.yaml")
+    else:
+        assert loaded.runs

@@ -1,0 +1,425 @@
+"""The training loop: its schedule, its steps, and that a killed training goes on as if nothing had happened."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+
+import pytest
+import torch
+from tiny import EXPERIMENT, PROJECT, assert_one_line, environment, images, one_row
+from torch import nn
+from torch.nn import functional as F
+
+from bntt import pipeline, randomness, training
+from bntt.data.images import augment
+from bntt.errors import UserError
+from bntt.runs import RunDirectory
+from bntt.training import decay_budget, fit, learning_rate
+
+torch.set_num_threads(1)
+
+OPTIONS = {
+    "epochs": 3,
+    "batch_size": 5,
+    "learning_rate": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 0.01,
+    "gamma_decay": None,
+    "milestones": [0.5, 0.7, 0.9],
+    "decay_factor": 10.0,
+    "crop_padding": 1,
+    "flip": True,
+}
+
+
+# -- learning rate and decay budget -----------------------------------------------------------------------
+
+
+def rates(epochs, milestones=(0.5, 0.7, 0.9)):
+    options = OPTIONS | {"epochs": epochs, "milestones": list(milestones), "learning_rate": 1.0}
+    return [learning_rate(options, epoch) for epoch in range(epochs)]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "drops"), [(90, [45, 63, 81]), (10, [5, 7, 9]), (40, [20, 28, 36]), (120, [60, 84, 108])]
+)
+def test_the_rate_drops_at_half_seven_and_nine_tenths_of_the_epochs(epochs, drops):
+    """0.7 * 90 is 62.99... in floating point, and the paper's milestone is 63."""
+    found = rates(epochs)
+    assert [epoch for epoch in range(1, epochs) if found[epoch] != found[epoch - 1]] == drops
+    assert sorted(set(found)) == pytest.approx([0.001, 0.01, 0.1, 1.0])
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 7, 15, 30, 70, 90, 110, 125, 300])
+def test_the_rate_agrees_with_exact_arithmetic(epochs):
+    shares = ["0.1", "0.29", "0.57", "0.7", "0.9"]
+    for epoch, rate in enumerate(rates(epochs, map(float, shares))):
+        passed = sum(epoch >= Fraction(share) * epochs for share in shares)
+        assert rate == pytest.approx(10.0**-passed)
+
+
+def test_no_milestones_no_drops():
+    assert set(rates(20, ())) == {1.0}
+
+
+def test_the_decay_budget_by_hand():
+    """10 epochs of 7 steps: 5 at 0.3, 2 at 0.03, 2 at 0.003, 1 at 0.0003."""
+    options = OPTIONS | {"epochs": 10, "learning_rate": 0.3, "weight_decay": 5e-3}
+    by_hand = 7 * (5 * 0.3 + 2 * 0.03 + 2 * 0.003 + 0.0003) * 5e-3 / (1 - 0.9)
+    assert decay_budget(options, 7) == pytest.approx(by_hand, rel=1e-12)
+    assert decay_budget(options | {"gamma_decay": 0.0}, 7) == 0
+    assert decay_budget(options | {"gamma_decay": 1e-2}, 7) == pytest.approx(2 * by_hand, rel=1e-12)
+
+
+def test_the_paper_has_about_eighteen_e_folds():
+    """DESIGN section 7: CIFAR-10, 50,000 images in batches of 256, the paper's protocol."""
+    options = OPTIONS | {"epochs": 120, "learning_rate": 0.3, "weight_decay": 5e-4}
+    assert decay_budget(options, -(-50_000 // 256)) == pytest.approx(18, abs=1)
+
+
+def test_the_budget_is_what_happens_to_gamma_without_a_gradient():
+    gamma, velocity = 1.0, 0.0
+    options = OPTIONS | {"epochs": 40, "learning_rate": 0.3, "weight_decay": 5e-4, "milestones": []}
+    for _ in range(40 * 17):
+        velocity = 0.9 * velocity + 5e-4 * gamma
+        gamma -= 0.3 * velocity
+    from math import log
+
+    assert -log(gamma) == pytest.approx(decay_budget(options, 17), rel=0.05)
+
+
+# -- steps ------------------------------------------------------------------------------------------------
+
+
+class Small(nn.Module):
+    """A linear classifier with a scale that counts as a norm's parameter."""
+
+    class Scale(nn.Module):
+        temporal_scale = None
+
+        def __init__(self):
+            super().__init__()
+            self.gamma = nn.Parameter(torch.ones(64))
+
+    def __init__(self):
+        super().__init__()
+        self.norm = self.Scale()
+        self.linear = nn.Linear(64, 3, bias=False)
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.linspace(-1, 1, 192).reshape(3, 64))
+
+    def forward(self, x):
+        return self.linear(x.flatten(1) * self.norm.gamma)
+
+
+def noisy(model):
+    """Classify with noise keyed as the methods key theirs."""
+    return lambda unit, samples, noise: model(
+        unit + 0.1 * randomness.normal(noise, samples, unit[0].numel()).reshape(unit.shape)
+    )
+
+
+def test_the_steps_are_those_of_sgd_written_by_hand(tmp_path):
+    data, options, seed = images(), OPTIONS | {"gamma_decay": 0.5}, 3
+    model, twin = Small().double(), Small().double()
+    outcome = fit(model, noisy(model), data, options, seed, tmp_path / "state.pt")
+
+    weight, gamma = twin.linear.weight.data, twin.norm.gamma.data
+    velocity = [torch.zeros_like(weight), torch.zeros_like(gamma)]
+    losses = []
+    for epoch in range(3):
+        order = randomness.permutation(randomness.key(seed, "order", epoch), 12)
+        total = 0.0
+        for start in (0, 5, 10):  # the last batch is short and is not dropped
+            samples = order[start : start + 5]
+            unit = augment(
+                data.train.pixels[samples].float() / 255, randomness.key(seed, "augmentation", epoch), samples, 1, True
+            )
+            noise = randomness.normal(randomness.key(seed, "training noise", epoch), samples, 64).reshape(unit.shape)
+            x = (unit + 0.1 * noise).flatten(1).double()
+            logits = (x * gamma) @ weight.t()
+            error = logits.softmax(1) - F.one_hot(data.train.labels[samples], 3)
+            total -= logits.log_softmax(1)[range(len(samples)), data.train.labels[samples]].sum().item()
+            error /= len(samples)
+            gradients = [error.t() @ (x * gamma), ((error @ weight) * x).sum(0)]
+            rate = 0.1 if epoch < 2 else 0.01  # epoch 2 is past half of three epochs, not past seven tenths
+            for parameter, v, gradient, decay in zip((weight, gamma), velocity, gradients, (0.01, 0.5), strict=True):
+                v.mul_(0.9).add_(gradient + decay * parameter)
+                parameter.sub_(rate * v)
+        losses.append(total / 12)
+    assert torch.allclose(model.linear.weight, weight, rtol=1e-5, atol=1e-7)
+    assert torch.allclose(model.norm.gamma, gamma, rtol=1e-5, atol=1e-7)
+    assert [row["train_loss"] for row in outcome.history] == pytest.approx(losses, rel=1e-5)
+    assert [row["learning_rate"] for row in outcome.history] == pytest.approx([0.1, 0.1, 0.01])
+    assert outcome.steps == 9
+    assert [row["epoch"] for row in outcome.history] == [1, 2, 3]
+
+
+def seen_batches(tmp_path, seed, epochs=2):
+    model, data = Small(), images()
+    batches = {"train": [], "validation": []}
+
+    def forward(unit, samples, noise):
+        batches["train" if model.training else "validation"].append((samples.tolist(), noise))
+        return model(unit)
+
+    fit(model, forward, data, OPTIONS | {"epochs": epochs}, seed, tmp_path / f"{seed}.pt")
+    return batches
+
+
+def test_every_training_image_is_used_once_an_epoch_in_an_order_of_seed_and_epoch(tmp_path):
+    seen = {seed: seen_batches(tmp_path, seed) for seed in (0, 1)}
+    orders = []
+    for batches in seen.values():
+        for epoch in (batches["train"][:3], batches["train"][3:]):
+            order = [sample for samples, _ in epoch for sample in samples]
+            assert sorted(order) == list(range(12))
+            orders.append(tuple(order))
+    assert len(set(orders)) == 4
+    keys = {noise for batches in seen.values() for _, noise in batches["train"]}
+    assert len(keys) == 4  # one per seed and epoch
+
+
+def test_validation_sees_every_image_in_order_with_the_same_noise_each_time(tmp_path):
+    batches = seen_batches(tmp_path, 0)["validation"]
+    assert [samples for samples, _ in batches] == [[0, 1, 2, 3]] * 2
+    assert len({noise for _, noise in batches}) == 1
+    assert not {noise for _, noise in batches} & {noise for _, noise in seen_batches(tmp_path, 5)["train"]}
+
+
+def test_validation_accuracy_is_a_percentage_of_the_validation_images():
+    data = images(validation=7)
+    model = Small()
+    guess = lambda unit, samples, noise: F.one_hot(torch.tensor([0, 1, 2, 0, 0, 0, 0])[samples], 3).float()  # noqa: E731
+    labels = [0, 1, 2, 0, 1, 2, 0]
+    assert data.validation.labels.tolist() == labels
+    assert training.validate(model, guess, data, 0, 3) == pytest.approx(100 * 5 / 7)
+
+
+def test_test_images_are_never_looked_at(tmp_path):
+    model, data = Small(), dataclasses.replace(images(), test=None)
+    fit(model, noisy(model), data, OPTIONS, 0, tmp_path / "state.pt")
+
+
+def test_validation_leaves_moving_moments_and_weights_alone(tmp_path):
+    """The moments of a batch norm after training are those of the training batches alone."""
+    data = images()
+
+    def moments(validation):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 3))
+        used = dataclasses.replace(data, validation=validation)
+        path = tmp_path / f"{len(validation)}.pt"
+        fit(model, lambda unit, samples, noise: model(unit), used, OPTIONS, 0, path)
+        return model.state_dict()
+
+    one, other = moments(data.validation), moments(images(validation=50, seed=9).validation)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(("count", "size", "refused"), [(13, 4, True), (12, 4, False), (14, 4, False), (12, 11, True)])
+def test_a_last_batch_of_one_image_is_refused_before_any_step(tmp_path, count, size, refused):
+    model = Small()
+    before = model.linear.weight.clone()
+    options = OPTIONS | {"batch_size": size, "epochs": 1}
+    if not refused:
+        fit(model, noisy(model), images(train=count), options, 0, tmp_path / "state.pt")
+        return
+    with pytest.raises(UserError) as raised:
+        fit(model, noisy(model), images(train=count), options, 0, tmp_path / "state.pt")
+    assert_one_line(raised.value, f"batch_size {size}", str(count), "choose another batch_size")
+    assert torch.equal(model.linear.weight, before)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_ends_the_training_as_diverged(tmp_path, bad):
+    model = Small()
+    calls = []
+
+    def forward(unit, samples, noise):
+        calls.append(model.training)
+        return model(unit) * (bad if len(calls) == 6 else 1.0)
+
+    outcome = fit(model, forward, images(), OPTIONS | {"epochs": 9}, 0, tmp_path / "state.pt")
+    assert outcome.diverged == "the loss was not finite in epoch 2"
+    assert [row["epoch"] for row in outcome.history] == [1]
+
+
+def test_a_run_that_diverges_says_so_in_its_manifest_and_has_no_weights(tmp_path):
+    used, run = one_row(tmp_path, method="ann", learning_rate=1e12, epochs=3)
+    said = pipeline.train(used, run, tmp_path, "cpu")
+    assert "diverged" in said
+    directory = RunDirectory.of(run, tmp_path)
+    record = directory.training()
+    assert (record["status"], list(record["files"])) == ("diverged", [])
+    assert "not finite" in record["reason"]
+    assert "already trained" in pipeline.train(used, run, tmp_path, "cpu")
+    pipeline.evaluate(run, tmp_path, "cpu")
+    assert directory.evaluation()["status"] == "diverged"
+
+
+def test_weights_that_are_not_finite_after_the_last_step_are_diverged_too(tmp_path):
+    """A single step from finite loss to useless weights: there is no later loss to notice it by."""
+    protocol = {"train_limit": 32, "batch_size": 32}
+    used, run = one_row(tmp_path, protocol=protocol, method="ann", learning_rate=3e38, epochs=1)
+    pipeline.train(used, run, tmp_path, "cpu")
+    assert RunDirectory.of(run, tmp_path).training()["status"] == "diverged"
+
+
+# -- killed and continued ---------------------------------------------------------------------------------
+
+ROWS = {
+    "surrogate": {"method": "surrogate", "time_steps": 2, "epochs": 4},
+    "surrogate-plain": {"method": "surrogate", "norm": "none", "time_steps": 2, "epochs": 4, "gain": 4.0},
+    "ann-dropout": {"method": "ann", "dropout": 0.4, "epochs": 4},
+    "ann-bn": {"method": "ann", "batch_norm": True, "epochs": 4},
+}
+
+
+def result(run, root):
+    directory = RunDirectory.of(run, root)
+    history = directory.table("history.csv").drop(columns="seconds")
+    return directory.weights(), history.to_dict("list"), directory.training()["steps"]
+
+
+def same(one, other) -> bool:
+    weights = all(torch.equal(one[0][name], other[0][name]) for name in one[0] | other[0])
+    return weights and one[1:] == other[1:]
+
+
+def interrupt(monkeypatch, used, run, root, at_step: int) -> None:
+    """Train until some step, and stop there as a kill would: nothing is cleaned up."""
+    real, steps = torch.optim.SGD.step, []
+
+    class Killed(BaseException):
+        pass
+
+    def step(self, *arguments, **settings):
+        steps.append(1)
+        if len(steps) == at_step:
+            raise Killed
+        return real(self, *arguments, **settings)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    with pytest.raises(Killed):
+        pipeline.train(used, run, root, "cpu")
+    monkeypatch.setattr(torch.optim.SGD, "step", real)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_training_that_was_stopped_ends_bit_for_bit_like_one_that_was_not(tmp_path, monkeypatch, row):
+    used, run = one_row(tmp_path, protocol={"crop_padding": 1}, **ROWS[row])
+    pipeline.train(used, run, tmp_path / "whole", "cpu")
+    expected = result(run, tmp_path / "whole")
+    interrupt(monkeypatch, used, run, tmp_path / "stopped", 5)  # in the second epoch of three steps each
+    interrupt(monkeypatch, used, run, tmp_path / "stopped", 5)  # goes on after the first, into the third
+    torch.manual_seed(99)  # the state of torch's own generator is no matter
+    pipeline.train(used, run, tmp_path / "stopped", "cpu")
+    assert same(result(run, tmp_path / "stopped"), expected)
+    assert not RunDirectory.of(run, tmp_path / "stopped").state_file.exists()
+
+
+def test_a_training_goes_on_and_does_not_start_anew(tmp_path, monkeypatch):
+    used, run = one_row(tmp_path, **ROWS["surrogate"])
+    interrupt(monkeypatch, used, run, tmp_path, 8)  # two epochs are done
+    real, steps = torch.optim.SGD.step, []
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda self, *a, **k: (steps.append(1), real(self, *a, **k))[1])
+    pipeline.train(used, run, tmp_path, "cpu")
+    assert len(steps) == 6
+    assert RunDirectory.of(run, tmp_path).training()["steps"] == 12
+
+
+def test_kill_minus_nine_at_any_moment(tmp_path):
+    used, run = one_row(tmp_path, method="surrogate", time_steps=2, epochs=30)
+    state = RunDirectory.of(run, tmp_path / "killed").state_file
+    command = [sys.executable, "-m", "bntt", "train", "--experiment", str(tmp_path / "one.yaml"), "--row", "row"]
+    process = subprocess.Popen(
+        [*command, "--results", str(tmp_path / "killed"), "--device", "cpu"],
+        cwd=PROJECT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not state.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert state.exists()
+    assert not RunDirectory.of(run, tmp_path / "killed").train_json.exists()
+    for place in ("killed", "whole"):
+        pipeline.train(used, run, tmp_path / place, "cpu")
+    assert same(result(run, tmp_path / "killed"), result(run, tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("other", ["options", "code", "no note"])
+def test_the_state_of_another_configuration_or_code_is_not_used(tmp_path, monkeypatch, other):
+    used, run = one_row(tmp_path, **ROWS["surrogate"])
+    pipeline.train(used, run, tmp_path / "whole", "cpu")
+    before, its_run = one_row(tmp_path, **ROWS["surrogate"] | ({"leak": 0.5} if other == "options" else {}))
+    interrupt(monkeypatch, before, its_run, tmp_path / "stopped", 8)
+    note = RunDirectory.of(run, tmp_path / "stopped").scratch / "belongs_to.json"
+    if other == "code":
+        note.write_text(json.dumps(json.loads(note.read_text()) | {"code": "0" * 16}))
+    elif other == "no note":
+        note.unlink()
+    used, run = one_row(tmp_path, **ROWS["surrogate"])
+    real, steps = torch.optim.SGD.step, []
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda self, *a, **k: (steps.append(1), real(self, *a, **k))[1])
+    pipeline.train(used, run, tmp_path / "stopped", "cpu")
+    assert len(steps) == 12
+    assert same(result(run, tmp_path / "stopped"), result(run, tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a state", "truncated", "a pickle"])
+def test_a_state_that_cannot_be_read_is_one_line_and_is_never_unpickled(tmp_path, monkeypatch, content):
+    used, run = one_row(tmp_path, **ROWS["surrogate"])
+    interrupt(monkeypatch, used, run, tmp_path, 5)
+    state = RunDirectory.of(run, tmp_path).state_file
+
+    class Trap:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "opened"),))
+
+    if content == "a pickle":
+        torch.save({"model": Trap()}, state)
+    else:
+        state.write_bytes(state.read_bytes()[:1000] if content == "truncated" else content)
+    with pytest.raises(UserError) as raised:
+        pipeline.train(used, run, tmp_path, "cpu")
+    assert_one_line(raised.value, str(state), "delete it to start anew")
+    assert not (tmp_path / "opened").exists()
+
+
+# -- numbers depend on nothing else -----------------------------------------------------------------------
+
+
+def test_the_same_run_again_gives_the_same_bits_and_another_seed_does_not(tmp_path):
+    used, run = one_row(tmp_path, **ROWS["ann-dropout"])
+    for place in ("a", "b"):
+        pipeline.train(used, run, tmp_path / place, "cpu")
+        torch.manual_seed(5)
+    assert same(result(run, tmp_path / "a"), result(run, tmp_path / "b"))
+    other = dataclasses.replace(run, seed=1)
+    pipeline.train(used, other, tmp_path / "a", "cpu")
+    assert not same(result(run, tmp_path / "a"), result(other, tmp_path / "a"))
+
+
+def test_threads_are_those_of_the_experiment(tmp_path):
+    used, run = one_row(tmp_path, **ROWS["ann-bn"])
+    torch.set_num_threads(2)
+    try:
+        pipeline.train(used, run, tmp_path, "cpu")
+        assert torch.get_num_threads() == 1
+        assert RunDirectory.of(run, tmp_path).training()["provenance"]["threads"] == EXPERIMENT["threads"]
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_what_the_mathematics_refuses_names_the_row(tmp_path):
+    used, run = one_row(tmp_path, protocol={"image_size": 9}, method="ann")
+    with pytest.raises(UserError) as raised:
+        pipeline.train(used, run, tmp_path, "cpu")
+    assert_one_line(raised.value, "experiment one, row row", "side of 9", "another image size")
