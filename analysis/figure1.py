@@ -28,6 +28,9 @@ from IPython.display import Image, Markdown, display
 
 from bntt import figures
 from bntt.collect import Results
+from bntt.notebook import at_root
+
+at_root()
 
 found = Results.of(experiment, results)
 dataset = figures.paper_dataset(found.experiment.datasets)

@@ -29,7 +29,10 @@ from pathlib import Path
 from IPython.display import Image, Markdown
 
 from bntt import figures
+from bntt.notebook import at_root
 from bntt.spiking.neurons import LIF
+
+at_root()
 
 neuron = LIF(leak=0.95, threshold=1.0, reset="soft", alpha=0.3)  # the released code's values
 

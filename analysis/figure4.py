@@ -38,6 +38,9 @@ summary = figures.of_dataset(found.summary, dataset)
 spikes, anytime, noise = (
     figures.of_dataset(found.frame(f"{name}.csv"), dataset) for name in ("spikes", "anytime", "noise")
 )
+from bntt.notebook import at_root
+
+at_root()
 rows = ["bntt", "surrogate", "conversion", "ann"]
 rows += [row for row in found.experiment.rows if row not in rows]
 

@@ -34,6 +34,9 @@ summary = figures.of_dataset(found.summary, dataset)
 gamma, early_exit, anytime = (
     figures.of_dataset(found.frame(f"{name}.csv"), dataset) for name in ("gamma", "early_exit", "anytime")
 )
+from bntt.notebook import at_root
+
+at_root()
 rows = figures.rows_with_gamma(gamma, summary)
 
 Markdown(figures.sources(summary, rows))

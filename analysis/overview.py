@@ -25,6 +25,7 @@ from IPython.display import HTML, Markdown, display
 
 from bntt.claims import BNTT, Evidence, judge, noise_differences
 from bntt.collect import Results
+from bntt.notebook import at_root
 from bntt.report import (
     PAPER_DECAY_BUDGET,
     PAPER_GAMMA_DECAY,
@@ -43,6 +44,8 @@ from bntt.report import (
     sources,
 )
 from bntt.tables import PAPER_DATASETS, condensed, table1, to_html
+
+at_root()
 
 found = Results.of(experiment, results)
 datasets = found.experiment.datasets

@@ -26,7 +26,10 @@ output = "results/demo"
 # %%
 from IPython.display import HTML, Markdown
 
+from bntt.notebook import at_root
 from bntt.tables import table2, to_html, write
+
+at_root()
 
 table = table2()
 

@@ -29,8 +29,11 @@ output = "results/demo"
 from IPython.display import HTML, Markdown
 
 from bntt.collect import Results
+from bntt.notebook import at_root
 from bntt.report import sources
 from bntt.tables import table3, to_html, write
+
+at_root()
 
 found = Results.of(experiment, results)
 table = table3(found)

@@ -20,6 +20,7 @@ class Results:
 
     def __init__(self, experiment: Experiment, results: Path = RESULTS) -> None:
         self.experiment, self.root = experiment, results
+        self._frames: dict[str, pd.DataFrame] = {}
 
     @classmethod
     def of(cls, experiment: str, results: str | Path = RESULTS) -> "Results":
@@ -35,6 +36,11 @@ class Results:
 
     def frame(self, name: str) -> pd.DataFrame:
         """A measurement of all runs that have it, with the columns ``dataset, row, seed`` in front."""
+        if name not in self._frames:
+            self._frames[name] = self._joined(name)
+        return self._frames[name].copy()
+
+    def _joined(self, name: str) -> pd.DataFrame:
         parts = []
         for one in self.runs:
             table = one.table(name)

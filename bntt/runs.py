@@ -98,7 +98,9 @@ class RunDirectory:
 
         command = "train" if name == "history.csv" else "evaluate"
         manifest = self.training() if command == "train" else self.evaluation()
-        return pd.read_csv(self._vouched(manifest, name, command), keep_default_na=False, na_values=["nan"])
+        # Hexadecimal digits without a letter in them would be read as a number.
+        frame = pd.read_csv(self._vouched(manifest, name, command), dtype={"correct": str})
+        return frame.fillna({"correct": ""}) if "correct" in frame else frame
 
     def _vouched(self, manifest: Mapping[str, Any], name: str, command: str) -> Path:
         path = self.path / name

@@ -1,4 +1,4 @@
-"""Imports run one way: spiking <- data <- training <- methods <- measurements <- command line, and drawing beside them."""
+"""Imports run one way: spiking <- training <- methods <- measurements <- command line, and drawing beside them."""
 
 import ast
 from pathlib import Path

@@ -7,7 +7,6 @@ from tiny import PROJECT, experiment
 
 from bntt import code, declared
 
-
 PARSED: dict = {}
 HASHED: dict = {}
 
@@ -122,7 +121,7 @@ def test_docstrings_of_functions_and_classes_change_nothing(package, runs):
 
 
 def test_a_string_that_is_no_docstring_counts(package, runs):
-    assert TRAIN <= changed_by(runs, lambda: edit(package / "training.py", '"training noise"', '"other noise"'))
+    assert changed_by(runs, lambda: edit(package / "training.py", '"training noise"', '"other noise"')) >= TRAIN
 
 
 @pytest.mark.parametrize(
@@ -229,7 +228,7 @@ def test_a_helper_of_a_dataset_or_a_method_outside_its_folder_counts(package, tm
     (package / "simulation.py").write_text("STEP = 1\n")
     edit(package / "methods" / "ann.py", "import torch\n", "import torch\nfrom bntt.simulation import STEP\n")
     runs = experiment(tmp_path).runs
-    assert TRAIN <= changed_by(runs, lambda: (package / "data" / "_reader.py").write_text("LEVELS = 17\n"))
+    assert changed_by(runs, lambda: (package / "data" / "_reader.py").write_text("LEVELS = 17\n")) >= TRAIN
     assert "train ann" in changed_by(runs, lambda: (package / "simulation.py").write_text("STEP = 2\n"))
 
 

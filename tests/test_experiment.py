@@ -291,7 +291,7 @@ ANYTHING = st.recursive(
 
 
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
-@given(st.sampled_from(keys_of(DEMO) + [("rows", "bntt"), ("threads",), ("evaluation", "report_steps")]), ANYTHING)
+@given(st.sampled_from([*keys_of(DEMO), ("rows", "bntt"), ("threads",), ("evaluation", "report_steps")]), ANYTHING)
 @example(("protocol", "epochs"), 10**400)
 def test_any_value_anywhere_is_accepted_or_a_user_error(path, value):
     document = copy.deepcopy(DEMO)

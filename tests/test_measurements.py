@@ -70,7 +70,9 @@ def by_loop(of: Subject):
     scaled = (data.test.pixels.float() / 255 - data.mean) / data.deviation
     train = poisson(scaled, STEPS, of.noise_key, samples, signed=True)
     layers = network.description
-    inputs, fired, membranes, voltages = {l.name: [] for l in layers}, {l.name: [] for l in layers[:-1]}, {}, []
+    inputs = {layer.name: [] for layer in layers}
+    fired = {layer.name: [] for layer in layers[:-1]}
+    membranes, voltages = {}, []
     for t in range(STEPS):
         x = train[t]
         for layer in layers[:-1]:

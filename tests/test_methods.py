@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import EXPERIMENT, PROJECT, assert_one_line, experiment, images, one_row, python, write_experiment
+from tiny import EXPERIMENT, PROJECT, assert_one_line, experiment, images, python, write_experiment
 from torch.nn import functional as F
 
 from bntt import declared, pipeline

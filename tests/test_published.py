@@ -57,9 +57,7 @@ def test_table_3_is_the_papers_column_by_column(lines: list[str]) -> None:
 
 
 def test_titles_are_the_papers(lines: list[str]) -> None:
-    titles = re.findall(
-        r"^(Table \d):\n  title: (.+)$", TABLES.read_text(encoding="utf-8"), flags=re.MULTILINE
-    )
+    titles = re.findall(r"^(Table \d):\n  title: (.+)$", TABLES.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert [place for place, _ in titles] == ["Table 1", "Table 2", "Table 3"]
     for place, title in titles:
         assert f"{place}: {title}" in lines
@@ -180,8 +178,7 @@ def test_bntt_on_cifar10_in_full() -> None:
 
 def test_early_exit_is_read_by_rule_where_the_threshold_is_known_and_at_its_step_elsewhere() -> None:
     step, accuracy = (
-        published(table=1, row="cifar10/bntt-early-exit", column=column)
-        for column in ("time_steps", "accuracy")
+        published(table=1, row="cifar10/bntt-early-exit", column=column) for column in ("time_steps", "accuracy")
     )
     assert (step.metric, step.threshold, step.tolerance) == ("exit_step", 0.1, 0.5)
     assert (accuracy.metric, accuracy.threshold, accuracy.time_step) == ("exit_accuracy", 0.1, None)

@@ -245,12 +245,6 @@ def test_energy_ratios_by_hand(tmp_path):
     assert ratios.loc[("ann", 1), "own"] == 1 and math.isnan(ratios.loc[("ann", 1), "spikes"])
 
 
-def test_energy_that_was_read_as_text_is_a_number_again(tmp_path):
-    frame = results(tmp_path).frame("energy.csv")
-    text = frame.assign(own_mj=frame["own_mj"].map(lambda value: "" if math.isnan(value) else str(value)))
-    pd.testing.assert_series_equal(tables.energy_ratios(text)["own"], tables.energy_ratios(frame)["own"])
-
-
 def test_a_silent_network_spends_nothing():
     ratios = tables.energy_ratios(energy([2], 0.0).assign(dataset="digits", row="x", seed=0))
     assert ratios["own"].iloc[0] == math.inf

@@ -31,7 +31,7 @@ def _over_layers(evidence: Evidence, statistic: Callable[[pd.DataFrame], float],
 
 
 def _column(name: str) -> Callable[[pd.DataFrame], float]:
-    return lambda layer: float(pd.to_numeric(layer[name], errors="coerce").median())
+    return lambda layer: float(layer[name].median())
 
 
 def mean_negligible(evidence: Evidence) -> Claim:

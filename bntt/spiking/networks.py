@@ -89,8 +89,10 @@ def weight_layers(
         raise ValueError(f"unknown architecture {architecture!r}; there are {', '.join(ARCHITECTURES)}")
     convolutions, hidden = ARCHITECTURES[architecture]
     channels, side, other = shape
-    if side != other or min(channels, side, classes) < 1:
-        raise ValueError(f"images are square and not empty, got {channels} x {side} x {other} with {classes} classes")
+    if side != other:
+        raise ValueError(f"images are square, got {side} x {other}")
+    if min(channels, side, classes) < 1:
+        raise ValueError(f"channels, side and classes are at least 1, got {channels}, {side} and {classes}")
     scaled = [w if isinstance(w, str) else max(1, round(w * width)) for w in convolutions]
     layers: list[WeightLayer] = []
     for position, outputs in enumerate(scaled):

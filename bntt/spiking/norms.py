@@ -156,7 +156,8 @@ class TemporalNorm(nn.Module):
     def check_channels(self, x: Tensor) -> None:
         """Raise where ``x [T, N, C, ...]`` has another number of channels than this norm."""
         if x.dim() < 3 or x.shape[2] != self.channels:
-            raise ValueError(f"this norm is for currents [T, N, {self.channels}, ...], got shape {tuple(x.shape)}")
+            wanted = f"currents [T, N, {self.channels}, ...]"
+            raise ValueError(f"this norm has {self.channels} channels: it takes {wanted}, got shape {tuple(x.shape)}")
 
     @staticmethod
     def _at(values: Tensor, steps: slice) -> Tensor:

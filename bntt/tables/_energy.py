@@ -91,9 +91,9 @@ def energy_ratios(energy: pd.DataFrame) -> pd.DataFrame:
         for suffix, part in (("", layers), ("_hidden", layers[layers["layer"] != layers["layer"].iloc[0]])):
             dense = part["dense_mj"].sum()
             for accounting in ACCOUNTINGS:
-                own = pd.to_numeric(part[f"{accounting}_mj"], errors="coerce")
+                own = part[f"{accounting}_mj"]
                 line[accounting + suffix] = 1.0 if own.isna().all() else _ratio(dense, own.sum())
-        counts = pd.to_numeric(layers["count_own"], errors="coerce")
+        counts = layers["count_own"]
         line["spikes"] = math.nan if counts.isna().all() else (layers["macs"] * counts).sum() / layers["macs"].sum()
         lines.append(line)
     return pd.DataFrame(lines, columns=["dataset", "row", "seed", "time_step", *READINGS, "spikes"])

@@ -35,8 +35,13 @@ def disturb(module, seed):
 
 def vgg9(norm, steps, width, side, seed=0, dtype=torch.float64, neuron=NEURON, **options):
     """Our VGG9 with ten classes, disturbed."""
-    network = SpikingNetwork(weight_layers("vgg9", (3, side, side), 10, width), steps, norm=norm,
-                             neuron=lambda name: LIF(**neuron), **options)
+    network = SpikingNetwork(
+        weight_layers("vgg9", (3, side, side), 10, width),
+        steps,
+        norm=norm,
+        neuron=lambda name: LIF(**neuron),
+        **options,
+    )
     initialise(network, seed, 3.0)  # enough for every layer to fire without a norm too
     network.to(dtype)
     disturb(network, seed)

@@ -203,9 +203,7 @@ class Accumulated(nn.Module):
 
     def whole(self, xs):
         samples = len(xs[0])
-        return [
-            norm(torch.cat(xs[: t + 1]))[-samples:] * torch.exp(self.log_p[t]) for t, norm in enumerate(self.norms)
-        ]
+        return [norm(torch.cat(xs[: t + 1]))[-samples:] * torch.exp(self.log_p[t]) for t, norm in enumerate(self.norms)]
 
     def entries(self):
         return {
@@ -342,7 +340,8 @@ class NaiveVGG9(nn.Module):
 
     def gradients(self):
         return {
-            name: _joined([t.grad for t in tensors]) for name, tensors in self._named()
+            name: _joined([t.grad for t in tensors])
+            for name, tensors in self._named()
             if isinstance(tensors[0], nn.Parameter)
         }
 

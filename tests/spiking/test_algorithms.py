@@ -71,7 +71,9 @@ def test_the_two_trackings_differ():
 # -- Algorithm 2: a training step ----------------------------------------------------------------------------------
 
 LAYERS = [
-    WeightLayer("conv1", 1, 3, 4, "A"), WeightLayer("fc1", 12, 6, None, None), WeightLayer("fc2", 6, 3, None, None),
+    WeightLayer("conv1", 1, 3, 4, "A"),
+    WeightLayer("fc1", 12, 6, None, None),
+    WeightLayer("fc2", 6, 3, None, None),
 ]
 LEAK, RATE, STEPS = 0.9, 0.2, 5
 
@@ -85,14 +87,22 @@ def test_algorithm_2_one_training_step(classifier_norm, readout):
     """
     images, labels = random(0, 4, 1, 4, 4), torch.tensor([0, 2, 1, 2])
     noise, samples = randomness.key(0, "noise"), torch.arange(4)
-    network = SpikingNetwork(LAYERS, STEPS, neuron=lambda name: LIF(LEAK), readout=readout,
-                             classifier_norm=classifier_norm).double()
+    network = SpikingNetwork(
+        LAYERS, STEPS, neuron=lambda name: LIF(LEAK), readout=readout, classifier_norm=classifier_norm
+    ).double()
     with torch.no_grad():
         for number, weight in enumerate(network.parameters()):
             weight.copy_(random(number, *weight.shape))
     disturb(network, 3)
-    expected = step_by_hand({k: v.clone() for k, v in network.state_dict().items()}, images, labels, noise, samples,
-                            classifier_norm, readout)
+    expected = step_by_hand(
+        {k: v.clone() for k, v in network.state_dict().items()},
+        images,
+        labels,
+        noise,
+        samples,
+        classifier_norm,
+        readout,
+    )
 
     o = poisson(images, STEPS, noise, samples)
     loss = F.cross_entropy(network.logits(network(o)), labels)
@@ -110,8 +120,11 @@ def step_by_hand(state, images, labels, noise, samples, classifier_norm, readout
     """Algorithm 2, lines 2 to 13, for the three-layer network; returns the state after the update."""
     w = {name: state[name].requires_grad_() for name in state if name.endswith("weight")}
     bn = {}
-    for prefix, kind in (("layers.conv1.norm", nn.BatchNorm2d), ("layers.fc1.norm", nn.BatchNorm1d),
-                         ("classifier_norm", nn.BatchNorm1d)):
+    for prefix, kind in (
+        ("layers.conv1.norm", nn.BatchNorm2d),
+        ("layers.fc1.norm", nn.BatchNorm1d),
+        ("classifier_norm", nn.BatchNorm1d),
+    ):
         if prefix == "classifier_norm" and not classifier_norm:
             continue
         bn[prefix] = []

@@ -93,8 +93,9 @@ def test_equation_9_membrane_at_inference():
         for n in range(3):
             for c in range(2):
                 scale = [(norm.gamma[s, c] / (norm.running_var[s, c] + EPS).sqrt()).item() for s in range(t + 1)]
-                _, by_hand = run_by_hand(x[: t + 1, n, c].tolist(), scale, norm.running_mean[: t + 1, c].tolist(),
-                                         leak, threshold)
+                _, by_hand = run_by_hand(
+                    x[: t + 1, n, c].tolist(), scale, norm.running_mean[: t + 1, c].tolist(), leak, threshold
+                )
                 assert membrane[n, c].item() == pytest.approx(by_hand[-1], abs=1e-13)
 
 

@@ -12,7 +12,9 @@ STEPS, ROWS, CHANNELS = 5, 9, 4
 BACKENDS = [plain]
 EVERY_DYNAMICS = [
     Dynamics(leak, threshold, hard, 0.7)
-    for leak in (0.0, 0.9, 1.0) for threshold in (0.8, 1.0) for hard in (False, True)
+    for leak in (0.0, 0.9, 1.0)
+    for threshold in (0.8, 1.0)
+    for hard in (False, True)
 ]
 
 
@@ -147,9 +149,7 @@ def test_all_four_together(kernels, x, dynamics):
     free = gamma.clone().requires_grad_()
     scale = free / (variance + 1e-4).sqrt()
     shift = -mean * scale
-    dy, dscale, dshift = kernels.reverse_scan(
-        x, mean.detach(), scale.detach(), shift.detach(), dynamics, upstream
-    )
+    dy, dscale, dshift = kernels.reverse_scan(x, mean.detach(), scale.detach(), shift.detach(), dynamics, upstream)
     dscale = dscale + mean.detach() * dshift
     dmean, dvariance, dgamma = torch.autograd.grad((scale, shift), (mean, variance, free), (dscale, dshift))
     dx = kernels.combine(dy, x, scale.detach(), mean.detach(), dmean, dvariance)

@@ -16,11 +16,14 @@ VGG9 = weight_layers("vgg9", (3, 32, 32), 10)
 # -- sizes ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("architecture", "side", "classes", "steps", "parameters", "millijoules"), [
-    ("vgg9", 32, 10, 25, 5_993_280, 0.896),
-    ("vgg11", 32, 100, 50, 12_066_880, 0.714),
-    ("vgg11", 64, 200, 30, 12_339_520, 2.82),
-])
+@pytest.mark.parametrize(
+    ("architecture", "side", "classes", "steps", "parameters", "millijoules"),
+    [
+        ("vgg9", 32, 10, 25, 5_993_280, 0.896),
+        ("vgg11", 32, 100, 50, 12_066_880, 0.714),
+        ("vgg11", 64, 200, 30, 12_339_520, 2.82),
+    ],
+)
 def test_parameters_and_dense_energy(architecture, side, classes, steps, parameters, millijoules):
     """4.6 pJ for each multiply-accumulate of the dense network."""
     layers = weight_layers(architecture, (3, side, side), classes)
@@ -32,17 +35,31 @@ def test_parameters_and_dense_energy(architecture, side, classes, steps, paramet
 
 def test_vgg9_layer_by_layer():
     assert {layer.name: layer.macs for layer in VGG9} == {
-        "conv1": 1_769_472, "conv2": 37_748_736, "conv3": 18_874_368, "conv4": 37_748_736, "conv5": 18_874_368,
-        "conv6": 37_748_736, "conv7": 37_748_736, "fc1": 4_194_304, "fc2": 10_240,
+        "conv1": 1_769_472,
+        "conv2": 37_748_736,
+        "conv3": 18_874_368,
+        "conv4": 37_748_736,
+        "conv5": 18_874_368,
+        "conv6": 37_748_736,
+        "conv7": 37_748_736,
+        "fc1": 4_194_304,
+        "fc2": 10_240,
     }
     assert [layer.neurons for layer in VGG9] == [65536, 65536, 32768, 32768, 16384, 16384, 16384, 1024, 10]
     assert sum(layer.neurons for layer in VGG9[:-1]) == 246_784
     assert sum(layer.macs for layer in VGG9) == 194_717_696
 
 
-@pytest.mark.parametrize(("architecture", "side"), [
-    ("vgg5", 32), ("vgg9", 32), ("vgg11", 32), ("vgg11", 64), ("vgg16", 32),
-])
+@pytest.mark.parametrize(
+    ("architecture", "side"),
+    [
+        ("vgg5", 32),
+        ("vgg9", 32),
+        ("vgg11", 32),
+        ("vgg11", 64),
+        ("vgg16", 32),
+    ],
+)
 def test_the_description_is_what_runs(architecture, side):
     """Neurons and MACs as counted on the network itself, by hooks."""
     layers = weight_layers(architecture, (3, side, side), 7, width=1 / 16)
@@ -53,6 +70,7 @@ def test_the_description_is_what_runs(architecture, side):
         def hook(module, inputs, output):
             per_output = module.weight[0].numel()
             macs[name] = output[0].numel() * per_output
+
         return hook
 
     for name, layer in network.layers.items():
@@ -105,8 +123,15 @@ def test_nothing_has_a_bias_and_initial_weights_are_xavier_uniform():
 
 
 def test_norms_and_neurons_are_where_they_belong():
-    network = SpikingNetwork(VGG9, 3, norm="tdbn", neuron=lambda name: IF(threshold=2.0 if name == "conv3" else 1.0),
-                             tracking="deviation", eps=1e-3, momentum=0.2)
+    network = SpikingNetwork(
+        VGG9,
+        3,
+        norm="tdbn",
+        neuron=lambda name: IF(threshold=2.0 if name == "conv3" else 1.0),
+        tracking="deviation",
+        eps=1e-3,
+        momentum=0.2,
+    )
     assert list(network.norms()) == [layer.name for layer in VGG9[:-1]]
     assert network.layers["conv3"].neuron.threshold == 2.0 and (network.layers["conv3"].norm.gamma == 2.0).all()
     for norm in network.norms().values():
@@ -145,8 +170,14 @@ def test_streaming_in_any_pieces(norm, classifier_norm):
     for pieces in ([7], [1] * 7, [3, 4], [1, 5, 1]):
         state, seen, outputs, start = {}, {}, [], 0
         for length in pieces:
-            outputs.append(network.resume(x[start : start + length], start, state,
-                                          lambda name, step, seen=seen: seen.setdefault(name, []).append(step)))
+            outputs.append(
+                network.resume(
+                    x[start : start + length],
+                    start,
+                    state,
+                    lambda name, step, seen=seen: seen.setdefault(name, []).append(step),
+                )
+            )
             start += length
         assert relative(torch.cat(outputs), whole) < 1e-12
         for name, s in spikes.items():
@@ -195,6 +226,7 @@ def test_a_network_of_another_depth_learns_in_every_layer():
 
 def dense_by_hand(batch_norm, dropout):
     """VGG9 at an eighth of the width on 8 x 8 images, written out."""
+
     def block(i, o, pool=False):
         parts = [nn.Conv2d(i, o, 3, padding=1, bias=False)]
         parts += [nn.BatchNorm2d(o)] if batch_norm else []
@@ -202,9 +234,18 @@ def dense_by_hand(batch_norm, dropout):
         return parts + ([nn.AvgPool2d(2)] if pool else [])
 
     return nn.Sequential(
-        *block(3, 8), *block(8, 8, True), *block(8, 16), *block(16, 16, True), *block(16, 32), *block(32, 32),
-        *block(32, 32, True), nn.Flatten(), nn.Linear(32, 128, bias=False),
-        *([nn.BatchNorm1d(128)] if batch_norm else []), nn.ReLU(), *([nn.Dropout(dropout)] if dropout else []),
+        *block(3, 8),
+        *block(8, 8, True),
+        *block(8, 16),
+        *block(16, 16, True),
+        *block(16, 32),
+        *block(32, 32),
+        *block(32, 32, True),
+        nn.Flatten(),
+        nn.Linear(32, 128, bias=False),
+        *([nn.BatchNorm1d(128)] if batch_norm else []),
+        nn.ReLU(),
+        *([nn.Dropout(dropout)] if dropout else []),
         nn.Linear(128, 10, bias=False),
     )
 

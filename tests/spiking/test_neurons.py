@@ -126,10 +126,18 @@ def test_hard_reset_passes_the_gradient_where_there_was_no_spike():
 # -- bad input -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("settings", "word"), [
-    ({"leak": 1.01}, "leak"), ({"leak": -0.1}, "leak"), ({"leak": float("nan")}, "leak"),
-    ({"threshold": 0.0}, "threshold"), ({"threshold": float("nan")}, "threshold"), ({"reset": "Soft"}, "reset"),
-], ids=str)
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"leak": 1.01}, "leak"),
+        ({"leak": -0.1}, "leak"),
+        ({"leak": float("nan")}, "leak"),
+        ({"threshold": 0.0}, "threshold"),
+        ({"threshold": float("nan")}, "threshold"),
+        ({"reset": "Soft"}, "reset"),
+    ],
+    ids=str,
+)
 def test_impossible_neurons(settings, word):
     with pytest.raises(ValueError, match=word):
         LIF(**settings)

@@ -26,8 +26,13 @@ def moments_over(x):
 
 # Which steps' currents normalise step t.
 SEEN = {
-    "bntt": lambda x, t: x[t], "bntt-shared-gamma": lambda x, t: x[t], "bn-repeated": lambda x, t: x[t],
-    "bn-pooled": lambda x, t: x, "bn-pooled-step-gamma": lambda x, t: x, "tdbn": lambda x, t: x, "tebn": lambda x, t: x,
+    "bntt": lambda x, t: x[t],
+    "bntt-shared-gamma": lambda x, t: x[t],
+    "bn-repeated": lambda x, t: x[t],
+    "bn-pooled": lambda x, t: x,
+    "bn-pooled-step-gamma": lambda x, t: x,
+    "tdbn": lambda x, t: x,
+    "tebn": lambda x, t: x,
     "tab": lambda x, t: x[: t + 1],
 }
 
@@ -90,7 +95,8 @@ def test_parameters_at_the_start(name):
     assert norm.beta is None or (norm.beta == 0).all()
     extra = {key: value for key, value in norm.named_parameters() if key not in ("gamma", "beta")}
     assert {key: value.shape for key, value in extra.items()} == {
-        "tebn": {"step_weight": (STEPS, 1)}, "tab": {"log_weight": (STEPS, 1)},
+        "tebn": {"step_weight": (STEPS, 1)},
+        "tab": {"log_weight": (STEPS, 1)},
     }.get(name, {})
     assert (norm.running_mean == 0).all() and (norm.running_var == 1).all()
     assert (norm.eps, norm.momentum, norm.tracking) == (1e-4, 0.1, "variance")
@@ -177,10 +183,15 @@ def test_as_many_batch_norms():
     x = currents()
     for t in range(STEPS):
         bn = nn.BatchNorm1d(CHANNELS, eps=1e-4).double().eval()
-        bn.load_state_dict({
-            "weight": norm.gamma[t], "bias": torch.zeros(CHANNELS), "num_batches_tracked": torch.tensor(0),
-            "running_mean": norm.running_mean[t], "running_var": norm.running_var[t],
-        })
+        bn.load_state_dict(
+            {
+                "weight": norm.gamma[t],
+                "bias": torch.zeros(CHANNELS),
+                "num_batches_tracked": torch.tensor(0),
+                "running_mean": norm.running_mean[t],
+                "running_var": norm.running_var[t],
+            }
+        )
         torch.testing.assert_close(norm(x)[t], bn(x[t]), rtol=1e-12, atol=1e-13)
 
 

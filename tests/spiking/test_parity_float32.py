@@ -56,8 +56,10 @@ class Tally:
         self.weight_error = max(self.weight_error, error(*weights))
 
     def judge(self):
-        print(f"{self.spikes} neuron-steps, {self.flips} spikes differ, first differences {self.margin:.1e} from "
-              f"the threshold; gradients of currents, norms within {self.error:.1e}, weights {self.weight_error:.1e}")
+        print(
+            f"{self.spikes} neuron-steps, {self.flips} spikes differ, first differences {self.margin:.1e} from "
+            f"the threshold; gradients of currents, norms within {self.error:.1e}, weights {self.weight_error:.1e}"
+        )
         assert self.flips <= self.spikes / 1e6
         assert self.margin < 1e-4
         assert self.error < 1e-5

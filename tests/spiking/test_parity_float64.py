@@ -96,9 +96,17 @@ def test_small(norm):
 
 
 @pytest.mark.parametrize("norm", ["none", "bntt"])
-@pytest.mark.parametrize("change", [
-    {"reset": "hard"}, {"leak": 1.0}, {"leak": 0.5}, {"threshold": 0.7}, {"alpha": 0.9},
-], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"reset": "hard"},
+        {"leak": 1.0},
+        {"leak": 0.5},
+        {"threshold": 0.7},
+        {"alpha": 0.9},
+    ],
+    ids=str,
+)
 def test_other_neurons(norm, change):
     prove(norm, steps=5, width=1 / 8, side=8, samples=6, updates=2, neuron=NEURON | change)
 
