@@ -1,6 +1,7 @@
 """Locks on devices: one owner each, waiting in turn, free when the owner dies."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -22,6 +23,13 @@ with lock_one(sys.argv[1:], poll_seconds=0.02) as index:
     print("holds", index, flush=True)
     sys.stdin.read()
 """
+
+
+def line(stream) -> str:
+    """The next line that a process writes, but not for ever."""
+    ready, _, _ = select.select([stream], [], [], 30)
+    assert ready, "nothing was said for half a minute"
+    return stream.readline()
 
 
 @pytest.fixture
@@ -49,13 +57,13 @@ def holder(tmp_path, monkeypatch):
 
 def test_a_second_process_waits_says_so_once_and_follows(holder):
     first = holder("GPU-a")
-    assert first.stdout.readline() == "holds 0\n"
+    assert line(first.stdout) == "holds 0\n"
     second = holder("GPU-a")
-    assert second.stderr.readline() == "waiting for one of 1 GPUs to be free\n"
+    assert line(second.stderr) == "waiting for one of 1 GPUs to be free\n"
     time.sleep(0.15)  # several polls
     assert second.poll() is None
     first.stdin.close()
-    assert second.stdout.readline() == "holds 0\n"
+    assert line(second.stdout) == "holds 0\n"
     second.stdin.close()
     assert second.stderr.read() == ""
     assert first.wait() == second.wait() == 0
@@ -63,28 +71,28 @@ def test_a_second_process_waits_says_so_once_and_follows(holder):
 
 def test_a_lock_is_free_when_its_owner_is_killed(holder):
     first = holder("GPU-a")
-    assert first.stdout.readline() == "holds 0\n"
+    assert line(first.stdout) == "holds 0\n"
     second = holder("GPU-a")
-    assert "waiting" in second.stderr.readline()
+    assert "waiting" in line(second.stderr)
     os.kill(first.pid, signal.SIGKILL)
-    assert second.stdout.readline() == "holds 0\n"
+    assert line(second.stdout) == "holds 0\n"
 
 
 def test_two_devices_have_two_owners_and_the_third_waits(holder):
     processes = [holder("GPU-a", "GPU-b") for _ in range(2)]
-    assert {process.stdout.readline() for process in processes} == {"holds 0\n", "holds 1\n"}
+    assert {line(process.stdout) for process in processes} == {"holds 0\n", "holds 1\n"}
     third = holder("GPU-a", "GPU-b")
-    assert third.stderr.readline() == "waiting for one of 2 GPUs to be free\n"
+    assert line(third.stderr) == "waiting for one of 2 GPUs to be free\n"
 
 
 def test_processes_that_see_different_devices_still_meet(holder):
     """Locks are named by the device and not by its place in CUDA_VISIBLE_DEVICES."""
     first = holder("GPU-b")
-    assert first.stdout.readline() == "holds 0\n"
+    assert line(first.stdout) == "holds 0\n"
     second = holder("GPU-a", "GPU-b")
-    assert second.stdout.readline() == "holds 0\n"
+    assert line(second.stdout) == "holds 0\n"
     third = holder("GPU-b", "GPU-a")
-    assert "waiting" in third.stderr.readline()
+    assert "waiting" in line(third.stderr)
 
 
 def test_a_lock_is_given_back_at_the_end_and_after_an_error(holder):
@@ -124,7 +132,7 @@ def test_a_lease_takes_the_device_whose_lock_is_free(holder, monkeypatch):
     chosen = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     other = holder("uuid-0")
-    assert other.stdout.readline() == "holds 0\n"
+    assert line(other.stdout) == "holds 0\n"
     with lease("auto") as device:
         assert device == torch.device("cuda", 1)
     assert chosen == [1]

@@ -22,6 +22,7 @@ rule train:
         configuration=lambda wildcards: run_of(wildcards).training_config(),
     conda:
         "../../environment.yml"
+    priority: 1  # before evaluations, so that the longest work starts early
     threads: EXPERIMENT.runs[0].threads
     shell:
         f"{BNTT} train {OF_RUN} > {{log:q}} 2>&1"
