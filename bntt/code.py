@@ -13,57 +13,71 @@ from pathlib import Path
 from bntt import declared
 from bntt.experiment import Run
 
-_ALWAYS = ("randomness.py", "training.py", "classifiers.py", "data/__init__.py", "data/images.py")
-
-_NOT_DRAWING = {
-    "spiking", "data", "methods", "measurements", "classifiers.py", "training.py", "randomness.py", "pipeline.py",
-    "devices.py", "provenance.py", "cli.py", "reference.py", "__main__.py", "code.py",
+_DRAWING = {"collect.py", "claims", "figures", "published", "report.py", "runs.py", "statistics.py", "tables"}
+# What decides no number, though what decides numbers imports it: errors, files, names, the reading of options.
+_INFRASTRUCTURE = {
+    "__init__.py", "code.py", "declared.py", "devices.py", "errors.py", "experiment.py", "files.py", "provenance.py",
+    "runs.py",
 }  # fmt: skip
 
 
 def training_code(run: Run) -> str:
     """Hash of what decides the weights of a run."""
-    return _digest(_training_sources(run))
+    return _digest(_deciding(run) - {declared.PACKAGE / "classifiers.py"})
 
 
 def evaluation_code(run: Run) -> str:
     """Hash of what decides the measurements of a run, given its weights."""
-    return _digest(_training_sources(run) | set((declared.PACKAGE / "measurements").glob("*.py")))
+    return _digest(_deciding(run) | set((declared.PACKAGE / "measurements").glob("*.py")))
+
+
+def preparation_code(dataset: str) -> str:
+    """Hash of what decides the prepared arrays of a dataset."""
+    return _digest(_imported([declared.plugins("data", "DATASET")[dataset], "bntt.data"]) | {_split_file(dataset)})
 
 
 def drawing_code() -> str:
     """Hash of what draws tables, figures and the overview from measurements."""
-    sources = set(declared.PACKAGE.rglob("*.py")) | set((declared.PACKAGE / "published").glob("*.yaml"))
-    return _digest({path for path in sources if path.relative_to(declared.PACKAGE).parts[0] not in _NOT_DRAWING})
+    sources = {path for kind in ("*.py", "*.yaml") for path in declared.PACKAGE.rglob(kind)}
+    return _digest({path for path in sources if path.relative_to(declared.PACKAGE).parts[0] in _DRAWING})
 
 
-def _training_sources(run: Run) -> set[Path]:
-    package = declared.PACKAGE
-    sources = {package / file for file in _ALWAYS} | set((package / "spiking").rglob("*.py"))
-    sources.add(declared.module_path(declared.plugins("data", "DATASET")[run.dataset]))
-    sources.add(package / "data" / "splits" / f"{run.dataset}.json")
-    return sources | _with_imports(declared.plugins("methods", "OPTIONS")[run.method])
+def _deciding(run: Run) -> set[Path]:
+    """All of the mathematics, and whatever the pipeline, the run's method and its dataset import of this package."""
+    dataset = declared.plugins("data", "DATASET")[run.dataset]
+    method = declared.plugins("methods", "OPTIONS")[run.method]
+    roots = [declared.PACKAGE / "pipeline.py", declared.PACKAGE / "training.py", _split_file(run.dataset)]
+    return set((declared.PACKAGE / "spiking").rglob("*.py")) | set(roots) | _imported([dataset, method])
 
 
-def _with_imports(module: str) -> set[Path]:
-    """A method's file and those of the methods it builds on, by its imports."""
+def _split_file(dataset: str) -> Path:
+    return declared.PACKAGE / "data" / "splits" / f"{dataset}.json"
+
+
+def _imported(modules: list[str]) -> set[Path]:
+    """The files of modules and of all they import of this package or extend, but for what decides no number."""
     found: set[Path] = set()
-    waiting = [module]
+    waiting = list(modules)
     while waiting:
-        path = declared.module_path(waiting.pop())
-        if path in found:
+        module = waiting.pop()
+        path = declared.module_path(module)
+        if path in found or not path.is_file() or path.relative_to(declared.PACKAGE).as_posix() in _INFRASTRUCTURE:
             continue
         found.add(path)
+        waiting += declared.literal(module, "EXTENDS") or []
+        package = module if path.name == "__init__.py" else module.rpartition(".")[0]
         for node in ast.walk(declared.syntax_tree(path)):
-            if isinstance(node, ast.ImportFrom) and node.module == "bntt.methods":
-                names = [f"bntt.methods.{alias.name}" for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            elif isinstance(node, ast.Import):
+            if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+                source = ".".join([*parents, *([node.module] if node.module else [])])
+                names = [source, *(f"{source}.{alias.name}" for alias in node.names)]
             else:
                 continue
-            waiting += [n for n in names if n.startswith("bntt.methods.") and declared.module_path(n).is_file()]
+            for name in names:
+                if name.split(".")[0] == "bntt":
+                    waiting += [".".join(name.split(".")[: depth + 1]) for depth in range(1, name.count(".") + 1)]
     return found
 
 

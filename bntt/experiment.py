@@ -6,6 +6,7 @@ declared by the module that reads it (see `bntt.declared`), so a typo is an erro
 
 import contextlib
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -129,10 +130,21 @@ def load(name: str) -> Experiment:
             f"no experiment {name!r}; there are {', '.join(experiment_names())}, or give a path to a .yaml file"
         )
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no text, an impossible date
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     return _experiment(path.stem, str(path), document)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: key {twice!r} is given twice")
+        return super().construct_mapping(node, deep)
 
 
 def _experiment(name: str, where: str, document: Any) -> Experiment:
@@ -143,6 +155,12 @@ def _experiment(name: str, where: str, document: Any) -> Experiment:
     for key in ("title", "datasets", "seeds", "rows"):
         if key not in top:
             raise UserError(f"{where}: {key} is missing: {TOP_LEVEL[key]}")
+    for key in ("title", "notes"):
+        if not isinstance(top.get(key, ""), str):
+            raise UserError(f"{where}: {key} must be text, not {top[key]!r}")
+    for key in ("datasets", "seeds"):
+        if top[key] == []:
+            raise UserError(f"{where}: {key} is empty: {TOP_LEVEL[key]}")
     datasets = _list(top["datasets"], f"{where}: datasets")
     for dataset in datasets:
         check_name("dataset", dataset, declared.plugins("data", "DATASET"), where)
@@ -171,14 +189,15 @@ def _experiment(name: str, where: str, document: Any) -> Experiment:
         for row in ordered
         for seed in seeds
     )
-    return Experiment(name, str(top["title"]), str(top.get("notes", "")), runs)
+    return Experiment(name, top["title"], top.get("notes", ""), runs)
 
 
 def _row(row: Any, body: Any, protocol: Mapping, where: str) -> tuple[str, str | None, dict[str, Any]]:
     """One row's method, start and complete options."""
+    if not (isinstance(row, str) and re.fullmatch(r"[a-z0-9-]+", row)):
+        name = " ".join(str(row).split())
+        raise UserError(f"{where}: rows: {name}: a row's name is text of lower-case letters, digits and hyphens")
     here = f"{where}: rows: {row}"
-    if not re.fullmatch(r"[a-z0-9-]+", str(row)):
-        raise UserError(f"{here}: a row's name is lower-case letters, digits and hyphens")
     overrides = dict(_mapping(body, here))
     method = overrides.pop("method", None)
     start = overrides.pop("start", None)
@@ -232,13 +251,11 @@ def _checked(value: Any, entry: Mapping, where: str) -> Any:
 
 
 def _scalar(value: Any, kind: str, entry: Mapping, where: str) -> Any:
-    if kind == "float" and isinstance(value, str):  # YAML reads 5e-4 as text
-        with contextlib.suppress(ValueError):
+    if kind == "float" and type(value) in (int, str):  # YAML reads 5e-4 as text
+        with contextlib.suppress(ValueError, OverflowError):
             value = float(value)
-    if kind == "float" and type(value) is int:
-        value = float(value)
     names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
-    if type(value).__name__ != kind or value != value:
+    if type(value).__name__ != kind or (kind == "float" and not math.isfinite(value)):
         raise UserError(f"{where} must be {names[kind]}, not {value!r}")
     if "choices" in entry:
         check_name("value", value, entry["choices"], where)
@@ -246,6 +263,8 @@ def _scalar(value: Any, kind: str, entry: Mapping, where: str) -> Any:
         raise UserError(f"{where} must be at least {entry['min']}, not {value!r}")
     if "above" in entry and value <= entry["above"]:
         raise UserError(f"{where} must be above {entry['above']}, not {value!r}")
+    if "below" in entry and value >= entry["below"]:
+        raise UserError(f"{where} must be below {entry['below']}, not {value!r}")
     if "max" in entry and value > entry["max"]:
         raise UserError(f"{where} must be at most {entry['max']}, not {value!r}")
     return value

@@ -43,6 +43,7 @@ def execute(source: Path, notebook: Path, page: Path, parameters: dict[str, str]
     """
     import jupytext
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     if not source.is_file():
         raise UserError(f"no notebook source {source}; they lie in analysis/")
@@ -60,10 +61,14 @@ def execute(source: Path, notebook: Path, page: Path, parameters: dict[str, str]
                 progress_bar=False, cwd=str(Path.cwd()),
             )  # fmt: skip
             executed.replace(beside)
-        except papermill.PapermillExecutionError as error:
-            executed.replace(failed)
-            where = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
-            raise UserError(f"{source} failed in {where}; what was executed is in {failed}") from None
+        except (papermill.PapermillExecutionError, DeadKernelError) as error:
+            if executed.exists():
+                executed.replace(failed)
+            reason = getattr(error, "evalue", None) or str(error)
+            where = f"cell {error.exec_count}: {error.ename}: " if hasattr(error, "exec_count") else ""
+            raise UserError(
+                f"{source} failed: {where}{' '.join(reason.split())}; what was executed is in {failed}"
+            ) from None
         finally:
             prepared.unlink(missing_ok=True)
             executed.unlink(missing_ok=True)
@@ -79,7 +84,8 @@ def render(notebook: Path, name: str) -> str:
 
     exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_anchor_links=True)
     body, _ = exporter.from_filename(str(notebook))
-    body = re.sub(r"<(script|style)\b.*?</\1>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<(script|style|iframe)\b.*?</\1>", "", body, flags=re.DOTALL)
+    body = re.sub(r"\bsrc\s*=\s*(?:\"(?:https?:)?//[^\"]*\"|'(?:https?:)?//[^']*')", "", body)  # would be fetched
     heading = re.search(r"<h1[^>]*>(.*?)</h1>", body, flags=re.DOTALL)
     title = html.escape(html.unescape(re.sub(r"<[^>]+>", "", heading.group(1)))) if heading else name
     return (

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import json
 import time
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +16,7 @@ from bntt.data.images import ImageData
 from bntt.devices import lease
 from bntt.errors import UserError
 from bntt.experiment import Experiment, Run
+from bntt.files import write_json
 from bntt.measurements import Subject, measure_all
 from bntt.methods import Task, Trained
 from bntt.runs import RunDirectory
@@ -24,18 +26,18 @@ from bntt.training import Outcome
 def train(experiment: Experiment, run: Run, results: Path, device: str = "auto") -> str:
     """Train or convert, unless the directory already holds this very run. Returns one line that says what happened."""
     directory = RunDirectory.of(run, results)
-    record = {"config": run.training_config(), "code": code.training_code(run)}
+    record = {"config": run.training_config(), "code": code.training_code(run), "data": _prepared(run)}
     start = _start(experiment, run, results)
     if start is not None:
         record["start_sha256"] = start.training()["files"].get("model.safetensors")
-    if _current(directory.training, record):
+    if _current(directory, "train", record):
         return f"{directory.path}: already trained"
     _forget_outdated_state(directory, record)
 
     with lease(device) as chosen:
         _settle(run.threads)
         began, clock = provenance.now(), time.perf_counter()
-        images, manifest = _load_data(run, chosen)
+        images = _load_data(run, chosen)
         if start is not None and start.training()["status"] != "done":
             trained = Trained({}, Outcome(diverged=f"the row it starts from, {run.start}, diverged"))
         else:
@@ -48,7 +50,6 @@ def train(experiment: Experiment, run: Run, results: Path, device: str = "auto")
             "reason": outcome.diverged,
             "steps": outcome.steps,
             **trained.facts,
-            "data": {key: manifest[key] for key in ("dataset", "state", "content_sha256", "split_sha256", "images")},
             "provenance": provenance.environment(_device_name(chosen), run.threads),
             "started": began,
             "seconds": round(time.perf_counter() - clock, 2),
@@ -69,11 +70,13 @@ def evaluate(run: Run, results: Path, device: str = "auto") -> str:
     if training["config"] != run.training_config():
         raise UserError(f"{directory.train_json} is of another configuration than the experiment file; train it again")
     record: dict[str, Any] = {
+        "config": run.training_config(),
+        "data": _prepared(run),
         "code": code.evaluation_code(run),
         "evaluation": dict(run.evaluation),
         "weights_sha256": training["files"].get("model.safetensors"),
     }
-    if _current(directory.evaluation, record):
+    if _current(directory, "evaluate", record):
         return f"{directory.path}: already evaluated"
     if training["status"] != "done":
         directory.finish_evaluation(record | {"status": training["status"], "reason": training["reason"]}, {})
@@ -82,7 +85,7 @@ def evaluate(run: Run, results: Path, device: str = "auto") -> str:
     with lease(device) as chosen:
         _settle(run.threads)
         began, clock = provenance.now(), time.perf_counter()
-        images, _ = _load_data(run, chosen)
+        images = _load_data(run, chosen)
         weights = directory.weights()
         try:
             classifier = _method(run).classifier(run, images, weights)
@@ -113,41 +116,39 @@ def _start(experiment: Experiment, run: Run, results: Path) -> RunDirectory | No
     return RunDirectory.of(experiment.run(run.dataset, run.start, run.seed), results)
 
 
-def _current(manifest, record: dict[str, Any]) -> bool:
+def _current(directory: RunDirectory, command: str, record: dict[str, Any]) -> bool:
     """Whether a finished manifest was made from exactly this record, and its files are whole."""
     try:
-        found = manifest()
+        manifest = directory.training() if command == "train" else directory.evaluation()
+        for name in manifest["files"]:
+            directory.vouched(manifest, name, command)
     except UserError:
         return False
-    directory: RunDirectory = manifest.__self__
-    try:
-        for name in found["files"]:
-            directory._vouched(found, name, "train")
-    except UserError:
-        return False
-    return all(found.get(key) == value for key, value in record.items())
+    return all(manifest.get(key) == value for key, value in record.items())
 
 
 def _forget_outdated_state(directory: RunDirectory, record: dict[str, Any]) -> None:
     """Keep the state of an unfinished training only if it belongs to this configuration and code."""
-    import json
-
-    from bntt.files import write_json
-
     note = directory.scratch / "belongs_to.json"
     try:
         same = json.loads(note.read_text()) == record
     except (OSError, ValueError):
         same = False
     if not same:
+        write_json(note, {})  # fails with one line, before anything is lost, where results cannot be written
         directory.state_file.unlink(missing_ok=True)
         write_json(note, record)
 
 
-def _load_data(run: Run, device: torch.device) -> tuple[ImageData, dict[str, Any]]:
+def _prepared(run: Run) -> dict[str, Any]:
+    """What is recorded of the dataset, which is prepared if need be."""
     data.prepare(run.dataset)
-    images = data.load(run.dataset).to(device, run.options["image_size"], run.options.get("train_limit"))
-    return images, data.manifest(run.dataset)
+    manifest = data.manifest(run.dataset)
+    return {key: manifest[key] for key in ("dataset", "state", "content_sha256", "split_sha256", "images")}
+
+
+def _load_data(run: Run, device: torch.device) -> ImageData:
+    return data.load(run.dataset).to(device, run.options["image_size"], run.options.get("train_limit"))
 
 
 def _user_errors(work, run: Run):

@@ -17,6 +17,8 @@ PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "safetensors")
 def source() -> dict[str, Any]:
     """The commit and whether the tree differs from it; where there is no git, a hash of the package's files."""
     try:
+        if Path(_git("rev-parse", "--show-toplevel")) != ROOT.resolve():
+            raise OSError("an unpacked archive within another repository")
         commit = _git("rev-parse", "HEAD")
         return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.CalledProcessError):

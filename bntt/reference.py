@@ -49,7 +49,7 @@ def _options(entries: Mapping[str, Mapping[str, Any]]) -> str:
 def _allowed(entry: Mapping[str, Any]) -> str:
     if "choices" in entry:
         return ", ".join(f"`{choice}`" for choice in entry["choices"])
-    bounds = {"min": "at least", "above": "above", "max": "at most"}
+    bounds = {"min": "at least", "above": "above", "below": "below", "max": "at most"}
     return ", ".join(f"{word} {entry[bound]:g}" for bound, word in bounds.items() if bound in entry)
 
 

@@ -86,7 +86,7 @@ class RunDirectory:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        path = self._vouched(self.training(), "model.safetensors", "train")
+        path = self.vouched(self.training(), "model.safetensors", "train")
         try:
             return load_file(path)
         except SafetensorError:
@@ -99,10 +99,15 @@ class RunDirectory:
         command = "train" if name == "history.csv" else "evaluate"
         manifest = self.training() if command == "train" else self.evaluation()
         # Hexadecimal digits without a letter in them would be read as a number.
-        frame = pd.read_csv(self._vouched(manifest, name, command), dtype={"correct": str})
+        path = self.vouched(manifest, name, command)
+        try:
+            frame = pd.read_csv(path, dtype={"correct": str})
+        except pd.errors.EmptyDataError:
+            return pd.DataFrame()
         return frame.fillna({"correct": ""}) if "correct" in frame else frame
 
-    def _vouched(self, manifest: Mapping[str, Any], name: str, command: str) -> Path:
+    def vouched(self, manifest: Mapping[str, Any], name: str, command: str) -> Path:
+        """The path of a file, if it is the one that the manifest names; else an error says what to run."""
         path = self.path / name
         if name not in manifest["files"]:
             raise UserError(
@@ -123,14 +128,23 @@ class RunDirectory:
             raise UserError(f"{path} is missing; run `python -m bntt {command}` for it first") from None
         except (OSError, ValueError):
             raise UserError(f"{path} is damaged; run `python -m bntt {command}` for it again") from None
-        if not isinstance(document, dict) or not {"status", "files"} <= document.keys():
+        valid = (
+            isinstance(document, dict)
+            and document.get("status") in ("done", "diverged")
+            and isinstance(document.get("files"), dict)
+            and all(isinstance(value, str) and Path(name).name == name for name, value in document["files"].items())
+        )
+        if not valid:
             raise UserError(f"{path} is damaged; run `python -m bntt {command}` for it again")
         return document
 
 
 @dataclass(frozen=True)
 class Found:
-    """A planned run and what is there of it: ``done``, ``diverged``, ``missing`` or ``damaged``, with the reason."""
+    """A planned run and what is there of it, with the reason.
+
+    ``done``; ``diverged``; ``missing``; ``outdated``, made with another configuration or other weights; ``damaged``.
+    """
 
     run: Run
     directory: RunDirectory
@@ -150,15 +164,30 @@ class Found:
 
 
 def found(experiment: Experiment, results: Path = RESULTS) -> Iterator[Found]:
-    """Every planned run joined with what is found under a results root; never fails for a missing or damaged one."""
+    """Every planned run joined with what is found under a results root; never fails, whatever is there."""
     for run in experiment.runs:
         directory = RunDirectory.of(run, results)
         try:
-            status = directory.training()["status"]
-            evaluation = directory.evaluation() if status == "done" else {"files": {}}
-            for name in evaluation["files"]:
-                directory.table(name)
-            yield Found(run, directory, status, directory.training().get("reason") or "")
+            yield _found(run, directory)
         except UserError as error:
             kind = "missing" if "is missing;" in str(error) else "damaged"
             yield Found(run, directory, kind, str(error))
+
+
+def _found(run: Run, directory: RunDirectory) -> Found:
+    training = directory.training()
+    if training.get("config") != run.training_config():
+        return Found(run, directory, "outdated", "trained with another configuration than the experiment file's")
+    for name in training["files"]:
+        if name != "model.safetensors" or directory.path.joinpath(name).exists():  # kept results may lack the weights
+            directory.vouched(training, name, "train")
+    if training["status"] == "diverged":
+        return Found(run, directory, "diverged", training.get("reason") or "")
+    evaluation = directory.evaluation()
+    if evaluation.get("weights_sha256") != training["files"].get("model.safetensors"):
+        return Found(run, directory, "outdated", "measured with earlier weights; run `python -m bntt evaluate` again")
+    if evaluation.get("config") != run.training_config() or evaluation.get("evaluation") != dict(run.evaluation):
+        return Found(run, directory, "outdated", "measured with other options; run `python -m bntt evaluate` again")
+    for name in evaluation["files"]:
+        directory.vouched(evaluation, name, "evaluate")
+    return Found(run, directory, "done")

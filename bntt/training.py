@@ -27,7 +27,7 @@ OPTIONS = {
     "epochs": {"default": 120, "min": 1, "help": "Passes over the training images."},
     "batch_size": {"default": 256, "min": 2, "help": "Training images per step."},
     "learning_rate": {"default": 0.3, "above": 0.0, "help": "Base learning rate of SGD."},
-    "momentum": {"default": 0.9, "min": 0.0, "help": "Momentum of SGD."},
+    "momentum": {"default": 0.9, "min": 0.0, "below": 1.0, "help": "Momentum of SGD."},
     "weight_decay": {"default": 5e-4, "min": 0.0, "help": "Weight decay, coupled to the learning rate."},
     "gamma_decay": {
         "default": None,
@@ -38,6 +38,7 @@ OPTIONS = {
     "milestones": {
         "default": [0.5, 0.7, 0.9],
         "min": 0.0,
+        "max": 1.0,
         "help": "Shares of the epochs at which the learning rate is divided.",
     },
     "decay_factor": {
@@ -135,29 +136,38 @@ def fit(
         if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
             outcome.diverged = f"weights were not finite in epoch {epoch + 1}"
             break
+        accuracy = validate(model, forward, data, seed, size)
+        if math.isnan(accuracy):
+            outcome.diverged = f"the network's outputs were not finite after epoch {epoch + 1}"
+            break
         outcome.history.append(
             {
                 "epoch": epoch + 1,
                 "learning_rate": rate,
                 "train_loss": train_loss,
                 "train_accuracy": 100 * correct.item() / len(data.train),
-                "validation_accuracy": validate(model, forward, data, seed, size),
+                "validation_accuracy": accuracy,
                 "seconds": time.perf_counter() - started,
             }
         )
-        epochs.set_postfix(loss=f"{train_loss:.3f}", validation=f"{outcome.history[-1]['validation_accuracy']:.1f} %")
+        epochs.set_postfix(loss=f"{train_loss:.3f}", validation=f"{accuracy:.1f} %")
         _save(state_file, model, optimiser, outcome)
     return outcome
 
 
 @torch.no_grad()
 def validate(model: nn.Module, forward: Callable, data: ImageData, seed: int, size: int) -> float:
-    """Accuracy in per cent on the validation images, which are held out of training; the noise is always the same."""
+    """Accuracy in per cent on the validation images, which are held out of training; the noise is always the same.
+
+    NaN where an output is not finite.
+    """
     model.eval()
     noise = key(seed, "validation noise")
     correct = 0
     for batch in torch.arange(len(data.validation), device=data.mean.device).split(size):
         logits = forward(data.validation.unit(batch), batch, noise)
+        if not torch.isfinite(logits).all():
+            return math.nan
         correct += (logits.argmax(1) == data.validation.labels[batch]).sum().item()
     return 100 * correct / len(data.validation)
 

@@ -261,24 +261,24 @@ T = torch.tensor
 
 
 @pytest.mark.parametrize(
-    ("gammas", "step", "exits"),
+    ("gammas", "step"),
     [
-        ([[0.5, 0.5, 0.5, 0.5]], 4, False),  # never below: no exit
-        ([[0.5, 0.5, 0.5, 0.5], [0.3, 0.3, 0.3, 0.3]], 4, False),
-        ([[0.0, 0.0, 0.0, 0.0]], 1, True),  # always below: the first step is taken all the same
-        ([[-0.5, -0.5, -0.5, -0.5]], 1, True),  # signed
-        ([[0.5, 0.0, 0.0, 0.0]], 1, True),
-        ([[0.5, 0.5, 0.0, 0.0]], 2, True),
-        ([[0.0, 0.0, 0.5, 0.0]], 3, True),  # peaks late
-        ([[0.5, 0.0, 0.5, 0.0]], 3, True),  # below, above, below: the last that is above counts
-        ([[0.5, 0.0, 0.0, 0.0], [0.0, 0.0, 0.5, 0.0]], 3, True),  # the slowest layer decides
-        ([[0.0, 0.0, 0.5, 0.0], [0.5, 0.0, 0.0, 0.0]], 3, True),
-        ([[0.1, 0.1, 0.0, 0.0]], 2, True),  # at the threshold is not below it
-        ([[0.0, 0.0, 0.0, 0.5]], 4, True),
+        ([[0.5, 0.5, 0.5, 0.5]], 4),  # never below: no exit
+        ([[0.5, 0.5, 0.5, 0.5], [0.3, 0.3, 0.3, 0.3]], 4),
+        ([[0.0, 0.0, 0.0, 0.0]], 1),  # always below: the first step is taken all the same
+        ([[-0.5, -0.5, -0.5, -0.5]], 1),  # signed
+        ([[0.5, 0.0, 0.0, 0.0]], 1),
+        ([[0.5, 0.5, 0.0, 0.0]], 2),
+        ([[0.0, 0.0, 0.5, 0.0]], 3),  # peaks late
+        ([[0.5, 0.0, 0.5, 0.0]], 3),  # below, above, below: the last that is above counts
+        ([[0.5, 0.0, 0.0, 0.0], [0.0, 0.0, 0.5, 0.0]], 3),  # the slowest layer decides
+        ([[0.0, 0.0, 0.5, 0.0], [0.5, 0.0, 0.0, 0.0]], 3),
+        ([[0.1, 0.1, 0.0, 0.0]], 2),  # at the threshold is not below it
+        ([[0.0, 0.0, 0.0, 0.5]], 4),
     ],
 )
-def test_the_exit_rule(gammas, step, exits):
-    assert early_exit.exit_step([T(values) for values in gammas], 0.1, 4) == (step, exits)
+def test_the_exit_rule(gammas, step):
+    assert early_exit.exit_step([T(values) for values in gammas], 0.1) == step
 
 
 def test_exits_are_read_off_the_anytime_curve_for_every_threshold(tmp_path):

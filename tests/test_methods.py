@@ -300,13 +300,18 @@ def convert(starts, tmp_path, start, **options):
         ("ann-bn", ["row conversion", "row ann-bn", "batch_norm: false"]),
         ("wide", ["row conversion", "row wide", "width"]),
         ("rmp", ["row conversion", "row rmp"]),
-        ("silent", ["conv1", "silent"]),
     ],
 )
 def test_what_cannot_be_converted_is_one_line(starts, tmp_path, start, said):
     with pytest.raises(UserError) as raised:
         convert(starts, tmp_path, start)
     assert_one_line(raised.value, *said)
+
+
+def test_a_conversion_of_a_silent_network_is_diverged_and_names_the_layer(starts, tmp_path):
+    run, said = convert(starts, tmp_path, "silent")
+    assert "diverged" in said and "conv1" in said
+    assert RunDirectory.of(run, tmp_path).training()["status"] == "diverged"
 
 
 def test_a_conversion_of_a_diverged_network_is_diverged_and_names_it(starts, tmp_path):
@@ -334,7 +339,7 @@ def test_thresholds_survive_the_round_trip(starts, tmp_path):
     run, _ = convert(starts, tmp_path, "ann")
     directory = RunDirectory.of(run, tmp_path)
     recorded = directory.training()["thresholds"]
-    data, _ = pipeline._load_data(run, CPU)
+    data = pipeline._load_data(run, CPU)
     made = conversion.classifier(run, data, directory.weights())
     for name, layer in made.network.layers.items():
         assert layer.neuron.threshold == pytest.approx(recorded[name], rel=1e-7)

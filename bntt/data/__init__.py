@@ -70,7 +70,7 @@ def content_digest(pixels: np.ndarray, labels: np.ndarray) -> str:
 
 def prepare(name: str) -> Path:
     """Make ``data/<name>/`` if it is not there whole; safe when several processes ask at once. Returns the manifest."""
-    if manifest_path(name).is_file():
+    if _is_current(name):
         return manifest_path(name)
     module = import_module(declared.plugins("data", "DATASET")[name])
     pixels, labels = module.read()
@@ -104,15 +104,16 @@ def prepare(name: str) -> Path:
         }
         (work / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
         work.chmod(0o755)
-        if target.is_dir() and not manifest_path(name).is_file():
-            shutil.rmtree(target, ignore_errors=True)  # a damaged earlier copy
+        if target.is_dir() and not _is_current(name):  # damaged, or of another split or reader: make way
+            target.rename(work.with_name(f"{work.name}-old"))
         try:
             work.rename(target)
         except OSError:  # another process was first
-            if not manifest_path(name).is_file():
+            if not _is_current(name):
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(work.with_name(f"{work.name}-old"), ignore_errors=True)
     return manifest_path(name)
 
 
@@ -120,9 +121,28 @@ def manifest(name: str) -> dict[str, Any]:
     """The manifest of a prepared dataset; an error says how to prepare it."""
     path = manifest_path(name)
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        raise UserError(f"{path} is missing or damaged; run `python -m bntt data prepare {name}`") from None
+        document = json.loads(path.read_text(encoding="utf-8"))
+        whole = set(document["files"]) == {f"{part}-{kind}.npy" for part in SPLITS for kind in ("pixels", "labels")}
+    except (OSError, ValueError, KeyError, TypeError):
+        whole = False
+    if not whole or not document.keys() >= _KEYS:
+        raise UserError(f"{path} is missing or damaged; run `python -m bntt data prepare {name}`")
+    return document
+
+
+_KEYS = {"dataset", "source", "classes", "images", "content_sha256", "state", "split_sha256", "files"}
+
+
+def _is_current(name: str) -> bool:
+    """Whether the prepared arrays are whole, and of the split and content that are committed now."""
+    try:
+        found = manifest(name)
+    except UserError:
+        return False
+    expected = split_digest(committed_split(name))
+    return found["split_sha256"] == expected and (found["state"] == "content") == (
+        found["content_sha256"] == facts(name)["content"]
+    )
 
 
 def verify(name: str) -> dict[str, Any]:

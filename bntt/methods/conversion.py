@@ -6,6 +6,7 @@ soft reset, so that what exceeds the threshold is carried over, it is RMP-SNN (H
 """
 
 import math
+from fractions import Fraction
 
 import torch
 
@@ -18,6 +19,7 @@ from bntt.spiking.encoding import poisson
 from bntt.spiking.layers import over_time
 from bntt.spiking.networks import SpikingNetwork, weight_layers
 from bntt.spiking.neurons import IF
+from bntt.training import Outcome
 
 NEEDS_START = True
 EXTENDS = ["bntt.data.images", "bntt.spiking.networks", "bntt.spiking.encoding"]
@@ -43,6 +45,10 @@ OPTIONS = {
     "threshold_scale": {"default": 1.0, "above": 0.0, "help": "Multiplies every threshold."},
 }
 BATCH = 64  # calibration images simulated at once; no number depends on it
+
+
+class Silent(Exception):
+    """A layer, by name, that receives nothing to balance a threshold on."""
 
 
 def build(options: dict, data: ImageData, thresholds: dict[str, float]) -> SpikingNetwork:
@@ -76,7 +82,11 @@ def train(task: Task) -> Trained:
             "of the two rows must be the same"
         ) from None
     network.to(data.mean.device, memory_format=torch.channels_last).eval()
-    thresholds = balance(network, data, options, key(task.run.seed, "calibration"))
+    try:
+        thresholds = balance(network, data, options, key(task.run.seed, "calibration"))
+    except Silent as layer:
+        reason = f"layer {layer} has no positive current on the calibration images, so no threshold can be found"
+        return Trained({}, Outcome(diverged=reason))
     out = network.state_dict() | {f"layers.{name}.threshold": torch.tensor(value) for name, value in thresholds.items()}
     return Trained(out, facts={"parameters": sum(p.numel() for p in network.parameters()), "thresholds": thresholds})
 
@@ -99,15 +109,12 @@ def balance(network: SpikingNetwork, data: ImageData, options: dict, noise: int)
                 spikes = layer(spikes)
             if rank is None:  # how many of all currents may exceed the threshold, itself included
                 total = currents[:, 0].numel() * len(samples)
-                rank = max(1, math.ceil(total * (1 - options["percentile"] / 100)))
+                rank = max(1, math.ceil(total * (1 - Fraction(str(options["percentile"])) / 100)))  # exact
             candidates = torch.cat([largest, currents.flatten()])
             largest = candidates.topk(min(rank, len(candidates))).values
         threshold = largest[-1].item() * options["threshold_scale"]
         if not threshold > 0:
-            raise UserError(
-                f"layer {name} has no positive current on the calibration images, so it cannot be given a "
-                "threshold: the network it starts from is silent there"
-            )
+            raise Silent(name)
         network.layers[name].neuron.threshold = thresholds[name] = threshold
     return thresholds
 

@@ -18,17 +18,17 @@ rule figure:
         multiext(str(ROOT / "figures/{figure}"), ".png", ".svg", ".pdf"),
         notebook=str(ROOT / "notebooks/{figure}.ipynb"),
         page=str(ROOT / "notebooks/{figure}.html"),
-    wildcard_constraints:
-        figure="|".join(FIGURES),
     log:
         str(ROOT / "logs/figure/{figure}.log"),
     benchmark:
         str(ROOT / "benchmarks/figure/{figure}.tsv")
-    params:
-        code=code.drawing_code(),
+    wildcard_constraints:
+        figure="|".join(FIGURES),
     conda:
         "../../environment.yml"
     threads: 1
+    params:
+        code=code.drawing_code(),
     shell:
         f"{BNTT} notebook {{input.source:q}} {NOTEBOOK} > {{log:q}} 2>&1"
 
@@ -41,16 +41,16 @@ rule table:
         multiext(str(ROOT / "tables/{table}"), ".csv", ".md", ".tex"),
         notebook=str(ROOT / "notebooks/{table}.ipynb"),
         page=str(ROOT / "notebooks/{table}.html"),
-    wildcard_constraints:
-        table="|".join(TABLES),
     log:
         str(ROOT / "logs/table/{table}.log"),
     benchmark:
         str(ROOT / "benchmarks/table/{table}.tsv")
-    params:
-        code=code.drawing_code(),
+    wildcard_constraints:
+        table="|".join(TABLES),
     conda:
         "../../environment.yml"
     threads: 1
+    params:
+        code=code.drawing_code(),
     shell:
         f"{BNTT} notebook {{input.source:q}} {NOTEBOOK} > {{log:q}} 2>&1"

@@ -9,6 +9,10 @@ from snakemake.exceptions import WorkflowError
 # The package lies beside the Snakefile; it is used from there whether or not it is installed.
 sys.path.insert(0, str(Path(workflow.basedir)))
 
+# Jobs use the interpreter that runs Snakemake. Its path is no part of the rules, so that another one reruns nothing.
+if not workflow.deployment_settings.deployment_method:  # with --sdm conda it is the environment's
+    shell.prefix(f"set -euo pipefail; export PATH={quote(str(Path(sys.executable).parent))}:$PATH; ")
+
 from bntt import code, data
 from bntt.errors import UserError
 from bntt.experiment import load
@@ -24,7 +28,7 @@ except UserError as error:
 
 RESULTS = Path(config.get("results", "results"))
 ROOT = RESULTS / EXPERIMENT.name
-BNTT = f"{quote(sys.executable)} -m bntt"
+BNTT = "python3 -m bntt"
 OF_EXPERIMENT = f"--experiment {quote(str(config.get('experiment', 'demo')))} --results {quote(str(RESULTS))}"
 RUNS = {run.name: run for run in EXPERIMENT.runs}
 RUN = "{dataset}/{row}/seed-{seed}"

@@ -14,5 +14,7 @@ rule prepare:
     conda:
         "../../environment.yml"
     threads: 1
+    params:
+        code=lambda wildcards: code.preparation_code(wildcards.dataset),
     shell:
         f"{BNTT} data prepare {{wildcards.dataset}} > {{log:q}} 2>&1"

@@ -14,11 +14,11 @@ rule evaluate:
         str(ROOT / "logs/evaluate" / f"{RUN}.log"),
     benchmark:
         str(ROOT / "benchmarks/evaluate" / f"{RUN}.tsv")
-    params:
-        code=lambda wildcards: code.evaluation_code(run_of(wildcards)),
-        configuration=lambda wildcards: dict(run_of(wildcards).evaluation),
     conda:
         "../../environment.yml"
     threads: EXPERIMENT.runs[0].threads
+    params:
+        code=lambda wildcards: code.evaluation_code(run_of(wildcards)),
+        configuration=lambda wildcards: dict(run_of(wildcards).evaluation),
     shell:
         f"{BNTT} evaluate {OF_RUN} > {{log:q}} 2>&1"

@@ -17,10 +17,10 @@ rule overview:
         str(ROOT / "logs/overview.log"),
     benchmark:
         str(ROOT / "benchmarks/overview/overview.tsv")
-    params:
-        code=code.drawing_code(),
     conda:
         "../../environment.yml"
     threads: 1
+    params:
+        code=code.drawing_code(),
     shell:
         f"{BNTT} notebook {{input.source:q}} {NOTEBOOK} > {{log:q}} 2>&1"

@@ -16,13 +16,13 @@ rule train:
         str(ROOT / "logs/train" / f"{RUN}.log"),
     benchmark:
         str(ROOT / "benchmarks/train" / f"{RUN}.tsv")
+    priority: 1  # before evaluations, so that the longest work starts early
+    conda:
+        "../../environment.yml"
+    threads: EXPERIMENT.runs[0].threads
     params:
         # What decides the numbers: a change of either, and of nothing else, trains the run again.
         code=lambda wildcards: code.training_code(run_of(wildcards)),
         configuration=lambda wildcards: run_of(wildcards).training_config(),
-    conda:
-        "../../environment.yml"
-    priority: 1  # before evaluations, so that the longest work starts early
-    threads: EXPERIMENT.runs[0].threads
     shell:
         f"{BNTT} train {OF_RUN} > {{log:q}} 2>&1"
