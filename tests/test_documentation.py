@@ -1,0 +1,48 @@
+"""The documentation says what the code does: keys, commands, and the README's examples, which are run."""
+
+import re
+import shutil
+
+import torch
+from tiny import PROJECT, bntt
+
+from bntt.experiment import load
+from bntt.reference import reference
+
+README = (PROJECT / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_configuration_manual_ends_with_every_key():
+    assert (PROJECT / "config/README.md").read_text().endswith(reference())
+
+
+def test_the_network_of_the_readme_runs():
+    names: dict = {}
+    exec(PYTHON[0], names)
+    assert names["logits"].shape == (4, 10)
+    assert torch.isfinite(names["logits"]).all()
+
+
+def test_the_method_of_the_readme_is_planned_trained_and_measured(tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    shutil.copytree(PROJECT / "bntt", copy / "bntt", ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "bntt/methods/my_norm.py").write_text(PYTHON[1])
+    (copy / "mine.yaml").write_text(
+        "title: mine\ndatasets: [digits]\nseeds: [0]\n"
+        "protocol: {width: 0.05, image_size: 8, train_limit: 64, batch_size: 32, epochs: 1, time_steps: 2}\n"
+        "rows:\n  my-norm: {method: my-norm}\n"
+        "evaluation: {noise_sigmas: [0.0]}\n"
+    )
+    for command in ("train", "evaluate"):
+        ran = bntt(command, "--experiment", "mine.yaml", "--row", "my-norm", cwd=copy)
+        assert ran.returncode == 0, ran.stderr
+
+
+def test_the_demos_decay_budgets_are_those_of_its_page():
+    from bntt.training import decay_budget
+
+    budgets = {run.row: decay_budget(dict(run.options), 17) for run in load("demo").runs if "norm" in run.options}
+    page = (PROJECT / "docs/demo.md").read_text()
+    for row in ("bntt", "bntt-unscaled"):
+        assert re.search(rf"`{row}` \| 17 \| 40 \| [^|]+ \| {budgets[row]:.1f} \|", page), budgets
