@@ -31,7 +31,7 @@ TOP_LEVEL = {
     "evaluation": "Options of the measurements.",
 }
 
-EVALUATION = {
+EVALUATION: dict[str, dict[str, Any]] = {
     "batch_size": {"default": 90, "min": 1, "help": "Test images evaluated at once; changes no number."},
     "report_steps": {
         "default": [],

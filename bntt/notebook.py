@@ -64,11 +64,11 @@ def execute(source: Path, notebook: Path, page: Path, parameters: dict[str, str]
         except (papermill.PapermillExecutionError, DeadKernelError) as error:
             if executed.exists():
                 executed.replace(failed)
-            reason = getattr(error, "evalue", None) or str(error)
-            where = f"cell {error.exec_count}: {error.ename}: " if hasattr(error, "exec_count") else ""
-            raise UserError(
-                f"{source} failed: {where}{' '.join(reason.split())}; what was executed is in {failed}"
-            ) from None
+            reason = str(error)
+            if isinstance(error, papermill.PapermillExecutionError):
+                reason = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
+            reason = " ".join(reason.split())
+            raise UserError(f"{source} failed: {reason}; what was executed is in {failed}") from None
         finally:
             prepared.unlink(missing_ok=True)
             executed.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from bntt.training import Outcome
 def train(experiment: Experiment, run: Run, results: Path, device: str = "auto") -> str:
     """Train or convert, unless the directory already holds this very run. Returns one line that says what happened."""
     directory = RunDirectory.of(run, results)
-    record = {"config": run.training_config(), "code": code.training_code(run), "data": _prepared(run)}
+    record: dict[str, Any] = {"config": run.training_config(), "code": code.training_code(run), "data": _prepared(run)}
     start = _start(experiment, run, results)
     if start is not None:
         record["start_sha256"] = start.training()["files"].get("model.safetensors")

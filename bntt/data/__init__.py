@@ -168,11 +168,11 @@ def load(name: str) -> "ImageData":
     parts = {part: Images(arrays[f"{part}-pixels.npy"], arrays[f"{part}-labels.npy"]) for part in SPLITS}
     blank = torch.zeros(parts["train"].pixels.shape[1], 1, 1)
     return ImageData(
-        name,
-        found["classes"],
-        *(parts[part] for part in SPLITS),
-        blank,
-        blank + 1,
-        found["content_sha256"],
-        found["state"],
+        name=name,
+        classes=found["classes"],
+        **parts,
+        mean=blank,
+        deviation=blank + 1,
+        digest=found["content_sha256"],
+        state=found["state"],
     )

@@ -19,7 +19,7 @@ class Observation:
     input_events: dict[str, Tensor] = field(default_factory=dict)  # layer -> [T] non-zero inputs
     input_mass: dict[str, Tensor] = field(default_factory=dict)  # layer -> [T] sum of |inputs|, fractions as fractions
     input_size: dict[str, int] = field(default_factory=dict)  # layer -> inputs per image
-    spikes_by_image: Tensor | None = None  # [T, N] spikes of all neurons
+    spikes_by_image: Tensor = field(default_factory=lambda: torch.zeros(0))  # [T, N] spikes of all neurons
 
 
 @torch.no_grad()

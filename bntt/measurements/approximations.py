@@ -8,6 +8,7 @@ receives, once with BNTT and once with that threshold alone.
 import torch
 from torch import Tensor
 
+from bntt.classifiers import SpikingClassifier
 from bntt.measurements import Rows, Subject
 from bntt.spiking.encoding import poisson
 from bntt.spiking.neurons import as_rows
@@ -44,18 +45,18 @@ def threshold_only(x: Tensor, scale: Tensor, leak: float, theta: float) -> Tenso
 def measure(subject: Subject) -> Rows | str:
     """One row per layer and step; only for norms with a scale for every step and soft reset."""
     classifier, data = subject.classifier, subject.data
-    if not classifier.gammas():
+    if not isinstance(classifier, SpikingClassifier) or not classifier.gammas():
         return "no scale that changes with time"
     network = classifier.network
-    if any(layer.neuron.reset != "soft" for layer in network.layers.values()):
+    if any(layer.neuron.reset != "soft" for layer in network.hidden().values()):
         return "Eq. 16 is about soft reset"
     samples = torch.arange(min(IMAGES, len(data.test)), device=data.mean.device)
     scaled = classifier.scaled(data, data.test.unit(samples))
     spikes = poisson(scaled, classifier.time_steps, subject.noise_key, samples, signed=classifier.signed)
     rows: Rows = []
-    for name, layer in network.layers.items():
+    for name, layer in network.hidden().items():
         step = layer.resume(spikes, 0, None)
-        norm, neuron = layer.norm, layer.neuron
+        norm, neuron = network.norms()[name], layer.neuron
         scale, _ = norm.inference_affine(0, classifier.time_steps)
         variance = norm.running_var.double()
         relative = (norm.running_mean.double().abs() / (variance + norm.eps).sqrt()).median(1).values

@@ -29,7 +29,7 @@ class Task:
     run: Run
     data: ImageData
     state_file: Path
-    start: Mapping[str, Tensor] | None = None
+    start: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def options(self) -> dict[str, Any]:

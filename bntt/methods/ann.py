@@ -11,7 +11,7 @@ from bntt.data.images import ImageData
 from bntt.methods import Task, Trained
 from bntt.randomness import key
 from bntt.spiking.encoding import rates
-from bntt.spiking.networks import DenseNetwork, initialise, weight_layers
+from bntt.spiking.networks import DenseNetwork, initialise, place, weight_layers
 from bntt.training import fit
 
 EXTENDS = ["bntt.training", "bntt.spiking.networks", "bntt.spiking.encoding"]
@@ -36,7 +36,7 @@ def train(task: Task) -> Trained:
     options, data, seed = task.options, task.data, task.run.seed
     network = build(options, data)
     initialise(network, seed, options["gain"])
-    network.to(data.mean.device, memory_format=torch.channels_last)
+    place(network, data.mean.device)
     signed = options["coding"] == "signed"
 
     def forward(unit, samples, noise):
@@ -52,5 +52,5 @@ def classifier(run, data: ImageData, weights) -> DenseClassifier:
     """The trained network."""
     network = build(dict(run.options), data)
     network.load_state_dict(weights)
-    network.to(data.mean.device, memory_format=torch.channels_last)
+    place(network, data.mean.device)
     return DenseClassifier(network, run.options["coding"] == "signed")

@@ -17,7 +17,7 @@ from bntt.methods import Task, Trained
 from bntt.randomness import key
 from bntt.spiking.encoding import poisson
 from bntt.spiking.layers import over_time
-from bntt.spiking.networks import SpikingNetwork, weight_layers
+from bntt.spiking.networks import SpikingNetwork, place, weight_layers
 from bntt.spiking.neurons import IF
 from bntt.training import Outcome
 
@@ -81,7 +81,8 @@ def train(task: Task) -> Trained:
             f"row {task.run.row} cannot start from row {task.run.start}: architecture, width and image_size "
             "of the two rows must be the same"
         ) from None
-    network.to(data.mean.device, memory_format=torch.channels_last).eval()
+    place(network, data.mean.device)
+    network.eval()
     try:
         thresholds = balance(network, data, options, key(task.run.seed, "calibration"))
     except Silent as layer:
@@ -97,12 +98,12 @@ def balance(network: SpikingNetwork, data: ImageData, options: dict, noise: int)
     signed = options["coding"] == "signed"
     samples = torch.arange(min(options["calibration_images"], len(data.train)), device=data.mean.device)
     thresholds: dict[str, float] = {}
-    for name in network.layers:
+    for name in network.hidden():
         rank, largest = None, torch.zeros(0, device=data.mean.device)
         for batch in samples.split(BATCH):
             scaled = data.scaled(data.train.unit(batch), signed)
             spikes = poisson(scaled, options["calibration_steps"], noise, batch, signed=signed)
-            for before, layer in network.layers.items():
+            for before, layer in network.hidden().items():
                 if before == name:
                     currents = over_time(layer.connection, spikes)
                     break
@@ -115,7 +116,7 @@ def balance(network: SpikingNetwork, data: ImageData, options: dict, noise: int)
         threshold = largest[-1].item() * options["threshold_scale"]
         if not threshold > 0:
             raise Silent(name)
-        network.layers[name].neuron.threshold = thresholds[name] = threshold
+        network.hidden()[name].neuron.threshold = thresholds[name] = threshold
     return thresholds
 
 
@@ -125,5 +126,5 @@ def classifier(run, data: ImageData, weights) -> SpikingClassifier:
     thresholds = {name.split(".")[1]: value.item() for name, value in weights.items() if name.endswith(suffix)}
     network = build(dict(run.options), data, thresholds)
     network.load_state_dict({name: value for name, value in weights.items() if not name.endswith(suffix)})
-    network.to(data.mean.device, memory_format=torch.channels_last)
+    place(network, data.mean.device)
     return SpikingClassifier(network, run.options["coding"] == "signed")

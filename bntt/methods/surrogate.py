@@ -1,12 +1,10 @@
 """Surrogate-gradient training of a spiking network from scratch, with any temporal norm or none (Algorithm 2)."""
 
-import torch
-
 from bntt.classifiers import SpikingClassifier
 from bntt.data.images import ImageData
 from bntt.methods import Task, Trained
 from bntt.spiking.encoding import poisson
-from bntt.spiking.networks import SpikingNetwork, initialise, weight_layers
+from bntt.spiking.networks import SpikingNetwork, initialise, place, weight_layers
 from bntt.spiking.neurons import LIF
 from bntt.training import decay_budget, fit
 
@@ -72,7 +70,7 @@ def train(task: Task, norm=None) -> Trained:
     options, data, seed = task.options, task.data, task.run.seed
     network = build(options, data, norm)
     initialise(network, seed, options["gain"])
-    network.to(data.mean.device, memory_format=torch.channels_last)
+    place(network, data.mean.device)
     signed = options["coding"] == "signed"
 
     def forward(unit, samples, noise):
@@ -80,7 +78,7 @@ def train(task: Task, norm=None) -> Trained:
         return network.logits(network(spikes))
 
     outcome = fit(network, forward, data, options, seed, task.state_file, task.run.name)
-    facts = {"parameters": sum(p.numel() for p in network.parameters())}
+    facts: dict[str, float] = {"parameters": sum(p.numel() for p in network.parameters())}
     if network.norms():
         facts["decay_budget"] = decay_budget(options, -(-len(data.train) // options["batch_size"]))
     return Trained(network.state_dict(), outcome, facts)
@@ -90,5 +88,5 @@ def classifier(run, data: ImageData, weights, norm=None) -> SpikingClassifier:
     """The trained network, with its tracked moments."""
     network = build(dict(run.options), data, norm)
     network.load_state_dict(weights)
-    network.to(data.mean.device, memory_format=torch.channels_last)
+    place(network, data.mean.device)
     return SpikingClassifier(network, run.options["coding"] == "signed")

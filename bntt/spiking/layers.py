@@ -41,6 +41,11 @@ class SpikingLayer(nn.Module):
     Pooling averages spikes, so the next layer sees fractions, as in the paper's networks.
     """
 
+    connection: nn.Module
+    norm: TemporalNorm | None
+    neuron: LIF
+    pool: nn.Module | None
+
     def __init__(
         self, connection: nn.Module, norm: TemporalNorm | None, neuron: LIF, pool: nn.Module | None = None
     ) -> None:

@@ -6,7 +6,7 @@ pooling is average pooling.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -120,6 +120,11 @@ def initialise(network: nn.Module, seed: int, gain: float) -> None:
             nn.init.xavier_uniform_(module.weight, gain=gain, generator=draws)
 
 
+def place(network: nn.Module, device: torch.device) -> None:
+    """Move a network to a device, channels-last, in which a convolution's output is rows without a copy."""
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+
+
 class SpikingNetwork(nn.Module):
     """A feed-forward network of spiking layers with a readout that accumulates without leak.
 
@@ -157,10 +162,9 @@ class SpikingNetwork(nn.Module):
             raise ValueError(f"time_steps is at least 1, not {time_steps}")
         if readout not in ("mean", "sum"):
             raise ValueError(f"readout is 'mean' or 'sum', not {readout!r}")
-        if isinstance(norm, str):
-            if norm not in NORMS:
-                raise ValueError(f"unknown norm {norm!r}; there are {', '.join(NORMS)}")
-            norm = NORMS[norm]
+        if isinstance(norm, str) and norm not in NORMS:
+            raise ValueError(f"unknown norm {norm!r}; there are {', '.join(NORMS)}")
+        kind = NORMS[norm] if isinstance(norm, str) else norm
         self.description, self.time_steps, self.readout = layers, time_steps, readout
         *hidden, classifier = layers
         self.layers = nn.ModuleDict()
@@ -168,13 +172,13 @@ class SpikingNetwork(nn.Module):
             of_layer = neuron(layer.name)
             self.layers[layer.name] = SpikingLayer(
                 layer.connection(),
-                norm and norm(layer.outputs, time_steps, threshold=of_layer.threshold, **norm_settings),
+                kind(layer.outputs, time_steps, threshold=of_layer.threshold, **norm_settings) if kind else None,
                 of_layer,
                 layer.pooling(last_convolution=layer.is_convolution and not following.is_convolution),
             )
         self.classifier = classifier.connection()
         self.classifier_norm = (
-            norm(classifier.outputs, time_steps, **norm_settings) if norm and classifier_norm else None
+            kind(classifier.outputs, time_steps, **norm_settings) if kind and classifier_norm else None
         )
 
     def forward(self, spikes: Tensor) -> Tensor:
@@ -201,7 +205,7 @@ class SpikingNetwork(nn.Module):
         ``state`` holds the membranes, is empty before the first piece, and is moved on. ``observe`` is shown every
         layer's step.
         """
-        for name, layer in self.layers.items():
+        for name, layer in self.hidden().items():
             step = layer.resume(spikes, start, state.get(name))
             state[name] = step.membrane
             if observe is not None:
@@ -218,9 +222,13 @@ class SpikingNetwork(nn.Module):
         scale, shift = self.classifier_norm.inference_affine(start, len(voltage))
         return voltage * scale.to(voltage)[:, None] + shift.to(voltage)[:, None]
 
+    def hidden(self) -> dict[str, SpikingLayer]:
+        """The spiking layers by name, in order of depth."""
+        return cast(dict[str, SpikingLayer], dict(self.layers.items()))
+
     def norms(self) -> dict[str, TemporalNorm]:
         """The temporal norm of every layer that has one, by layer name, in order of depth."""
-        return {name: layer.norm for name, layer in self.layers.items() if layer.norm is not None}
+        return {name: layer.norm for name, layer in self.hidden().items() if layer.norm is not None}
 
 
 class DenseNetwork(nn.Module):

@@ -41,7 +41,7 @@ class _NormScan(torch.autograd.Function):
                 if norm.training:
                     mean, spread = backend.moments(x)
                     leaves = [mean.double().requires_grad_(), spread.double().requires_grad_()]
-                    tiny = norm.batch_affine(*leaves, x.shape[1])
+                    tiny = norm.batch_affine(leaves[0], leaves[1], x.shape[1])
                 else:
                     tiny = norm.inference_affine(0, len(x))
             scale, shift = (a.detach().to(x.dtype).contiguous() for a in tiny)

@@ -26,14 +26,14 @@ class Moments(NamedTuple):
 
     mean: Tensor
     variance: Tensor
-    count: Tensor  # [S, 1]
+    size: Tensor  # [S, 1]
 
 
 def pool_all(step: Moments) -> Moments:
     """Moments over all steps together: the spread of the means adds to the mean of the variances."""
     mean = step.mean.mean(0, keepdim=True)
     variance = step.variance.mean(0, keepdim=True) + (step.mean - mean).square().mean(0, keepdim=True)
-    return Moments(mean, variance, step.count.sum(0, keepdim=True))
+    return Moments(mean, variance, step.size.sum(0, keepdim=True))
 
 
 def pool_past(step: Moments) -> Moments:
@@ -61,6 +61,8 @@ class TemporalNorm(nn.Module):
     gamma_per_step = False  # one scale per step and channel, or one per channel
     has_bias = False
     shared_moments = False  # whether inference uses one pair of moments for all steps
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(
         self,
@@ -97,10 +99,10 @@ class TemporalNorm(nn.Module):
     @torch.no_grad()
     def track(self, step: Moments, effective: Moments) -> None:
         """Move the running averages towards this mini-batch's effective moments (Algorithm 1, lines 5 to 7)."""
-        a, (mean, variance, count) = self.momentum, effective
+        a, (mean, variance, size) = self.momentum, effective
         self.running_mean.lerp_(mean.to(self.running_mean), a)
         if self.tracking == "variance":
-            unbiased = variance * count / (count - 1)
+            unbiased = variance * size / (size - 1)
             self.running_var.lerp_(unbiased.to(self.running_var), a)
         else:
             deviation = self.running_var.double().sqrt().lerp(variance.double().sqrt(), a)

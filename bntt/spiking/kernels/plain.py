@@ -19,7 +19,7 @@ def _at(values: Tensor | None, t: int) -> Tensor | None:
 def _integrate(u: Tensor, x: Tensor, scale: Tensor | None, shift: Tensor | None, leak: float) -> None:
     """Eq. 9, in place: ``u <- leak * u + scale * x + shift``. Without a norm it is Eq. 4."""
     u.mul_(leak)
-    if scale is None:
+    if scale is None or shift is None:
         u.add_(x)
     else:
         u.addcmul_(x, scale).add_(shift)
@@ -87,7 +87,7 @@ def combine(
     if scale is None:
         return dy
     dx = dy * scale[:, None]
-    if mean is not None:
+    if mean is not None and dmean is not None and dvariance is not None:
         rows = x.shape[1]
         slope = 2 * dvariance / rows
         dx.addcmul_(x, slope[:, None]).add_((dmean / rows - slope * mean)[:, None])
