@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from bntt import __version__
 from bntt.errors import UserError
@@ -27,6 +28,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line, like every other bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"bntt: {message}; see {self.prog} --help\n")
+
+
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
     """Adds the default to an option's help, where it has one."""
 
@@ -35,7 +43,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m bntt",
         description="Retrain, measure and compare low-latency spiking networks.",
         epilog="Exit status: 0 done, 2 the input was wrong (one line says what), 130 interrupted.",

@@ -64,11 +64,13 @@ def test_a_mistake_is_one_line_and_status_2(arguments, parts, capsys):
 
 
 @pytest.mark.parametrize("arguments", [["train"], ["train", "--row", "bntt", "--seed", "one"], ["tarin"], []])
-def test_a_misused_command_line_is_status_2_with_its_usage(arguments, capsys):
+def test_a_misused_command_line_is_one_line_and_status_2_too(arguments, capsys):
     with pytest.raises(SystemExit) as raised:
         cli.main(arguments)
     assert raised.value.code == 2
-    assert "usage: python -m bntt" in capsys.readouterr().err
+    said = capsys.readouterr().err.rstrip("\n")
+    assert said.startswith("bntt: ") and said.endswith("--help")
+    assert_one_line(UserError(said))
 
 
 def test_dataset_and_seed_are_asked_for_where_there_are_several(tmp_path, capsys):
