@@ -67,7 +67,7 @@ def evaluate(run: Run, results: Path, device: str = "auto") -> str:
     """Measure a trained run on the test images. Returns one line that says what happened."""
     directory = RunDirectory.of(run, results)
     training = directory.training()
-    if training["config"] != run.training_config():
+    if training.get("config") != run.training_config():
         raise UserError(f"{directory.train_json} is of another configuration than the experiment file; train it again")
     record: dict[str, Any] = {
         "config": run.training_config(),
