@@ -22,5 +22,6 @@ rule overview:
     threads: 1
     params:
         code=code.drawing_code(),
+        text=(EXPERIMENT.title, EXPERIMENT.notes),
     shell:
         f"{BNTT} notebook {{input.source:q}} {NOTEBOOK} > {{log:q}} 2>&1"
