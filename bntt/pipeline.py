@@ -69,9 +69,12 @@ def evaluate(run: Run, results: Path, device: str = "auto") -> str:
     training = directory.training()
     if training.get("config") != run.training_config():
         raise UserError(f"{directory.train_json} is of another configuration than the experiment file; train it again")
+    prepared = _prepared(run)
+    if training.get("data") != prepared:
+        raise UserError(f"{directory.train_json} is of other data or another split than is prepared; train it again")
     record: dict[str, Any] = {
         "config": run.training_config(),
-        "data": _prepared(run),
+        "data": prepared,
         "code": code.evaluation_code(run),
         "evaluation": dict(run.evaluation),
         "weights_sha256": training["files"].get("model.safetensors"),

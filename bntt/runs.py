@@ -98,9 +98,9 @@ class RunDirectory:
 
         command = "train" if name == "history.csv" else "evaluate"
         manifest = self.training() if command == "train" else self.evaluation()
-        # Hexadecimal digits without a letter in them would be read as a number.
         path = self.vouched(manifest, name, command)
         try:
+            # Hexadecimal digits without a letter among them would be read as a number.
             frame = pd.read_csv(path, dtype={"correct": str})
         except pd.errors.EmptyDataError:
             return pd.DataFrame()

@@ -455,3 +455,15 @@ def test_the_summary_has_a_line_for_every_planned_run(results):
     assert summary.loc["bntt", "status"] == "missing"
     assert summary.loc["rmp", "time_steps"] == 12
     assert np.isnan(summary.loc["bntt", "parameters"])
+
+
+def test_weights_trained_on_another_split_are_not_measured(results):
+    """Its training images may be among the test images of this one."""
+    tiny, root = results
+    directory = RunDirectory.of(tiny.runs[0], root)
+    record = json.loads(directory.train_json.read_text())
+    record["data"]["split_sha256"] = "0" * 64
+    directory.train_json.write_text(json.dumps(record))
+    with pytest.raises(UserError) as raised:
+        pipeline.evaluate(tiny.runs[0], root, "cpu")
+    assert_one_line(raised.value, "split", "train it again")
