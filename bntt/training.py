@@ -33,7 +33,7 @@ OPTIONS = {
         "default": None,
         "type": "float",
         "min": 0.0,
-        "help": "Weight decay of the norms' parameters; null: the same as `weight_decay`.",
+        "help": "Weight decay of the temporal norms' parameters; null: the same as `weight_decay`.",
     },
     "milestones": {
         "default": [0.5, 0.7, 0.9],
