@@ -48,7 +48,7 @@ Image(filename=figures.save(figure, Path(output) / "figures", "figure6"), retina
 # %% [markdown]
 # ## In numbers
 #
-# `exits` is 0 where γ is never below the threshold: no exit, and all time-steps are used.
+# `exits` is 0 where γ of some layer reaches the threshold at the last step: no exit, and all time-steps are used.
 
 # %%
 early_exit.drop(columns="dataset").round(2)

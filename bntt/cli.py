@@ -157,7 +157,8 @@ def _data(parsed: argparse.Namespace) -> None:
 
 def _notebook(parsed: argparse.Namespace) -> None:
     from bntt.experiment import load
-    from bntt.notebook import ROOT, execute
+    from bntt.notebook import execute
+    from bntt.provenance import ROOT
 
     results = parsed.results.resolve()
     if results.is_relative_to(ROOT):

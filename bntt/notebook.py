@@ -11,8 +11,8 @@ from pathlib import Path
 
 from bntt.errors import UserError
 from bntt.files import write_atomically
+from bntt.provenance import ROOT
 
-ROOT = Path(__file__).parent.parent
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.55 "Source Serif 4", Charter, Georgia, serif; color: #1d1f23; background: #fdfdfb;

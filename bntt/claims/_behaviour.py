@@ -99,7 +99,11 @@ def early_exit_saves(evidence: Evidence) -> Claim:
             raise Missing(f"row {row}: no exit at threshold {threshold:g} was measured")
         step, last = int(found["exit_step"].iloc[0]), evidence.last_step(row)
         saved = 100 * (last - step) / last
-        note = f"{step} of {last} steps" if found["exits"].iloc[0] else "gamma is never below the threshold: no exit"
+        note = (
+            f"{step} of {last} steps"
+            if found["exits"].iloc[0]
+            else "gamma reaches the threshold at the last step: no exit"
+        )
         change = paired_difference(evidence.right(row, step), evidence.right(row, last)).times(100)
         return [
             Part(f"{row}: steps saved, %", Estimate.exact(saved), _enough(saved), note, counts),

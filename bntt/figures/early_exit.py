@@ -49,7 +49,7 @@ def figure6(
         figure,
         style.data_sentence(summary),
         style.gaps(summary, rows),
-        "Open symbols: no exit, since γ is never below the threshold; all T steps are used.",
+        "Open symbols: no exit, since γ of some layer reaches the threshold at the last step; all T steps are used.",
         f"Error bars: {errors}." if errors else "",
     )
     return figure

@@ -54,9 +54,10 @@ def measure(subject: Subject) -> Rows | str:
     scaled = classifier.scaled(data, data.test.unit(samples))
     spikes = poisson(scaled, classifier.time_steps, subject.noise_key, samples, signed=classifier.signed)
     rows: Rows = []
+    norms = network.norms()
     for name, layer in network.hidden().items():
         step = layer.resume(spikes, 0, None)
-        norm, neuron = network.norms()[name], layer.neuron
+        norm, neuron = norms[name], layer.neuron
         scale, _ = norm.inference_affine(0, classifier.time_steps)
         variance = norm.running_var.double()
         relative = (norm.running_mean.double().abs() / (variance + norm.eps).sqrt()).median(1).values
