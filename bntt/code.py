@@ -47,7 +47,8 @@ def _deciding(run: Run) -> set[Path]:
     dataset = declared.plugins("data", "DATASET")[run.dataset]
     method = declared.plugins("methods", "OPTIONS")[run.method]
     roots = [declared.PACKAGE / "pipeline.py", declared.PACKAGE / "training.py", _split_file(run.dataset)]
-    return set((declared.PACKAGE / "spiking").rglob("*.py")) | set(roots) | _imported([dataset, method])
+    mathematics = {path for kind in ("*.py", "*.cpp") for path in (declared.PACKAGE / "spiking").rglob(kind)}
+    return mathematics | set(roots) | _imported([dataset, method])
 
 
 def _split_file(dataset: str) -> Path:

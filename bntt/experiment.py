@@ -27,7 +27,8 @@ TOP_LEVEL = {
     "seeds": "Whole numbers; they change initial weights, order and noise, never the split.",
     "threads": "CPU threads of one run. Numbers may depend on it, so it is fixed here and never follows --cores.",
     "protocol": "Options shared by every row whose method knows them.",
-    "rows": "Name -> method, overrides of the protocol, and `start`, the row whose weights it begins from.",
+    "rows": "Name -> method, overrides of the protocol, `start`, the row whose weights it begins from, and `seeds`, if "
+    "it is not to run with all of them.",
     "evaluation": "Options of the measurements.",
 }
 
@@ -174,7 +175,9 @@ def _experiment(name: str, where: str, document: Any) -> Experiment:
     evaluation = complete(top.get("evaluation"), EVALUATION, f"{where}: evaluation")
 
     protocol = _mapping(top.get("protocol"), f"{where}: protocol")
-    rows = {row: _row(row, body, protocol, where) for row, body in _mapping(top["rows"], f"{where}: rows").items()}
+    bodies = _mapping(top["rows"], f"{where}: rows")
+    rows = {row: _row(row, body, protocol, where) for row, body in bodies.items()}
+    seeds_of = {row: _seeds_of(bodies[row], seeds, f"{where}: rows: {row}: seeds") for row in rows}
     if not rows:
         raise UserError(f"{where}: rows is empty: {TOP_LEVEL['rows']}")
     used = {key for method, _, _ in rows.values() for key in declared.options(_methods()[method])}
@@ -182,12 +185,15 @@ def _experiment(name: str, where: str, document: Any) -> Experiment:
     for row, (_, start, _) in rows.items():
         if start is not None:
             check_name("row", start, [other for other in rows if other != row], f"{where}: rows: {row}: start")
+            for seed in seeds_of[row]:
+                if seed not in seeds_of[start]:
+                    raise UserError(f"{where}: rows: {row}: row {start}, which it starts from, has no seed {seed}")
     ordered = _starts_first(rows, where)
     runs = tuple(
         Run(name, dataset, row, seed, *rows[row][:2], threads, rows[row][2], evaluation)
         for dataset in datasets
         for row in ordered
-        for seed in seeds
+        for seed in seeds_of[row]
     )
     return Experiment(name, top["title"], top.get("notes", ""), runs)
 
@@ -199,6 +205,7 @@ def _row(row: Any, body: Any, protocol: Mapping, where: str) -> tuple[str, str |
         raise UserError(f"{where}: rows: {name}: a row's name is text of lower-case letters, digits and hyphens")
     here = f"{where}: rows: {row}"
     overrides = dict(_mapping(body, here))
+    overrides.pop("seeds", None)
     method = overrides.pop("method", None)
     start = overrides.pop("start", None)
     check_name("method", method, _methods(), here)
@@ -208,6 +215,17 @@ def _row(row: Any, body: Any, protocol: Mapping, where: str) -> tuple[str, str |
         need = "needs `start`, the row whose weights it begins from" if start is None else "takes no `start`"
         raise UserError(f"{here}: method {method} {need}")
     return method, start, options
+
+
+def _seeds_of(body: Mapping, seeds: list, where: str) -> list[int]:
+    """The seeds of one row: all, or those of them that it names."""
+    own = _list(body.get("seeds", seeds), where)
+    for seed in own:
+        if seed not in seeds:
+            raise UserError(f"{where}: {seed!r} is not among the experiment's seeds, {', '.join(map(str, seeds))}")
+    if not own:
+        raise UserError(f"{where} is empty: name some of {', '.join(map(str, seeds))}, or leave it out")
+    return own
 
 
 def _starts_first(rows: Mapping[str, tuple], where: str) -> list[str]:

@@ -58,6 +58,8 @@ def train(experiment: Experiment, run: Run, results: Path, device: str = "auto")
         directory.finish_training(record, trained.weights, outcome.history)
     last = outcome.history[-1] if outcome.history else {}
     detail = f", validation accuracy {last['validation_accuracy']:.1f} %" if last and status == "done" else ""
+    if "precision" in trained.facts:
+        detail += f", {trained.facts['precision']} with {trained.facts['kernels']} kernels"
     if "decay_budget" in trained.facts:
         detail += f", decay budget of gamma {trained.facts['decay_budget']:.2f} e-folds"
     return f"{directory.path}: {status}{detail}{'' if outcome.diverged is None else ': ' + outcome.diverged}"

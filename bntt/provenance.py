@@ -23,7 +23,7 @@ def source() -> dict[str, Any]:
         return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.CalledProcessError):
         digest = hashlib.sha256()
-        for path in sorted((ROOT / "bntt").rglob("*.py")):
+        for path in sorted(path for kind in ("*.py", "*.cpp") for path in (ROOT / "bntt").rglob(kind)):
             digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
         return {"source_sha256": digest.hexdigest()}
 

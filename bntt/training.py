@@ -103,6 +103,7 @@ def fit(
         ],
         lr=options["learning_rate"],
         momentum=options["momentum"],
+        fused=True,
     )
     outcome = Outcome()
     first_epoch = _restore(state_file, model, optimiser, outcome)

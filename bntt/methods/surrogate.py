@@ -1,9 +1,12 @@
 """Surrogate-gradient training of a spiking network from scratch, with any temporal norm or none (Algorithm 2)."""
 
+import torch
+
 from bntt.classifiers import SpikingClassifier
 from bntt.data.images import ImageData
 from bntt.methods import Task, Trained
 from bntt.spiking.encoding import poisson
+from bntt.spiking.kernels import computes_in_bfloat16, name_for
 from bntt.spiking.networks import SpikingNetwork, initialise, place, weight_layers
 from bntt.spiking.neurons import LIF
 from bntt.training import decay_budget, fit
@@ -44,6 +47,19 @@ OPTIONS = {
         "choices": ["mean", "sum"],
         "help": "Logits: accumulated voltage divided by T, as released, or not (Eq. 5).",
     },
+    "precision": {
+        "default": "auto",
+        "choices": ["auto", "bf16", "fp32"],
+        "help": "Of spikes and currents in training; `auto`: bf16 where the device computes in it, else fp32. "
+        "Membranes, sums, weights and evaluation are fp32.",
+    },
+    "time_chunk": {
+        "default": None,
+        "type": "int",
+        "min": 1,
+        "help": "Time-steps held in memory at once, the rest being run again; null: all. Changes no number but by "
+        "rounding; norms that pool over time refuse.",
+    },
     "gain": {
         "default": 2.0,
         "above": 0.0,
@@ -72,13 +88,22 @@ def train(task: Task, norm=None) -> Trained:
     initialise(network, seed, options["gain"])
     place(network, data.mean.device)
     signed = options["coding"] == "signed"
+    precision = options["precision"]
+    if precision == "auto":
+        precision = "bf16" if computes_in_bfloat16(data.mean.device) else "fp32"
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
 
     def forward(unit, samples, noise):
-        spikes = poisson(data.scaled(unit, signed), options["time_steps"], noise, samples, signed=signed)
-        return network.logits(network(spikes))
+        scaled = data.scaled(unit, signed)
+        spikes = poisson(scaled, options["time_steps"], noise, samples, signed=signed, dtype=dtype)
+        return network.logits(network(spikes, options["time_chunk"] if network.training else None))
 
     outcome = fit(network, forward, data, options, seed, task.state_file, task.run.name)
-    facts: dict[str, float] = {"parameters": sum(p.numel() for p in network.parameters())}
+    facts = {
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "precision": precision,
+        "kernels": name_for(data.mean.device),
+    }
     if network.norms():
         facts["decay_budget"] = decay_budget(options, -(-len(data.train) // options["batch_size"]))
     return Trained(network.state_dict(), outcome, facts)

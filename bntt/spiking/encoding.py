@@ -1,8 +1,9 @@
 """Poisson rate coding of images into spike trains (Section 3.5), keyed so that a spike never depends on a batch."""
 
+import torch
 from torch import Tensor
 
-from bntt import randomness
+from bntt.spiking.kernels import backend_for
 
 OPTIONS = {
     "coding": {
@@ -25,9 +26,16 @@ def rates(images: Tensor, signed: bool) -> Tensor:
 
 
 def poisson(
-    images: Tensor, time_steps: int, key: int, samples: Tensor, *, signed: bool = True, start: int = 0
+    images: Tensor,
+    time_steps: int,
+    key: int,
+    samples: Tensor,
+    *,
+    signed: bool = True,
+    start: int = 0,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Spike trains ``[time_steps, N, C, H, W]`` in {-1, 0, 1} (signed) or {0, 1}.
+    """Spike trains ``[time_steps, N, C, H, W]`` in {-1, 0, 1} (signed) or {0, 1}, channels-last in memory.
 
     Parameters
     ----------
@@ -39,16 +47,12 @@ def poisson(
         Index of each image in its dataset, ``[N]``.
     start
         First time-step, for a sequence that is produced in pieces.
+    dtype
+        Of the spikes, which is also the precision of a network that is given them; None: that of the images.
     """
     if time_steps < 1:
         raise ValueError(f"time_steps is at least 1, not {time_steps}")
-    if not images.is_floating_point() or images.isnan().any():
+    if not images.is_floating_point() or (images.device.type == "cpu" and images.isnan().any()):
         raise ValueError("images are floating-point numbers without NaN, scaled as `rates` expects")
     rate = rates(images, signed)
-    pixels = rate[0].numel()
-    draws = randomness.words(key, samples, time_steps * pixels, start * pixels) >> 8
-    probability = (rate.abs().double() * 2**24).long().reshape(len(images), 1, pixels)
-    spikes = (draws.reshape(len(images), time_steps, pixels) < probability).to(rate.dtype)
-    if signed:
-        spikes = spikes * rate.sign().reshape(len(images), 1, pixels)
-    return spikes.transpose(0, 1).reshape(time_steps, *images.shape)
+    return backend_for(rate).poisson(rate, time_steps, key, samples, start, dtype or images.dtype)

@@ -10,6 +10,7 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from bntt.randomness import generator
 from bntt.spiking.layers import LayerStep, SpikingLayer, over_time
@@ -168,6 +169,7 @@ class SpikingNetwork(nn.Module):
         self.description, self.time_steps, self.readout = layers, time_steps, readout
         *hidden, classifier = layers
         self.layers = nn.ModuleDict()
+        pool: str | None = "of the input, whose values are not known"
         for layer, following in zip(hidden, layers[1:], strict=True):
             of_layer = neuron(layer.name)
             self.layers[layer.name] = SpikingLayer(
@@ -175,18 +177,44 @@ class SpikingNetwork(nn.Module):
                 kind(layer.outputs, time_steps, threshold=of_layer.threshold, **norm_settings) if kind else None,
                 of_layer,
                 layer.pooling(last_convolution=layer.is_convolution and not following.is_convolution),
+                byte_input=pool in (None, "A"),
             )
+            pool = layer.pool
         self.classifier = classifier.connection()
         self.classifier_norm = (
             kind(classifier.outputs, time_steps, **norm_settings) if kind and classifier_norm else None
         )
 
-    def forward(self, spikes: Tensor) -> Tensor:
-        """Per-step contributions to the logits, ``[T, N, classes]``, of input spikes ``[T, N, C, H, W]``."""
+    def forward(self, spikes: Tensor, chunk: int | None = None) -> Tensor:
+        """Per-step contributions to the logits, ``[T, N, classes]``, of input spikes ``[T, N, C, H, W]``.
+
+        The network runs in the precision of the spikes, float32 or bfloat16, and its readout in that of its weights.
+        With ``chunk`` fewer steps than T, only so many are held in memory: the backward pass runs each stretch of time
+        again. The result and the gradients are the same; norms that pool over time-steps refuse (ValueError).
+        """
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"a time chunk has at least 1 step, not {chunk}")
+        if chunk is not None and chunk < len(spikes):
+            parameters = [p for p in self.parameters() if p.requires_grad]
+            return _InChunks.apply(self, chunk, spikes, *parameters)
         for layer in self.layers.values():
             spikes = layer(spikes)
-        voltage = over_time(self.classifier, spikes)
-        return voltage if self.classifier_norm is None else self.classifier_norm(voltage)
+        return self._readout(spikes, None)
+
+    def advance(self, spikes: Tensor, start: int, membranes: list[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
+        """Contributions of steps ``start ..`` from the hidden layers' membranes, and the membranes left behind.
+
+        Differentiable in both.
+        """
+        left = []
+        for layer, membrane in zip(self.hidden().values(), membranes, strict=True):
+            spikes, after = layer.advance(spikes, start, membrane)
+            left.append(after)
+        return self._readout(spikes, start), left
+
+    def _readout(self, spikes: Tensor, start: int | None) -> Tensor:
+        voltage = over_time(self.classifier, spikes.to(next(self.classifier.parameters()).dtype))
+        return voltage if self.classifier_norm is None else self.classifier_norm(voltage, start)
 
     def logits(self, contributions: Tensor) -> Tensor:
         """The logits after all steps, ``[N, classes]`` (Eq. 5)."""
@@ -211,7 +239,7 @@ class SpikingNetwork(nn.Module):
             if observe is not None:
                 observe(name, step)
             spikes = step.output
-        voltage = over_time(self.classifier, spikes)
+        voltage = over_time(self.classifier, spikes.to(next(self.classifier.parameters()).dtype))
         if observe is not None:
             observe(
                 self.description[-1].name,
@@ -229,6 +257,53 @@ class SpikingNetwork(nn.Module):
     def norms(self) -> dict[str, TemporalNorm]:
         """The temporal norm of every layer that has one, by layer name, in order of depth."""
         return {name: layer.norm for name, layer in self.hidden().items() if layer.norm is not None}
+
+
+class _InChunks(torch.autograd.Function):
+    """A spiking network over stretches of time, of which only the membranes in between are kept.
+
+    Back-propagation through time goes through the stretches from the last to the first, runs each again from its
+    membranes, and hands their gradient on to the one before.
+    """
+
+    @staticmethod
+    def forward(ctx, network: SpikingNetwork, chunk: int, spikes: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.network, ctx.pieces, ctx.parameters, ctx.starts = network, spikes.split(chunk), parameters, []
+        membranes: list = [None] * len(network.layers)
+        contributions = []
+        for number, piece in enumerate(ctx.pieces):
+            ctx.starts.append(membranes)
+            contribution, membranes = network.advance(piece, number * chunk, membranes)
+            contributions.append(contribution)
+        return torch.cat(contributions)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        chunk, totals = len(ctx.pieces[0]), [torch.zeros_like(p) for p in ctx.parameters]
+        carried: list[Tensor] = []
+        norms = [module for module in ctx.network.modules() if isinstance(module, TemporalNorm)]
+        try:
+            for norm in norms:
+                norm.tracks = False  # the moments of this batch were counted in the forward pass
+            for number in reversed(range(len(ctx.pieces))):
+                start = number * chunk
+                membranes = [m if m is None else m.detach().requires_grad_() for m in ctx.starts[number]]
+                with torch.enable_grad():
+                    contribution, left = ctx.network.advance(ctx.pieces[number], start, membranes)
+                wanted = [m for m in membranes if m is not None]
+                outputs, upstream = [contribution], [grad[start : start + chunk]]
+                if carried:
+                    outputs, upstream = [*outputs, *left], [*upstream, *carried]
+                found = torch.autograd.grad(outputs, [*wanted, *ctx.parameters], upstream, allow_unused=True)
+                carried = list(found[: len(wanted)])
+                for total, part in zip(totals, found[len(wanted) :], strict=True):
+                    if part is not None:
+                        total += part
+        finally:
+            for norm in norms:
+                norm.tracks = True
+        return None, None, None, *totals
 
 
 class DenseNetwork(nn.Module):

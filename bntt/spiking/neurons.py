@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from bntt.spiking.kernels import Dynamics, backend_for
+from bntt.spiking.kernels import Dynamics, accumulator, backend_for
 from bntt.spiking.norms import TemporalNorm
 
 
@@ -18,20 +18,30 @@ def as_rows(x: Tensor) -> Tensor:
     return x.movedim(2, -1).flatten(1, -2).contiguous()
 
 
-def from_rows(rows: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `as_rows`: a view of shape ``like.shape``, channels-last in memory."""
+def from_rows(rows: Tensor, like: Tensor, divisor: int = 1) -> Tensor:
+    """The inverse of `as_rows`: a view of shape ``like.shape``, sides divided, channels-last in memory."""
     steps, samples, channels, *space = like.shape
-    return rows.reshape(steps, samples, *space, channels).movedim(-1, 2)
+    return rows.reshape(steps, samples, *(side // divisor for side in space), channels).movedim(-1, 2)
 
 
 class _NormScan(torch.autograd.Function):
     """Rows of current to rows of spikes: moments pass, norm on tiny tensors, scan pass; backward the mirror image.
 
-    The norm's own arithmetic is ordinary autograd, replayed on ``[T, C]`` tensors between the two heavy passes.
+    The norm's own arithmetic is ordinary autograd, replayed on ``[T, C]`` tensors between the two heavy passes. Returns
+    the spikes, and the membrane left behind where one to start from was given (as a differentiable pair), else None.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, norm: TemporalNorm | None, dynamics: Dynamics, membrane: Tensor, *parameters: Tensor):
+    def forward(
+        ctx,
+        x: Tensor,
+        membrane: Tensor | None,
+        norm: TemporalNorm | None,
+        dynamics: Dynamics,
+        start: int | None,
+        halve: int | None,
+        *parameters: Tensor,
+    ):
         backend = backend_for(x)
         mean = scale = shift = None
         leaves: list[Tensor] = []
@@ -41,21 +51,26 @@ class _NormScan(torch.autograd.Function):
                 if norm.training:
                     mean, spread = backend.moments(x)
                     leaves = [mean.double().requires_grad_(), spread.double().requires_grad_()]
-                    tiny = norm.batch_affine(leaves[0], leaves[1], x.shape[1])
+                    tiny = norm.batch_affine(leaves[0], leaves[1], x.shape[1], start)
                 else:
-                    tiny = norm.inference_affine(0, len(x))
-            scale, shift = (a.detach().to(x.dtype).contiguous() for a in tiny)
-        spikes = backend.scan(x, scale, shift, dynamics, membrane)
-        ctx.save_for_backward(x, mean, scale, shift)
-        ctx.dynamics, ctx.leaves, ctx.tiny, ctx.parameters = dynamics, leaves, tiny, parameters
-        return spikes
+                    tiny = norm.inference_affine(start or 0, len(x))
+            scale, shift = (a.detach().to(accumulator(x.dtype)).contiguous() for a in tiny)
+        left = None if membrane is None else membrane.clone()
+        spikes = backend.scan(x, scale, shift, dynamics, left, halve)
+        ctx.save_for_backward(x, membrane, mean, scale, shift)
+        ctx.dynamics, ctx.halve = dynamics, halve
+        ctx.leaves, ctx.tiny, ctx.parameters = leaves, tiny, parameters
+        return spikes, left
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_spikes: Tensor):
-        x, mean, scale, shift = ctx.saved_tensors
+    def backward(ctx, grad_spikes: Tensor, grad_left: Tensor | None):
+        x, membrane, mean, scale, shift = ctx.saved_tensors
         backend = backend_for(x)
-        dy, dscale, dshift = backend.reverse_scan(x, mean, scale, shift, ctx.dynamics, grad_spikes.contiguous())
+        carried = None if grad_left is None else grad_left.clone()
+        dy, dscale, dshift = backend.reverse_scan(
+            x, mean, scale, shift, ctx.dynamics, membrane, grad_spikes.contiguous(), carried, ctx.halve
+        )
         wanted = [*ctx.leaves, *ctx.parameters]
         grads: list[Tensor | None] = [None] * len(wanted)
         if wanted:
@@ -69,9 +84,9 @@ class _NormScan(torch.autograd.Function):
         of_moments, of_parameters = grads[: len(ctx.leaves)], grads[len(ctx.leaves) :]
         dmean = dvariance = None
         if ctx.leaves:
-            dmean, dvariance = (torch.zeros_like(mean) if g is None else g.to(x.dtype) for g in of_moments)
+            dmean, dvariance = (torch.zeros_like(mean) if g is None else g.to(mean.dtype) for g in of_moments)
         dx = backend.combine(dy, x, scale, mean, dmean, dvariance)
-        return dx, None, None, None, *of_parameters
+        return dx, carried, None, None, None, None, *of_parameters
 
 
 def _check(current: Tensor, norm: TemporalNorm | None) -> None:
@@ -111,24 +126,38 @@ class LIF(nn.Module):
     def dynamics(self) -> Dynamics:
         return Dynamics(self.leak, float(self.threshold), self.reset == "hard", self.alpha)
 
-    def forward(self, current: Tensor, norm: TemporalNorm | None = None) -> Tensor:
-        """Spikes from zero state. With ``norm`` the current is normalised on the way, in the same passes."""
+    def forward(self, current: Tensor, norm: TemporalNorm | None = None, *, halve: bool = False) -> Tensor:
+        """Spikes from zero state. With ``norm`` the current is normalised on the way, in the same passes.
+
+        ``halve`` averages the spikes 2 x 2 on the way out, for currents ``[T, N, C, H, W]`` of even H and W.
+        """
+        return self._run(current, norm, None, None, halve)[0]
+
+    def advance(
+        self, current: Tensor, norm: TemporalNorm | None, start: int, membrane: Tensor, *, halve: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The same on steps ``start ..`` of a longer sequence; differentiable in the membrane ``[M, C]`` too."""
+        return self._run(current, norm, start, membrane, halve)
+
+    def _run(self, current: Tensor, norm: TemporalNorm | None, start: int | None, membrane: Tensor | None, halve: bool):
         _check(current, norm)
         rows = as_rows(current)
         parameters = () if norm is None else tuple(p for p in norm.parameters() if p.requires_grad)
-        spikes = _NormScan.apply(rows, norm, self.dynamics, torch.zeros_like(rows[0]), *parameters)
-        return from_rows(spikes, current)
+        width = current.shape[-1] if halve else None
+        spikes, membrane = _NormScan.apply(rows, membrane, norm, self.dynamics, start, width, *parameters)
+        return from_rows(spikes, current, 2 if halve else 1), membrane
 
     @torch.no_grad()
     def resume(self, current: Tensor, norm: TemporalNorm | None, start: int, membrane: Tensor | None):
         """Inference on steps ``start ..`` of a longer sequence: spikes, and the membrane ``[M, C]`` to go on from."""
         _check(current, norm)
         rows = as_rows(current)
+        kind = accumulator(rows.dtype)
         scale = shift = None
         if norm is not None:
-            scale, shift = (a.to(rows.dtype).contiguous() for a in norm.inference_affine(start, len(rows)))
-        membrane = torch.zeros_like(rows[0]) if membrane is None else membrane.clone()
-        spikes = backend_for(rows).scan(rows, scale, shift, self.dynamics, membrane)
+            scale, shift = (a.to(kind).contiguous() for a in norm.inference_affine(start, len(rows)))
+        membrane = torch.zeros_like(rows[0], dtype=kind) if membrane is None else membrane.clone()
+        spikes = backend_for(rows).scan(rows, scale, shift, self.dynamics, membrane, None)
         return from_rows(spikes, current), membrane
 
     def extra_repr(self) -> str:

@@ -4,7 +4,7 @@ Every norm here is given, for each time-step and channel, the mean and the biase
 over a mini-batch, and returns a scale and a shift. It defines three things:
 
 * ``effective``: which moments normalise step t, given those of all steps (its own, all of them, those so far);
-* ``track``: what is averaged over training for use at inference;
+* ``track``: what is averaged over training for use at inference, for the given stretch of steps;
 * ``affine``: scale and shift from effective moments, ordinary differentiable arithmetic on tensors ``[T, C]``.
 
 The tensors are tiny, so the arithmetic is done in float64: sums that were kept centred stay accurate.
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bntt.spiking.kernels import backend_for
+from bntt.spiking.kernels import plain
 
 
 class Moments(NamedTuple):
@@ -61,6 +61,7 @@ class TemporalNorm(nn.Module):
     gamma_per_step = False  # one scale per step and channel, or one per channel
     has_bias = False
     shared_moments = False  # whether inference uses one pair of moments for all steps
+    tracks = True  # switched off while a stretch of time is run again
     running_mean: Tensor
     running_var: Tensor
 
@@ -97,16 +98,18 @@ class TemporalNorm(nn.Module):
         return step
 
     @torch.no_grad()
-    def track(self, step: Moments, effective: Moments) -> None:
+    def track(self, step: Moments, effective: Moments, steps: slice) -> None:
         """Move the running averages towards this mini-batch's effective moments (Algorithm 1, lines 5 to 7)."""
         a, (mean, variance, size) = self.momentum, effective
-        self.running_mean.lerp_(mean.to(self.running_mean), a)
+        window = slice(None) if self.shared_moments else steps
+        running_mean, running_var = self.running_mean[window], self.running_var[window]
+        running_mean.lerp_(mean.to(running_mean), a)
         if self.tracking == "variance":
             unbiased = variance * size / (size - 1)
-            self.running_var.lerp_(unbiased.to(self.running_var), a)
+            running_var.lerp_(unbiased.to(running_var), a)
         else:
-            deviation = self.running_var.double().sqrt().lerp(variance.double().sqrt(), a)
-            self.running_var.copy_(deviation.square())
+            deviation = running_var.double().sqrt().lerp(variance.double().sqrt(), a)
+            running_var.copy_(deviation.square())
 
     def affine(self, mean: Tensor, variance: Tensor, steps: slice) -> tuple[Tensor, Tensor]:
         """Scale and shift, each ``[T, C]`` or ``[1, C]``: gamma (x - mean) / sqrt(variance + eps) + beta."""
@@ -122,16 +125,34 @@ class TemporalNorm(nn.Module):
 
     # -- what the operator calls -----------------------------------------------------------------------------
 
-    def batch_affine(self, mean: Tensor, variance: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-        """Differentiable scale and shift ``[T, C]`` from this mini-batch's moments over ``rows`` values a step."""
-        if len(mean) != self.time_steps:
-            raise ValueError(f"this norm trains on {self.time_steps} time-steps, got {len(mean)}")
+    @property
+    def pools(self) -> bool:
+        """Whether the moments that normalise a step depend on those of other steps, so that it needs them all."""
+        return type(self).effective is not TemporalNorm.effective
+
+    def batch_affine(
+        self, mean: Tensor, variance: Tensor, rows: int, start: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Differentiable scale and shift ``[T, C]`` from this mini-batch's moments over ``rows`` values a step.
+
+        With ``start`` they are those of a stretch of the sequence, which only a norm that does not pool can have.
+        """
+        if start is None:
+            if len(mean) != self.time_steps:
+                raise ValueError(f"this norm trains on {self.time_steps} time-steps, got {len(mean)}")
+            start = 0
+        elif self.pools:
+            raise ValueError(f"{type(self).__name__} pools over time-steps: it cannot be trained in time chunks")
+        elif start + len(mean) > self.time_steps:
+            raise ValueError(f"this norm has {self.time_steps} time-steps, step {start + len(mean)} was asked for")
         if rows < 2:
             raise ValueError("batch statistics need more than one value per channel: use a batch of at least 2 samples")
+        window = slice(start, start + len(mean))
         step = Moments(mean, variance, torch.full((len(mean), 1), float(rows), dtype=mean.dtype, device=mean.device))
         effective = self.effective(step)
-        self.track(Moments(*(a.detach() for a in step)), Moments(*(a.detach() for a in effective)))
-        return self._expand(self.affine(effective.mean, effective.variance, slice(None)), len(mean))
+        if self.tracks:
+            self.track(Moments(*(a.detach() for a in step)), Moments(*(a.detach() for a in effective)), window)
+        return self._expand(self.affine(effective.mean, effective.variance, window), len(mean))
 
     def inference_affine(self, start: int, steps: int) -> tuple[Tensor, Tensor]:
         """Constant scale and shift ``[steps, C]`` for steps ``start ..``, from the tracked moments."""
@@ -141,15 +162,18 @@ class TemporalNorm(nn.Module):
         mean, variance = self._at(self.running_mean, window), self._at(self.running_var, window)
         return self._expand(self.affine(mean, variance, window), steps)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise currents ``[T, N, C, ...]``; a module of its own for networks that are not built of ours."""
+    def forward(self, x: Tensor, start: int | None = None) -> Tensor:
+        """Normalise currents ``[T, N, C, ...]``; a module of its own for networks that are not built of ours.
+
+        With ``start`` they are steps ``start ..`` of a longer sequence.
+        """
         self.check_channels(x)
         if self.training:
             rows = x.movedim(2, -1).flatten(1, -2)
-            mean, variance = backend_for(x).moments(rows)
-            scale, shift = self.batch_affine(mean.double(), variance.double(), rows.shape[1])
+            mean, variance = plain.moments(rows)  # differentiable, as the fused backends' are not
+            scale, shift = self.batch_affine(mean.double(), variance.double(), rows.shape[1], start)
         else:
-            scale, shift = self.inference_affine(0, len(x))
+            scale, shift = self.inference_affine(start or 0, len(x))
         shape = (len(x), 1, -1) + (1,) * (x.dim() - 3)
         return x * scale.to(x.dtype).reshape(shape) + shift.to(x.dtype).reshape(shape)
 
@@ -208,10 +232,10 @@ class RepeatedBN(TemporalNorm):
     shared_moments = True
 
     @torch.no_grad()
-    def track(self, step: Moments, effective: Moments) -> None:
+    def track(self, step: Moments, effective: Moments, steps: slice) -> None:
         for t in range(len(step.mean)):
             own = Moments(*(a[t : t + 1] for a in step))
-            super().track(own, own)
+            super().track(own, own, steps)
 
 
 class TDBN(PooledBN):

@@ -94,7 +94,7 @@ def test_reverse_scan(kernels, x, affine, dynamics, centre):
     upstream = random(5, *x.shape)
     plain_neuron(dynamics).run(y)[0].backward(upstream)
     around = {"none": None, "mean": x.mean(1), "other": random(6, STEPS, CHANNELS)}[centre]
-    dy, dscale, dshift = kernels.reverse_scan(x, around, *affine, dynamics, upstream)
+    dy, dscale, dshift = kernels.reverse_scan(x, around, *affine, dynamics, None, upstream)
     assert relative(dy, y.grad) < 1e-12
     assert relative(dshift, shift.grad) < 1e-12
     undone = dscale if around is None else dscale + around * dshift
@@ -106,7 +106,7 @@ def test_reverse_scan_at_the_threshold(kernels, hard):
     """A membrane of exactly theta did not fire: it is carried on, and so is the gradient."""
     x = torch.tensor([1.0, 0.25], dtype=torch.float64).reshape(2, 1, 1)
     upstream = torch.tensor([0.0, 1.0], dtype=torch.float64).reshape(2, 1, 1)
-    dy, _, _ = kernels.reverse_scan(x, None, None, None, Dynamics(0.5, 1.0, hard, 0.4), upstream)
+    dy, _, _ = kernels.reverse_scan(x, None, None, None, Dynamics(0.5, 1.0, hard, 0.4), None, upstream)
     slope = 0.4 * 0.75  # at 0.5 * 1 + 0.25
     assert dy.flatten().tolist() == pytest.approx([0.5 * slope, slope])
 
@@ -115,7 +115,7 @@ def test_reverse_scan_at_the_threshold(kernels, hard):
 def test_reverse_scan_without_a_norm(kernels, x, dynamics):
     leaf, upstream = x.clone().requires_grad_(), random(5, *x.shape)
     plain_neuron(dynamics).run(leaf)[0].backward(upstream)
-    dy, dscale, dshift = kernels.reverse_scan(x, None, None, None, dynamics, upstream)
+    dy, dscale, dshift = kernels.reverse_scan(x, None, None, None, dynamics, None, upstream)
     assert dscale is None and dshift is None
     assert relative(dy, leaf.grad) < 1e-12
 
@@ -149,7 +149,9 @@ def test_all_four_together(kernels, x, dynamics):
     free = gamma.clone().requires_grad_()
     scale = free / (variance + 1e-4).sqrt()
     shift = -mean * scale
-    dy, dscale, dshift = kernels.reverse_scan(x, mean.detach(), scale.detach(), shift.detach(), dynamics, upstream)
+    dy, dscale, dshift = kernels.reverse_scan(
+        x, mean.detach(), scale.detach(), shift.detach(), dynamics, None, upstream
+    )
     dscale = dscale + mean.detach() * dshift
     dmean, dvariance, dgamma = torch.autograd.grad((scale, shift), (mean, variance, free), (dscale, dshift))
     dx = kernels.combine(dy, x, scale.detach(), mean.detach(), dmean, dvariance)

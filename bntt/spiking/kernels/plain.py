@@ -1,13 +1,15 @@
-"""The four passes in plain PyTorch: the reference for every faster backend. See the package for the contract."""
+"""The passes in plain PyTorch: the reference for every faster backend. See the package for the contract."""
 
 import torch
 from torch import Tensor
 
-from bntt.spiking.kernels import Dynamics
+from bntt import randomness
+from bntt.spiking.kernels import Dynamics, accumulator
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance over the rows of each step, ``[T, C]`` each (Eq. 1, Algorithm 1)."""
+    x = x.to(accumulator(x.dtype))
     mean = x.mean(1)
     return mean, (x - mean[:, None]).square_().mean(1)
 
@@ -22,7 +24,7 @@ def _integrate(u: Tensor, x: Tensor, scale: Tensor | None, shift: Tensor | None,
     if scale is None or shift is None:
         u.add_(x)
     else:
-        u.addcmul_(x, scale).add_(shift)
+        u.addcmul_(x.to(u.dtype), scale).add_(shift)
 
 
 def _reset(u: Tensor, spikes: Tensor, dynamics: Dynamics) -> None:
@@ -33,14 +35,32 @@ def _reset(u: Tensor, spikes: Tensor, dynamics: Dynamics) -> None:
         u.sub_(spikes, alpha=dynamics.threshold)
 
 
-def scan(x: Tensor, scale: Tensor | None, shift: Tensor | None, dynamics: Dynamics, membrane: Tensor) -> Tensor:
+def _quads(rows: Tensor, width: int) -> Tensor:
+    """Rows ``[T, M, C]`` of maps as a view ``[T, M / 2W, 2, W / 2, 2, C]``, whose axes 2 and 4 are one 2 x 2 window."""
+    steps, _, channels = rows.shape
+    return rows.reshape(steps, -1, 2, width // 2, 2, channels)
+
+
+def scan(
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    dynamics: Dynamics,
+    membrane: Tensor | None = None,
+    halve: int | None = None,
+) -> Tensor:
     """Spikes ``[T, M, C]``; a neuron fires when its membrane exceeds the threshold strictly, as released."""
+    u = _rest(x) if membrane is None else membrane
     spikes = torch.empty_like(x)
     for t in range(len(x)):
-        _integrate(membrane, x[t], _at(scale, t), _at(shift, t), dynamics.leak)
-        torch.gt(membrane, dynamics.threshold, out=spikes[t])
-        _reset(membrane, spikes[t], dynamics)
-    return spikes
+        _integrate(u, x[t], _at(scale, t), _at(shift, t), dynamics.leak)
+        torch.gt(u, dynamics.threshold, out=spikes[t])
+        _reset(u, spikes[t], dynamics)
+    return spikes if halve is None else _quads(spikes, halve).mean((2, 4)).reshape(len(x), -1, x.shape[2])
+
+
+def _rest(x: Tensor) -> Tensor:
+    return torch.zeros_like(x[0], dtype=accumulator(x.dtype))
 
 
 def reverse_scan(
@@ -49,30 +69,40 @@ def reverse_scan(
     scale: Tensor | None,
     shift: Tensor | None,
     dynamics: Dynamics,
-    grad_spikes: Tensor,
+    membrane: Tensor | None,
+    grad_output: Tensor,
+    grad_membrane: Tensor | None = None,
+    halve: int | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Back-propagation through time (Eqs. 6, 10) with no gradient through the reset."""
     leak, threshold, hard_reset, alpha = dynamics
-    membranes = torch.empty_like(x)  # u[t] before the reset
-    u, buffer = torch.zeros_like(x[0]), torch.empty_like(x[0])
+    membranes = torch.empty_like(x, dtype=accumulator(x.dtype))  # u[t] before the reset
+    u = _rest(x) if membrane is None else membrane.clone()
+    buffer = torch.empty_like(u)
     for t in range(len(x)):
         _integrate(u, x[t], _at(scale, t), _at(shift, t), leak)
         membranes[t] = u
         torch.gt(u, threshold, out=buffer)
         _reset(u, buffer, dynamics)
 
+    if halve is not None:
+        quads = _quads(x, halve)
+        grad_output = (grad_output.reshape(*quads.shape[:2], 1, -1, 1, x.shape[2]) / 4).expand(quads.shape)
+        grad_output = grad_output.reshape(x.shape)
     dy = membranes  # each step's membrane is read once, just before its gradient takes its place
-    future = torch.zeros_like(u)
+    future = torch.zeros_like(u) if grad_membrane is None else grad_membrane  # for the membrane after the reset
     for t in reversed(range(len(x))):
         u = membranes[t]
         if hard_reset:
             future.masked_fill_(u > threshold, 0.0)
         slope = torch.sub(u, threshold, out=buffer).abs_().mul_(-alpha / threshold).add_(alpha).clamp_(min=0)  # Eq. 8
-        dy[t] = future.mul_(leak).addcmul_(grad_spikes[t], slope)
-    if scale is None:
-        return dy, None, None
-    centred = x if centre is None else x - centre[:, None]
-    return dy, (dy * centred).sum(1), dy.sum(1)
+        dy[t] = future.addcmul_(grad_output[t].to(u.dtype), slope)
+        future.mul_(leak)
+    dscale = dshift = None
+    if scale is not None:
+        centred = x if centre is None else x - centre[:, None]
+        dscale, dshift = (dy * centred).sum(1), dy.sum(1)
+    return dy.to(x.dtype), dscale, dshift
 
 
 def combine(
@@ -90,5 +120,17 @@ def combine(
     if mean is not None and dmean is not None and dvariance is not None:
         rows = x.shape[1]
         slope = 2 * dvariance / rows
-        dx.addcmul_(x, slope[:, None]).add_((dmean / rows - slope * mean)[:, None])
-    return dx
+        dx.addcmul_(x.to(dx.dtype), slope[:, None]).add_((dmean / rows - slope * mean)[:, None])
+    return dx.to(x.dtype)
+
+
+def poisson(
+    rate: Tensor, time_steps: int, key: int, samples: Tensor, start: int = 0, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Keyed spikes, channels-last; see the package."""
+    pixels = rate[0].numel()
+    draws = randomness.words(key, samples, time_steps * pixels, start * pixels) >> 8
+    probability = (rate.abs().double() * 2**24).long().reshape(len(rate), 1, pixels)
+    fired = (draws.reshape(len(rate), time_steps, pixels) < probability).reshape(len(rate), time_steps, *rate.shape[1:])
+    spikes = fired.to(dtype) * rate.sign().to(dtype)[:, None]
+    return spikes.permute(1, 0, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)

@@ -1,0 +1,102 @@
+"""Connections in the precision of the spikes that they are given, which they may keep for the backward pass as bytes.
+
+A spike is 0 or 1 and the average of four a multiple of 1/4: four times either fits a byte, exactly. Weights are kept in
+float32 and rounded to the spikes' type where they are used; the library that convolves accumulates in float32.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+QUARTERS = 4  # a byte counts quarters of a spike
+PIECE = 2**24  # values of spikes widened at once in the backward pass: enough for full speed, little beside the rest
+CACHED = 2**19  # values narrowed at once, which stay in the cache in between
+
+
+def connect(connection: nn.Module, spikes: Tensor, as_bytes: bool = False) -> Tensor:
+    """Currents of ``spikes [T, N, ...]`` through any module without memory, over all steps as one batch of T * N.
+
+    Convolutions and linear layers without bias run in the precision of the spikes, which with ``as_bytes`` are known to
+    be multiples of 1/4 below 32. Any other module is called as it is, and so is one with hooks.
+    """
+    images = spikes.flatten(0, 1)
+    if hooked(connection):
+        current = connection(images)
+    elif type(connection) is nn.Linear and connection.bias is None:
+        current = _Connect.apply(images, connection.weight, None, as_bytes)
+    elif type(connection) is nn.Conv2d and connection.bias is None and connection.padding_mode == "zeros":
+        padding = [0, 0] if connection.padding == "valid" else connection.padding
+        if padding == "same":
+            raise ValueError("a convolution over spikes takes its padding as numbers, not as 'same'")
+        settings = (connection.stride, padding, connection.dilation, connection.groups)
+        current = _Connect.apply(images, connection.weight, settings, as_bytes)
+    else:
+        current = connection(images)
+    return current.unflatten(0, spikes.shape[:2])
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether somebody watches a module, which must then be called."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+
+
+class _Connect(torch.autograd.Function):
+    """A convolution, or where ``settings`` is None a matrix product."""
+
+    @staticmethod
+    def forward(ctx, images: Tensor, weight: Tensor, settings: tuple | None, as_bytes: bool) -> Tensor:
+        ctx.settings, ctx.kind = settings, images.dtype
+        stored = None
+        if ctx.needs_input_grad[1]:
+            stored = _to_bytes(images) if as_bytes else images
+        ctx.save_for_backward(stored, weight)
+        narrow = weight.to(images.dtype)
+        return F.linear(images, narrow) if settings is None else torch.conv2d(images, narrow, None, *settings)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        stored, weight = ctx.saved_tensors
+        need_images, need_weight = ctx.needs_input_grad[:2]
+        narrow = weight.to(ctx.kind)
+        of_images = of_weight = None
+        if need_weight:
+            of_weight = torch.zeros_like(weight)
+            piece = max(1, PIECE // stored[0].numel())
+            for images, upstream in zip(stored.split(piece), grad.split(piece), strict=True):
+                scale = 1 if images.dtype == ctx.kind else 1 / QUARTERS
+                of_weight.add_(_gradients(images.to(ctx.kind), narrow, upstream, ctx.settings, False), alpha=scale)
+        if need_images:
+            like = grad.new_empty(1).expand(stored.shape)  # only its shape is read
+            of_images = _gradients(like, narrow, grad, ctx.settings, True)
+        return of_images, of_weight, None, None
+
+
+def _to_bytes(images: Tensor) -> Tensor:
+    stored = torch.empty_like(images, dtype=torch.int8)
+    piece = max(1, CACHED // images[0].numel())
+    for narrow, wide in zip(stored.split(piece), images.split(piece), strict=True):
+        narrow.copy_(wide * QUARTERS)
+    return stored
+
+
+def _gradients(images: Tensor, weight: Tensor, upstream: Tensor, settings: tuple | None, for_images: bool) -> Tensor:
+    """One of the two gradients of a connection."""
+    if settings is None:
+        return upstream @ weight if for_images else upstream.T @ images
+    stride, padding, dilation, groups = settings
+    both = torch.ops.aten.convolution_backward(
+        upstream,
+        images,
+        weight,
+        None,
+        stride,
+        padding,
+        dilation,
+        False,
+        [0, 0],
+        groups,
+        [for_images, not for_images, False],
+    )
+    return both[0 if for_images else 1]

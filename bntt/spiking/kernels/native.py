@@ -1,0 +1,202 @@
+"""The passes in C++ for the CPU, compiled where they run. The package says the contract, ``native.cpp`` has the code.
+
+The library is built once for a source, a compiler and a processor, with care: the folder must be the user's own and
+closed to others, a file is written beside its place and renamed, and one process builds while others wait. Where the
+user's cache folder cannot be written, the temporary folder serves. Importing this module builds; what cannot be built
+raises `Unavailable` with one line that says why.
+"""
+
+import ctypes
+import fcntl
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bntt.spiking.kernels import Dynamics, Unavailable
+
+SOURCES = [Path(__file__).parent / "native.cpp"]
+FLAGS = ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-fopenmp", "-Wno-psabi"]
+NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+
+def cache_folders() -> list[Path]:
+    """Where the library may lie, in the order in which they are tried."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return [Path(cache).expanduser() / "bntt", Path(tempfile.gettempdir()) / f"bntt-{os.getuid()}"]
+
+
+def build() -> Path:
+    """The library, built if need be."""
+    compiler = shlex.split(os.environ.get("CXX", "")) or [next(filter(shutil.which, ("g++", "clang++", "c++")), "")]
+    if not shutil.which(compiler[0]):
+        raise Unavailable("no C++ compiler was found (g++, clang++, or $CXX)")
+    version = _run([*compiler, "--version"])
+    identity = [version, *compiler, *FLAGS, _processor(), *(source.read_text() for source in SOURCES)]
+    name = f"kernels-{hashlib.sha256(chr(0).join(identity).encode()).hexdigest()[:20]}.so"
+    reasons = []
+    for folder in cache_folders():
+        try:
+            _own(folder)
+            library = folder / name
+            if not library.is_file():
+                with (folder / f"{name}.lock").open("w") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                    if not library.is_file():
+                        _compile(compiler, library)
+            return library
+        except OSError as error:
+            reasons.append(f"{folder}: {error.strerror or error}")
+    raise Unavailable("; ".join(reasons))
+
+
+def _own(folder: Path) -> None:
+    """Make the folder, or refuse one in which somebody else could leave a library for us to load."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077 or not folder.is_dir() or folder.is_symlink():
+        raise OSError("is not a folder of this user's with mode 0700")
+    if not os.access(folder, os.W_OK):
+        raise OSError("cannot be written")
+
+
+def _compile(compiler: list[str], library: Path) -> None:
+    """Compile and link beside the library's place, then rename.
+
+    OpenMP is left out when linking: its functions are then those of the runtime that torch has loaded, with one pool of
+    threads for both.
+    """
+    with tempfile.TemporaryDirectory(dir=library.parent) as beside:
+        objects = []
+        for source in SOURCES:
+            objects.append(f"{beside}/{source.stem}.o")
+            _run([*compiler, *FLAGS, "-c", str(source), "-o", objects[-1]])
+        _run([*compiler, "-shared", *objects, "-o", f"{beside}/library"])
+        os.replace(f"{beside}/library", library)
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
+        raise Unavailable(f"{command[0]} failed: {first}")
+    return done.stdout
+
+
+def _processor() -> str:
+    """What tells this processor's instructions from another's, who may share the user's home."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+        return next(line for line in text.splitlines() if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        return f"{platform.machine()} {platform.processor()}"
+
+
+def _load() -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(build()))
+    except OSError as error:
+        raise Unavailable(f"the library cannot be loaded: {error}") from None
+
+
+_library = _load()
+
+
+def _call(function: str, *arguments: Tensor | float | int | None, dtype: torch.dtype) -> None:
+    """Call ``<type>_<function>`` of the library."""
+    converted: list[object] = []
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            if not argument.is_contiguous() or argument.device.type != "cpu":
+                raise ValueError(f"{function} takes contiguous tensors on the CPU")
+            converted.append(ctypes.c_void_p(argument.data_ptr()))
+        elif isinstance(argument, bool):
+            converted.append(ctypes.c_int(argument))
+        elif isinstance(argument, int):
+            converted.append(ctypes.c_int64(argument))
+        else:
+            converted.append(ctypes.c_void_p() if argument is None else ctypes.c_float(argument))
+    getattr(_library, f"{NAMES[dtype]}_{function}")(*converted)
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance ``[T, C]``."""
+    mean, variance = torch.empty(2, x.shape[0], x.shape[2]).unbind()
+    _call("moments", x, *x.shape, mean, variance, dtype=x.dtype)
+    return mean, variance
+
+
+def scan(
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    dynamics: Dynamics,
+    membrane: Tensor | None = None,
+    halve: int | None = None,
+) -> Tensor:
+    """Spikes, or their 2 x 2 averages."""
+    steps, rows, channels = x.shape
+    output = x.new_empty(steps, rows // 4 if halve else rows, channels)
+    leak, threshold, hard, _ = dynamics
+    _call("scan", x, *x.shape, scale, shift, leak, threshold, bool(hard), membrane, halve or 0, output, dtype=x.dtype)
+    return output
+
+
+def reverse_scan(
+    x: Tensor,
+    centre: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    dynamics: Dynamics,
+    membrane: Tensor | None,
+    grad_output: Tensor,
+    grad_membrane: Tensor | None = None,
+    halve: int | None = None,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The gradient for the normalised current, and its sums."""
+    dy = torch.empty_like(x)
+    dscale = dshift = None
+    if scale is not None:
+        dscale, dshift = torch.empty_like(scale), torch.empty_like(scale)
+    leak, threshold, hard, alpha = dynamics
+    _call(
+        "reverse_scan", x, *x.shape, centre, scale, shift, leak, threshold, alpha, bool(hard), membrane, grad_output,
+        grad_membrane, halve or 0, dy, dscale, dshift, dtype=x.dtype,
+    )  # fmt: skip
+    return dy, dscale, dshift
+
+
+def combine(
+    dy: Tensor,
+    x: Tensor,
+    scale: Tensor | None,
+    mean: Tensor | None,
+    dmean: Tensor | None,
+    dvariance: Tensor | None,
+) -> Tensor:
+    """The gradient for the current, in dy's place."""
+    if scale is not None:
+        if mean is None or dmean is None or dvariance is None:
+            mean = dmean = dvariance = None
+        _call("combine", dy, x, *x.shape, scale, mean, dmean, dvariance, dy, dtype=x.dtype)
+    return dy
+
+
+def poisson(
+    rate: Tensor, time_steps: int, key: int, samples: Tensor, start: int = 0, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Keyed spikes, channels-last."""
+    count, channels, height, width = rate.shape
+    out = torch.empty(time_steps, count, height, width, channels, dtype=dtype)
+    signed_key = key - 2**64 if key >= 2**63 else key  # the same 64 bits
+    sizes = (time_steps, count, channels, height * width)
+    rate, samples = rate.float().contiguous(), samples.long().contiguous()
+    _call("poisson", rate, *sizes, signed_key, samples, start, out, dtype=dtype)
+    return out.permute(0, 1, 4, 2, 3)
