@@ -170,6 +170,7 @@ def _settle(threads: int) -> None:
     Handing every large buffer back to the kernel costs page faults in the next step: a quarter of a training step.
     """
     torch.set_num_threads(threads)
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
     with contextlib.suppress(AttributeError, OSError):  # glibc has mallopt; elsewhere it is only slower
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-4, 0)  # M_MMAP_MAX: no buffer of its own mapping

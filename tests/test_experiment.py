@@ -85,6 +85,32 @@ def test_rows_come_after_the_rows_they_start_from(tmp_path):
     assert [run.name for run in loaded.runs][:3] == ["digits/ann/seed-3", "digits/ann/seed-1", "digits/rmp/seed-3"]
 
 
+def test_a_row_may_run_with_some_of_the_seeds(tmp_path):
+    rows = {name: dict(EXPERIMENT["rows"][name]) for name in ("bntt", "ann", "rmp")}
+    rows["bntt"]["seeds"] = [1]
+    loaded = experiment(tmp_path, rows=rows, seeds=[3, 1])
+    assert [run.seed for run in loaded.runs if run.row == "bntt"] == [1]
+    assert [run.seed for run in loaded.runs if run.row == "rmp"] == [3, 1]
+    assert "seeds" not in loaded.run("digits", "bntt", 1).options
+
+
+@pytest.mark.parametrize(
+    ("row", "seeds", "said"),
+    [
+        ("bntt", [2], ["rows: bntt: seeds", "2 is not among the experiment's seeds, 3, 1"]),
+        ("bntt", [], ["rows: bntt: seeds is empty"]),
+        ("bntt", 3, ["rows: bntt: seeds must be a list"]),
+        ("ann", [3], ["rows: rmp", "ann, which it starts from, has no seed 1"]),
+    ],
+)
+def test_seeds_that_a_row_cannot_have(row, seeds, said):
+    document = changed("seeds", [3, 1])
+    document["rows"] = {name: dict(document["rows"][name]) for name in ("bntt", "ann", "rmp")}
+    document["rows"][row]["seeds"] = seeds
+    message = refused(document)
+    assert all(word in message for word in said)
+
+
 def test_a_path_with_a_space_is_an_experiment_too(tmp_path):
     assert load(str(write_experiment(tmp_path / "my files"))).name == "tiny"
 

@@ -38,11 +38,12 @@ def observe(subject: Subject) -> Observation:
 
         def watch(start, name, step, columns=columns):
             window = slice(start, start + len(step.input))
-            seen.spikes[name][window] += step.spikes.flatten(1).sum(1, dtype=torch.float64).cpu()
+            seen.spikes[name][window] += step.spike_counts.sum(1).cpu()
             seen.input_events[name][window] += step.input.flatten(1).count_nonzero(1).cpu()
-            seen.input_mass[name][window] += step.input.abs().flatten(1).sum(1, dtype=torch.float64).cpu()
+            mass = step.input.abs().flatten(2).sum(2, dtype=torch.float32)  # exact: quarters, less than 2^22 an image
+            seen.input_mass[name][window] += mass.sum(1, dtype=torch.float64).cpu()
             seen.input_size[name] = step.input[0, 0].numel()
-            seen.spikes_by_image[window, columns] += step.spikes.flatten(2).sum(2, dtype=torch.float64).cpu()
+            seen.spikes_by_image[window, columns] += step.spike_counts.cpu()
 
         labels = data.test.labels[batch]
         scaled = classifier.scaled(data, data.test.unit(batch))

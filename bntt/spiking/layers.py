@@ -1,12 +1,14 @@
 """A spiking layer: connection, temporal norm, neuron, pooling, each over all time-steps at once."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from bntt.spiking.connections import connect, hooked
-from bntt.spiking.kernels import accumulator
+from bntt.spiking.kernels import accumulator, event_layer_for
 from bntt.spiking.neurons import LIF, as_rows
 from bntt.spiking.norms import TemporalNorm
 
@@ -16,14 +18,30 @@ def over_time(module: nn.Module, x: Tensor) -> Tensor:
     return module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
-class LayerStep(NamedTuple):
-    """What one layer saw and did over a stretch of time; arrays are ``[T, N, ...]``."""
+@dataclass
+class LayerStep:
+    """What one layer was given and did over a stretch of time; arrays are ``[T, N, ...]``.
+
+    The currents and the spikes before pooling are not kept by the event-driven path, and made when they are asked for.
+    """
 
     input: Tensor
-    current: Tensor
-    spikes: Tensor
     output: Tensor  # spikes after pooling
     membrane: Tensor  # [M, C], to go on from
+    spike_counts: Tensor  # [T, N], of all neurons, before pooling
+    again: Callable[[], tuple[Tensor, Tensor]]
+
+    @cached_property
+    def _made(self) -> tuple[Tensor, Tensor]:
+        return self.again()
+
+    @property
+    def current(self) -> Tensor:
+        return self._made[0]
+
+    @property
+    def spikes(self) -> Tensor:
+        return self._made[1]
 
 
 class OverTime(nn.Module):
@@ -78,10 +96,42 @@ class SpikingLayer(nn.Module):
 
     @torch.no_grad()
     def resume(self, x: Tensor, start: int, membrane: Tensor | None) -> LayerStep:
-        """Inference on steps ``start ..``, going on from ``membrane``."""
-        current = connect(self.connection, x)
-        spikes, membrane = self.neuron.resume(current, self.norm, start, membrane)
-        return LayerStep(x, current, spikes, _pooled(self.pool, spikes), membrane)
+        """Inference on steps ``start ..``, going on from ``membrane``, in the precision of the weights.
+
+        On a CPU with native kernels, convolutions of 3 x 3 and matrix products visit spikes instead of zeros.
+        """
+
+        def densely() -> tuple[Tensor, Tensor, Tensor]:
+            current = connect(self.connection, x.to(_precision(self.connection, x)))
+            spikes, after = self.neuron.resume(current, self.norm, start, membrane)
+            return current, spikes, after
+
+        by_events = self._by_events(x, start, membrane)
+        if by_events is not None:
+            output, after, counts = by_events
+            return LayerStep(x, output, after, counts, lambda: densely()[:2])
+        current, spikes, after = densely()
+        counts = spikes.flatten(2).sum(2, dtype=accumulator(spikes.dtype)).double()
+        return LayerStep(x, _pooled(self.pool, spikes), after, counts, lambda: (current, spikes))
+
+    def _by_events(self, x: Tensor, start: int, membrane: Tensor | None) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Output, membrane and spike counts ``[T, N]``; None where the event-driven layer does not serve."""
+        event_layer = event_layer_for(x)
+        weight = _taps(self.connection)
+        if event_layer is None or weight is None or hooked(self.neuron) or x.dim() != (5 if len(weight) == 9 else 3):
+            return None
+        maps = x.movedim(2, -1).contiguous() if x.dim() == 5 else x[:, :, None, None].contiguous()
+        outputs = weight.shape[2]
+        scale = shift = None
+        if self.norm is not None:
+            scale, shift = (a.float().contiguous() for a in self.norm.inference_affine(start, len(x)))
+        after = (
+            x.new_zeros(maps[0, ..., 0].numel(), outputs, dtype=torch.float32) if membrane is None else membrane.clone()
+        )
+        halve, rest = self._split_pool(x)
+        output, counts, _ = event_layer(maps, weight, scale, shift, self.neuron.dynamics, after, halve)
+        output = output.movedim(-1, 2) if x.dim() == 5 else output[:, :, 0, 0]
+        return _pooled(rest, output), after, counts
 
     def _split_pool(self, current: Tensor) -> tuple[bool, nn.Module | None]:
         """Whether the pooling begins with 2 x 2 averages, which the neuron then makes itself; and the rest of it."""
@@ -100,3 +150,24 @@ class SpikingLayer(nn.Module):
 
 def _pooled(pool: nn.Module | None, spikes: Tensor) -> Tensor:
     return spikes if pool is None else over_time(pool, spikes)
+
+
+def _precision(connection: nn.Module, x: Tensor) -> torch.dtype:
+    return next((p.dtype for p in connection.parameters()), x.dtype)
+
+
+def _taps(connection: nn.Module) -> Tensor | None:
+    """Weights ``[taps, inputs, outputs]`` of a connection that the event-driven layer knows, else None."""
+    if hooked(connection) or getattr(connection, "bias", None) is not None:
+        return None
+    if type(connection) is nn.Linear and connection.weight.dtype == torch.float32:
+        return connection.weight.T.contiguous()[None]
+    if type(connection) is nn.Conv2d and connection.weight.dtype == torch.float32:
+        settings = (connection.kernel_size, connection.stride, connection.padding, connection.dilation)
+        if (
+            settings == ((3, 3), (1, 1), (1, 1), (1, 1))
+            and connection.groups == 1
+            and connection.padding_mode == "zeros"
+        ):
+            return connection.weight.permute(2, 3, 1, 0).flatten(0, 1).contiguous()
+    return None

@@ -230,8 +230,8 @@ class SpikingNetwork(nn.Module):
     ) -> Tensor:
         """Contributions of steps ``start ..``, inference only, so that long sequences stream in bounded memory.
 
-        ``state`` holds the membranes, is empty before the first piece, and is moved on. ``observe`` is shown every
-        layer's step.
+        It runs in the precision of the weights, whatever the spikes are held in. ``state`` holds the membranes, is
+        empty before the first piece, and is moved on. ``observe`` is shown every layer's step.
         """
         for name, layer in self.hidden().items():
             step = layer.resume(spikes, start, state.get(name))
@@ -241,9 +241,10 @@ class SpikingNetwork(nn.Module):
             spikes = step.output
         voltage = over_time(self.classifier, spikes.to(next(self.classifier.parameters()).dtype))
         if observe is not None:
+            silent = voltage.new_zeros(voltage.shape)
+            counts = silent.sum(2, dtype=torch.float64)
             observe(
-                self.description[-1].name,
-                LayerStep(spikes, voltage, voltage.new_zeros(voltage.shape), voltage, voltage[0]),
+                self.description[-1].name, LayerStep(spikes, voltage, voltage[0], counts, lambda: (voltage, silent))
             )
         if self.classifier_norm is None:
             return voltage

@@ -1,13 +1,27 @@
 """What several of the proofs need: networks with parameters away from their initial values, inputs, comparisons."""
 
+from importlib import import_module
+
+import pytest
 import torch
 
+from bntt.spiking.kernels import Unavailable
 from bntt.spiking.networks import SpikingNetwork, initialise, weight_layers
 from bntt.spiking.neurons import LIF
 
 from .naive import HIDDEN, NaiveVGG9, Neuron
 
 NEURON = {"leak": 0.95, "threshold": 1.0, "reset": "soft", "alpha": 0.3}
+
+
+def native_or_skip():
+    """The native kernels. Without a compiler the calling module is skipped; whatever else goes wrong is a failure."""
+    try:
+        return import_module("bntt.spiking.kernels.native")
+    except Unavailable as reason:
+        if "no C++ compiler" not in str(reason):
+            raise
+        pytest.skip(str(reason), allow_module_level=True)
 
 
 def random(seed, *shape, dtype=torch.float64):

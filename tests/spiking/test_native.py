@@ -1,4 +1,4 @@
-"""The C++ kernels: against the plain passes in float64 on equal currents; how they are built; when they are not used."""
+"""The C++ kernels: against the plain passes in float64 on equal currents; how they are built; when they are not."""
 
 import os
 import subprocess
@@ -11,13 +11,10 @@ import torch
 from bntt.spiking import kernels
 from bntt.spiking.kernels import Dynamics, checks, plain
 
-from .helpers import random, relative
+from .helpers import native_or_skip, random, relative
 
 ROOT = Path(kernels.__file__).parent.parent.parent.parent
-try:
-    from bntt.spiking.kernels import native
-except kernels.Unavailable as reason:
-    pytest.skip(f"no native kernels here: {reason}", allow_module_level=True)
+native = native_or_skip()
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2**-8}
 SHAPES = [(1, 1, 1), (5, 7, 3), (4, 33, 10), (7, 300, 16), (3, 1000, 80), (33, 12, 100), (25, 64, 64)]

@@ -29,6 +29,7 @@ bfloat16 or float64. Sums, membranes, scales and shifts are of `accumulator(x.dt
 
 import os
 import sys
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -80,6 +81,11 @@ def _fused(device_type: str) -> ModuleType:
         fault = str(error)
     print(f"the {name} kernels are not used, plain PyTorch runs instead (slower): {fault}", file=sys.stderr, flush=True)
     return plain
+
+
+def event_layer_for(x: Tensor) -> Callable | None:
+    """The event-driven layer for inference on these spikes, where their device has one."""
+    return getattr(backend_for(x), "event_layer", None)
 
 
 def name_for(device: torch.device) -> str:

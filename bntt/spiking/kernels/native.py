@@ -22,8 +22,9 @@ from torch import Tensor
 
 from bntt.spiking.kernels import Dynamics, Unavailable
 
-SOURCES = [Path(__file__).parent / "native.cpp"]
+SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
 FLAGS = ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-fopenmp", "-Wno-psabi"]
+DENSE_ABOVE = 0.3  # where visiting all inputs is faster than visiting spikes, as measured
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
@@ -200,3 +201,42 @@ def poisson(
     rate, samples = rate.float().contiguous(), samples.long().contiguous()
     _call("poisson", rate, *sizes, signed_key, samples, start, out, dtype=dtype)
     return out.permute(0, 1, 4, 2, 3)
+
+
+def event_layer(
+    spikes: Tensor,
+    weight: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    dynamics: Dynamics,
+    membrane: Tensor,
+    halve: bool,
+    dense_above: float = DENSE_ABOVE,
+) -> tuple[Tensor, Tensor, float]:
+    """One spiking layer at inference: connection, affine map, neuron and 2 x 2 averages, without a current in memory.
+
+    ``spikes [T, N, H, W, Cin]``, float32 or bfloat16, ``weight [9 or 1, Cin, Cout]`` float32 (a 3 x 3 convolution of
+    stride and padding 1, row-major, or a product); ``membrane [N * H * W, Cout]`` is updated in place. Returns the
+    output ``[T, N, H, W, Cout]``, or half H and W; the spikes before averaging, ``[T, N]`` float64; and the share of
+    inputs that were not zero. Steps with a larger share than ``dense_above`` visit all inputs, which changes no bit.
+    """
+    steps, count, height, width, _ = spikes.shape
+    taps, _, outputs = weight.shape
+    sides = (height // 2, width // 2) if halve else (height, width)
+    output = spikes.new_empty(steps, count, *sides, outputs)
+    counts = torch.empty(steps, count, dtype=torch.float64)
+    density = ctypes.c_double()
+    for tensor in (spikes, weight, scale, shift, membrane):
+        if tensor is not None and not tensor.is_contiguous():
+            raise ValueError("event_layer takes contiguous tensors on the CPU")
+    pointers = [ctypes.c_void_p(a if a is None else a.data_ptr()) for a in (spikes, weight, scale, shift, membrane)]
+    leak, threshold, hard, _ = dynamics
+    wrong = _library.event_layer(
+        pointers[0], list(NAMES).index(spikes.dtype), *pointers[1:4],
+        ctypes.c_float(leak), ctypes.c_float(threshold), int(hard), pointers[4], ctypes.c_void_p(output.data_ptr()),
+        int(halve), ctypes.c_void_p(counts.data_ptr()), *map(ctypes.c_long, (*spikes.shape, outputs)),
+        taps, ctypes.c_double(dense_above), ctypes.byref(density),
+    )  # fmt: skip
+    if wrong:
+        raise ValueError(f"no event-driven layer for spikes {tuple(spikes.shape)} and weights {tuple(weight.shape)}")
+    return output, counts, density.value

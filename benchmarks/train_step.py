@@ -1,0 +1,625 @@
+"""Time and memory of one training step of the paper's VGG9, of this project and of what else there is.
+
+    python benchmarks/train_step.py --steps 25 --json results.json     # the main figures
+    python benchmarks/train_step.py --check                            # do all compute the same?
+    python benchmarks/train_step.py --table results.json               # the tables of earlier measurements
+
+What is compared and how is in README.md beside this file. Every measurement is a process of its own: this module starts
+itself with ``--worker``. The starting process does not load torch.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from bntt import provenance  # noqa: E402  # the package may not be installed
+
+NAMES = ("this", "released", "snntorch", "spikingjelly", "limit")
+PRECISIONS = ("fp32", "bf16")
+LAYOUTS = ("contiguous", "channels-last")
+PEERS = NAMES[1:4]
+BUDGET = 12.0  # seconds of timed steps in one process, after which it takes no further
+REPEATS = 3  # timed steps in one process at most
+WARM_AGAIN = 4.0  # a first step shorter than this is followed by a second untimed one
+DISTURBED = 0.15  # cores that other processes may use while one is measured
+UNUSED = "-"
+
+
+def main() -> None:
+    options = parse()
+    if options.worker:
+        print(json.dumps(work(json.loads(options.worker))), flush=True)
+    elif options.table:
+        print(tables(json.loads(Path(options.table).read_text())))
+    elif options.check:
+        sys.exit(0 if check() else 1)
+    else:
+        measured = measure(options)
+        print(tables(measured))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--batches", type=int, nargs="+", default=[16, 64], metavar="N", help="images per step")
+    add("--steps", type=int, nargs="+", default=[10, 25, 50, 100], metavar="T", help="time-steps of the network")
+    add("--contestants", nargs="+", choices=NAMES, default=list(NAMES), help="what to measure")
+    add("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="peers' bf16 is autocast")
+    add(
+        "--layouts",
+        choices=("found", "all"),
+        default="found",
+        help="of the peers: the faster one and any within 10 %% of it in a short trial, or both in every round",
+    )
+    add(
+        "--chunk",
+        type=int,
+        nargs="*",
+        default=[25],
+        metavar="K",
+        help="also this project with time in chunks of K, where T > K",
+    )
+    add("--rounds", type=int, default=3, help="measurements of everything, in turns")
+    add("--threads", type=int, default=cores(), help="of every process")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="where to run")
+    add(
+        "--memory-limit",
+        type=float,
+        default=None,
+        metavar="GB",
+        help="of a process on the CPU, so that it fails on its own; None: 85 %% of what is available",
+    )
+    add("--timeout", type=float, default=900, metavar="S", help="seconds after which a process is given up")
+    add("--width", type=float, default=1.0, help="multiplies the widths of the layers")
+    add("--json", metavar="FILE", help="write every raw time there, after every measurement")
+    add("--table", metavar="FILE", help="print the tables of such a file as Markdown, and measure nothing")
+    add("--check", action="store_true", help="compare logits and gradients of all on the same weights and spikes")
+    add("--quick", action="store_true", help="a small network, batch and T, one round: does it run?")
+    add("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.quick:
+        options.batches, options.steps, options.width, options.rounds, options.chunk = [4], [4, 8], 0.25, 1, [4]
+    return options
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# -- the starting process ----------------------------------------------------------------------------------------
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All measurements, in rounds; each round starts its contestants in another order."""
+    report = {"about": about(options), "measurements": []}
+    shared = {
+        "threads": options.threads,
+        "device": options.device,
+        "width": options.width,
+        "memory_limit": options.memory_limit or available_gb() * 0.85,
+    }
+    layouts = found_layouts(options, shared)
+    report["about"]["layouts"] = {f"{name} {precision}": found for (name, precision), found in layouts.items()}
+    specs = [shared | spec for spec in planned(options, layouts)]
+    given_up: dict[str, dict] = {}
+    for number in range(options.rounds):
+        turned = specs[number % len(specs) :] + specs[: number % len(specs)]
+        for count, spec in enumerate(turned, 1):
+            identity = json.dumps({key: spec[key] for key in KEYS})
+            result = given_up.get(identity) or started(spec, options.timeout)
+            if "error" in result:
+                given_up[identity] = result  # it would fail again, and a failure may take long
+            elif spec["contestant"] == "limit":
+                spec["config"] = result["config"]  # searched once
+            report["measurements"].append({key: spec[key] for key in KEYS} | {"round": number} | result)
+            note(f"round {number + 1}/{options.rounds} {count}/{len(specs)} {told(spec)}: {outcome(result)}")
+            if options.json:
+                Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
+    return report
+
+
+KEYS = ("contestant", "precision", "layout", "batch", "steps", "chunk")
+
+
+def planned(options: argparse.Namespace, layouts: dict[tuple[str, str], list[str]]) -> list[dict[str, Any]]:
+    """What one round measures, contestants of the same work next to each other."""
+    specs = []
+    for batch, steps, precision in itertools.product(options.batches, options.steps, options.precisions):
+        same = {"batch": batch, "steps": steps, "precision": precision, "chunk": None}
+        for name in options.contestants:
+            for layout in layouts.get((name, precision), [UNUSED]):
+                specs.append(same | {"contestant": name, "layout": layout})
+            if name == "this":
+                specs += [
+                    same | {"contestant": name, "layout": UNUSED, "chunk": size}
+                    for size in options.chunk
+                    if size < steps
+                ]
+    return specs
+
+
+def found_layouts(options: argparse.Namespace, shared: dict[str, Any]) -> dict[tuple[str, str], list[str]]:
+    """Of each peer and precision, the layouts to measure."""
+    pairs = [(name, p) for name in options.contestants if name in PEERS for p in options.precisions]
+    if options.layouts == "all":
+        return {pair: list(LAYOUTS) for pair in pairs}
+    found = {}
+    for name, precision in pairs:
+        times = {}
+        for layout in LAYOUTS:
+            spec = {"contestant": name, "precision": precision, "layout": layout, "chunk": None}
+            spec |= {"batch": min(options.batches), "steps": min(10, *options.steps)}
+            result = started(shared | spec, options.timeout)
+            note(f"trial {told(spec)}: {outcome(result)}")
+            if "error" not in result:
+                times[layout] = min(result["seconds"])
+        near = [layout for layout in times if times[layout] <= 1.1 * min(times.values())]
+        found[name, precision] = near or [LAYOUTS[0]]
+    return found
+
+
+def started(spec: dict[str, Any], timeout: float) -> dict[str, Any]:
+    """What a fresh process measures; where it fails, the reason in one line."""
+    threads = str(spec["threads"])
+    environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    command = [sys.executable, __file__, "--worker", json.dumps(spec)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=ROOT, env=environment)
+    except subprocess.TimeoutExpired:
+        return {"error": f"no result after {timeout:.0f} s"}
+    if done.returncode < 0:
+        return {"error": f"ended by signal {-done.returncode}"}
+    try:
+        return json.loads(done.stdout.strip().splitlines()[-1])
+    except (IndexError, ValueError):
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        return {"error": (lines or ["no output"])[-1][:200]}
+
+
+def about(options: argparse.Namespace) -> dict[str, Any]:
+    packages = {}
+    for name in ("snntorch", "spikingjelly"):
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            packages[name] = "not installed"
+    facts = provenance.environment(options.device, options.threads)
+    facts["packages"] |= packages
+    return {
+        "date": provenance.now(),
+        **facts,
+        "cores": cores(),
+        "memory_gb": round(total_gb(), 1),
+        "kernel": platform.release(),
+        "allocator": "glibc, mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1) in every process",
+        "command": " ".join(sys.argv[1:]),
+        "rounds": options.rounds,
+        "width": options.width,
+    }
+
+
+def total_gb() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+
+
+def available_gb() -> float:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable"):
+                return int(line.split()[1]) * 1024 / 1e9
+    except OSError:
+        pass
+    return total_gb()
+
+
+def note(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def told(spec: dict[str, Any]) -> str:
+    chunk = f" chunk {spec['chunk']}" if spec["chunk"] else ""
+    layout = "" if spec["layout"] == UNUSED else f" {spec['layout']}"
+    return f"{spec['contestant']}{chunk} {spec['precision']}{layout} batch {spec['batch']} T {spec['steps']}"
+
+
+def outcome(result: dict[str, Any]) -> str:
+    if "error" in result:
+        return result["error"]
+    memory = f", {result['peak_mb']:.0f} MB" if "peak_mb" in result else f", {result['gflops']:.0f} GFLOP/s"
+    others = result["others"] or 0
+    disturbed = f", DISTURBED: others used {others} cores" if others > DISTURBED else ""
+    return f"{statistics.median(result['seconds']):.3f} s{memory}{disturbed}"
+
+
+# -- a measuring process -----------------------------------------------------------------------------------------
+
+
+def work(spec: dict[str, Any]) -> dict[str, Any]:
+    """Measure what the specification says."""
+    import torch
+
+    if spec["device"] == "cpu":
+        size = int(spec["memory_limit"] * 1e9)
+        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+    try:
+        return measured_limit(spec) if spec["contestant"] == "limit" else measured_steps(spec)
+    except (MemoryError, torch.OutOfMemoryError):
+        return {"error": out_of_memory(spec)}
+    except Exception as error:  # whatever a peer raises is its result
+        line = " ".join(str(error).split()) or type(error).__name__
+        return {
+            "error": out_of_memory(spec) if "can't allocate memory" in line else f"{type(error).__name__}: {line}"[:200]
+        }
+
+
+def out_of_memory(spec: dict[str, Any]) -> str:
+    return "out of memory" + (f" (limit {spec['memory_limit']:.1f} GB)" if spec["device"] == "cpu" else "")
+
+
+def layers_of(spec: dict[str, Any]) -> list:
+    from bntt.spiking.networks import weight_layers
+
+    return weight_layers("vgg9", (3, 32, 32), 10, spec["width"])
+
+
+def measured_steps(spec: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of single training steps, and the peak of memory."""
+    import torch
+    from contestants import CONTESTANTS, timed
+    from torch.nn import functional as F
+
+    from bntt.pipeline import _settle
+
+    _settle(spec["threads"])  # threads and allocator, the same for all
+    torch.manual_seed(0)
+    kind, layout = CONTESTANTS[spec["contestant"]], spec["layout"] if spec["layout"] != UNUSED else "channels-last"
+    for module in kind.needs:
+        import_module(module)
+    before = memory_mb("VmRSS")
+    more = {"chunk": spec["chunk"]} if spec["chunk"] else {}
+    contestant = kind(layers_of(spec), spec["steps"], spec["precision"], layout, spec["device"], **more)
+    contestant.start()
+    optimiser = torch.optim.SGD(contestant.network.parameters(), lr=0.1, momentum=0.9)
+    images = torch.randn(spec["batch"], 3, 32, 32, device=spec["device"])
+    classes = torch.randint(10, (spec["batch"],), device=spec["device"])
+
+    def step() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        F.cross_entropy(contestant.logits(images), classes).backward()
+        optimiser.step()
+
+    first = timed(step, spec["device"])
+    if first < WARM_AGAIN:
+        timed(step, spec["device"])
+    seconds: list[float] = []
+    disturbance = Disturbance()
+    while not seconds or (len(seconds) < REPEATS and sum(seconds) + seconds[-1] < BUDGET):
+        seconds.append(timed(step, spec["device"]))
+    others = disturbance.cores()
+    peak, base = memory_mb("VmHWM"), before
+    if spec["device"] == "cuda":
+        peak, base = torch.cuda.max_memory_allocated() / 1e6, 0.0
+    return {"seconds": seconds, "first": first, "peak_mb": peak, "base_mb": base, "others": others}
+
+
+class Disturbance:
+    """How many cores were busy with anything but this process since it was made: others' work spoils timings."""
+
+    def __init__(self) -> None:
+        self.began, self.own, self.all = time.perf_counter(), time.process_time(), self._busy()
+
+    @staticmethod
+    def _busy() -> float | None:
+        """Seconds that all cores together were not idle, including those taken by other virtual machines."""
+        try:
+            user, nice, system, _, _, irq, soft, steal, *_ = Path("/proc/stat").read_text().split("\n")[0].split()[1:]
+        except (OSError, ValueError):
+            return None
+        return sum(map(int, (user, nice, system, irq, soft, steal))) / os.sysconf("SC_CLK_TCK")
+
+    def cores(self) -> float | None:
+        now = self._busy()
+        if now is None or self.all is None:
+            return None
+        others = (now - self.all) - (time.process_time() - self.own)
+        return round(max(0.0, others) / (time.perf_counter() - self.began), 2)
+
+
+def memory_mb(field: str) -> float:
+    """Of this process: VmRSS, or its peak VmHWM, in MB. (getrusage's peak includes the process that started it.)"""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) * 1024 / 1e6
+    except OSError:
+        pass
+    return provenance.peak_memory_mb()
+
+
+def measured_limit(spec: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of the layers' arithmetic alone, and how much arithmetic that is a second."""
+    from contestants import Limit
+
+    from bntt.pipeline import _settle
+
+    _settle(spec["threads"])
+    limit = Limit(layers_of(spec), spec["batch"] * spec["steps"], spec["precision"], spec["device"])
+    config = spec.get("config") or limit.search()
+    disturbance = Disturbance()
+    seconds = limit.seconds(config)
+    others = disturbance.cores()
+    return {
+        "seconds": [seconds],
+        "config": config,
+        "others": others,
+        "gflops": limit.flops() / seconds / 1e9,
+        "square_gflops": limit.square_gflops(),
+    }
+
+
+# -- do all compute the same? ------------------------------------------------------------------------------------
+
+
+def check() -> bool:
+    """Logits and gradients of all contestants on the same weights and spikes; says the largest differences."""
+    exact = compared("fp64")
+    compared("fp32")
+    print("fp64 differences are rounding alone: the contestants compute the same" if exact else "NOT the same in fp64")
+    print(
+        "fp32 differences are larger where rounding makes a spike appear or vanish; that is information, not a verdict"
+    )
+    return exact
+
+
+def compared(precision: str) -> bool:
+    """In float64 rounding does not flip a spike, so that all must agree; float32 runs the fast kernels."""
+    import torch
+    from contestants import CONTESTANTS, PRECISIONS
+
+    torch.set_default_dtype(PRECISIONS[precision])
+    torch.manual_seed(0)
+    layers, steps = layers_of({"width": 0.125}), 5
+    spikes = (torch.rand(steps, 4, 3, 32, 32) < 0.4) * torch.randn(4, 3, 32, 32).sign()
+    classes = torch.randint(10, (4,))
+    gammas = [torch.rand(steps, layer.outputs) + 0.5 for layer in layers[:-1]]
+    results = {}
+    for name, kind in CONTESTANTS.items():
+        for layout in kind.layouts:
+            try:
+                contestant = kind(layers, steps, precision, layout, "cpu")
+                results[f"{name} {layout}"] = logits_and_gradients(contestant, spikes, classes, gammas)
+            except Exception as error:  # a peer that cannot run is named
+                print(f"{precision} {name} {layout}: {type(error).__name__}: {error}")
+    reference = results.pop("this channels-last")
+    agree = bool(results)
+    for name, arrays in results.items():
+        logits, *gradients = (relative(a, b) for a, b in zip(arrays, reference, strict=True))
+        print(f"{precision} {name} against this: logits {logits:.1e}, gradients {max(gradients):.1e} (relative)")
+        agree = agree and all(difference < 1e-9 for difference in (logits, *gradients))  # not so for nan
+    return agree
+
+
+def logits_and_gradients(contestant, spikes, classes, gammas) -> list:
+    import torch
+    from torch.nn import functional as F
+
+    contestant.start()
+    with torch.no_grad():
+        for mine, given in zip(contestant.gammas(), gammas, strict=True):
+            for t, gamma in enumerate(mine):
+                gamma.copy_(given[t])
+    logits = contestant.logits_of(spikes)
+    F.cross_entropy(logits, classes).backward()
+    gradients = [weight.grad for weight in contestant.weights()] + contestant.gamma_gradients()
+    return [logits.detach(), *gradients]
+
+
+def relative(a, b) -> float:
+    """Largest difference, relative to the largest value."""
+    return float((a - b).abs().max() / b.abs().max())
+
+
+# -- tables ------------------------------------------------------------------------------------------------------
+
+
+def tables(report: dict[str, Any]) -> str:
+    """Everything that was measured, as Markdown."""
+    rows = summarised(report["measurements"])
+    about = report["about"]
+    packages = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
+    out = [
+        f"{about['processor']}, {about['cores']} cores, {about['memory_gb']} GB, {about['device']}, "
+        f"{about['threads']} threads, {about['platform']}; Python {about['python']}, {packages}; {about['date']}, "
+        f"commit {about.get('commit', 'unknown')}{' and changes' if about.get('dirty') else ''}.",
+        f"Allocator: {about['allocator']}. Rounds: {about['rounds']}; times are medians over rounds (least to most).",
+    ]
+    disturbed = [one for one in report["measurements"] if (one.get("others") or 0) > DISTURBED]
+    if disturbed:
+        most = max(one["others"] for one in disturbed)
+        out.append(
+            f"**{len(disturbed)} of {len(report['measurements'])} measurements were disturbed: other processes used up "
+            f"to {most:.1f} cores meanwhile. Do not quote these times; measure again on a quiet machine.**"
+        )
+    works = sorted({(row["batch"], row["steps"]) for row in rows})
+    precisions = [p for p in PRECISIONS if any(row["precision"] == p for row in rows)]
+    for precision in precisions:
+        out.append(f"### Same precision for all: {precision}")
+        for batch, steps in works:
+            chosen = [r for r in rows if (r["batch"], r["steps"], r["precision"]) == (batch, steps, precision)]
+            out.append(table(fastest_layouts(chosen), batch, steps))
+    if len(precisions) > 1:
+        out.append("### Each at its best precision and layout")
+        for batch, steps in works:
+            out.append(table(at_best([r for r in rows if (r["batch"], r["steps"]) == (batch, steps)]), batch, steps))
+    out += [cost_of_time(rows), limits(rows)]
+    return "\n\n".join(part for part in out if part)
+
+
+def summarised(measurements: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each thing that was measured: median and range over rounds of the median over a round's steps."""
+    groups: dict[tuple, list[dict[str, Any]]] = {}
+    for one in measurements:
+        groups.setdefault(tuple(one[key] for key in KEYS), []).append(one)
+    rows = []
+    for identity, group in groups.items():
+        row = dict(zip(KEYS, identity, strict=True))
+        failed = [one["error"] for one in group if "error" in one]
+        if failed:
+            row["error"] = failed[0]
+        else:
+            times = [statistics.median(one["seconds"]) for one in group]
+            row |= {"seconds": statistics.median(times), "least": min(times), "most": max(times)}
+            for field in ("peak_mb", "base_mb", "gflops", "square_gflops"):
+                if field in group[0]:
+                    row[field] = statistics.median(one[field] for one in group)
+            if "config" in group[0]:
+                row["config"] = group[0]["config"]
+        rows.append(row)
+    return rows
+
+
+def fastest_layouts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each contestant (and chunk) the fastest row, in the order of NAMES."""
+    best: dict[tuple, dict[str, Any]] = {}
+    for row in rows:
+        name = (NAMES.index(row["contestant"]), row["chunk"] or 0)
+        if name not in best or row.get("seconds", float("inf")) < best[name].get("seconds", float("inf")):
+            best[name] = row
+    return [best[name] for name in sorted(best)]
+
+
+def at_best(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same across precisions, with the limit of every precision that is left."""
+    best = fastest_layouts([row for row in rows if row["contestant"] != "limit"])
+    used = {row["precision"] for row in best}
+    return best + [row for row in rows if row["contestant"] == "limit" and row["precision"] in used]
+
+
+def table(rows: list[dict[str, Any]], batch: int, steps: int) -> str:
+    limit = {row["precision"]: row.get("seconds") for row in rows if row["contestant"] == "limit"}
+    this = next((r for r in rows if r["contestant"] == "this" and not r["chunk"] and "error" not in r), None)
+    lines = [
+        f"**Batch {batch}, T = {steps}**",
+        "",
+        "| | step, s | images/s | peak, MB | without imports, MB | x limit | x this, time | x this, memory |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    lines += [line(row, limit, this) for row in rows]
+    return "\n".join([*lines, "", *verdicts(rows, this)]).rstrip()
+
+
+def line(row: dict[str, Any], limit: dict[str, float | None], this: dict[str, Any] | None) -> str:
+    label = " ".join(
+        str(part)
+        for part in (
+            row["contestant"],
+            f"chunk {row['chunk']}" if row["chunk"] else None,
+            row["precision"],
+            None if row["layout"] == UNUSED else row["layout"],
+        )
+        if part
+    )
+    if "error" in row:
+        return f"| {label} | {row['error'].replace('|', '/')} | | | | | | |"
+    cells = [f"{row['seconds']:.3f} ({row['least']:.3f} to {row['most']:.3f})", f"{row['batch'] / row['seconds']:.1f}"]
+    least = limit.get(row["precision"])
+    of_limit = f"{row['seconds'] / least:.2f}" if least else ""
+    of_this = f"{row['seconds'] / this['seconds']:.2f}" if this else ""
+    if row["contestant"] == "limit":
+        cells += ["", "", of_limit, of_this, ""]
+    else:
+        memory = f"{own_mb(row) / own_mb(this):.2f}" if this else ""
+        cells += [f"{row['peak_mb']:.0f}", f"{own_mb(row):.0f}", of_limit, of_this, memory]
+    return f"| {label} | {' | '.join(cells)} |"
+
+
+def own_mb(row: dict[str, Any]) -> float:
+    """The peak without what was there after the imports."""
+    return row["peak_mb"] - row["base_mb"]
+
+
+def verdicts(rows: list[dict[str, Any]], this: dict[str, Any] | None) -> list[str]:
+    peers = [row for row in rows if row["contestant"] in PEERS and "error" not in row]
+    if this is None or not peers:
+        return []
+    fast = min(peers, key=lambda row: row["seconds"])
+    lean = min(peers, key=own_mb)
+    return [
+        f"Fastest peer ({fast['contestant']}) / this: {fast['seconds'] / this['seconds']:.2f}. Leanest peer's memory "
+        f"({lean['contestant']}) / this: {own_mb(lean) / own_mb(this):.2f}."
+    ]
+
+
+def cost_of_time(rows: list[dict[str, Any]]) -> str:
+    """How time and memory grow from one T to the next ones."""
+    lines = []
+    groups: dict[tuple, dict[int, dict[str, Any]]] = {}
+    for row in rows:
+        if "peak_mb" in row:
+            name = tuple(row[key] for key in KEYS if key != "steps")
+            groups.setdefault(name, {})[row["steps"]] = row
+    for (name, precision, layout, batch, chunk), by_steps in groups.items():
+        short, long = 25 if 25 in by_steps else min(by_steps), max(by_steps)
+        if short >= long:
+            continue
+        a, b = by_steps[short], by_steps[long]
+        label = " ".join(
+            str(p) for p in (name, f"chunk {chunk}" if chunk else "", precision, layout) if p not in ("", UNUSED)
+        )
+        ratios = f"{b['seconds'] / a['seconds']:.2f} | {own_mb(b) / own_mb(a):.2f}"
+        lines.append(f"| {label} | {batch} | {long} / {short} | {ratios} |")
+    if not lines:
+        return ""
+    head = [
+        "### Cost of time-steps",
+        "",
+        "| | batch | T | time ratio | memory ratio |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    return "\n".join([*head, *lines])
+
+
+def limits(rows: list[dict[str, Any]]) -> str:
+    """Is the limit a limit? Its arithmetic a second beside that of a square matrix product."""
+    lines = []
+    for row in rows:
+        if row["contestant"] != "limit" or "error" in row:
+            continue
+        share = row["gflops"] / row["square_gflops"]
+        config = row["config"]
+        lines.append(
+            f"| {row['precision']}, batch {row['batch']}, T = {row['steps']} | {row['gflops']:.0f} | "
+            f"{row['square_gflops']:.0f} | {share:.2f}{'' if share >= 0.5 else ' (below one half)'} | "
+            f"{config['layout']}, {'/'.join(map(str, config['pieces']))} |"
+        )
+    if not lines:
+        return ""
+    head = [
+        "### The limit beside a square matrix product",
+        "",
+        "| | limit, GFLOP/s | product of 2048, GFLOP/s | share | layout, images at once by layer |",
+        "| --- | ---: | ---: | ---: | --- |",
+    ]
+    return "\n".join([*head, *lines])
+
+
+if __name__ == "__main__":
+    began = time.perf_counter()
+    main()
+    if "--worker" not in sys.argv:
+        note(f"{time.perf_counter() - began:.0f} s")
