@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +79,7 @@ class SpikingLayer(nn.Module):
         super().__init__()
         self.connection, self.norm, self.neuron, self.pool = connection, norm, neuron, pool
         self.byte_input = byte_input
+        self._rearranged: tuple[Tensor, int, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Differentiable, from zero state."""
@@ -117,7 +119,7 @@ class SpikingLayer(nn.Module):
     def _by_events(self, x: Tensor, start: int, membrane: Tensor | None) -> tuple[Tensor, Tensor, Tensor] | None:
         """Output, membrane and spike counts ``[T, N]``; None where the event-driven layer does not serve."""
         event_layer = event_layer_for(x)
-        weight = _taps(self.connection)
+        weight = self._taps()
         if event_layer is None or weight is None or hooked(self.neuron) or x.dim() != (5 if len(weight) == 9 else 3):
             return None
         maps = x.movedim(2, -1).contiguous() if x.dim() == 5 else x[:, :, None, None].contiguous()
@@ -132,6 +134,17 @@ class SpikingLayer(nn.Module):
         output, counts, _ = event_layer(maps, weight, scale, shift, self.neuron.dynamics, after, halve)
         output = output.movedim(-1, 2) if x.dim() == 5 else output[:, :, 0, 0]
         return _pooled(rest, output), after, counts
+
+    def _taps(self) -> Tensor | None:
+        """The connection's weights as the event-driven layer reads them; rearranged again only after they changed."""
+        if not _has_taps(self.connection):
+            return None
+        weight = cast(Tensor, self.connection.weight)
+        kept = self._rearranged
+        if kept is None or kept[0] is not weight or kept[1] != weight._version:
+            taps = weight.T[None] if weight.dim() == 2 else weight.permute(2, 3, 1, 0).flatten(0, 1)
+            kept = self._rearranged = (weight, weight._version, taps.detach().contiguous())
+        return kept[2]
 
     def _split_pool(self, current: Tensor) -> tuple[bool, nn.Module | None]:
         """Whether the pooling begins with 2 x 2 averages, which the neuron then makes itself; and the rest of it."""
@@ -156,18 +169,12 @@ def _precision(connection: nn.Module, x: Tensor) -> torch.dtype:
     return next((p.dtype for p in connection.parameters()), x.dtype)
 
 
-def _taps(connection: nn.Module) -> Tensor | None:
-    """Weights ``[taps, inputs, outputs]`` of a connection that the event-driven layer knows, else None."""
+def _has_taps(connection: nn.Module) -> bool:
+    """Whether the event-driven layer knows such a connection."""
     if hooked(connection) or getattr(connection, "bias", None) is not None:
-        return None
-    if type(connection) is nn.Linear and connection.weight.dtype == torch.float32:
-        return connection.weight.T.contiguous()[None]
-    if type(connection) is nn.Conv2d and connection.weight.dtype == torch.float32:
+        return False
+    if type(connection) is nn.Conv2d:
         settings = (connection.kernel_size, connection.stride, connection.padding, connection.dilation)
-        if (
-            settings == ((3, 3), (1, 1), (1, 1), (1, 1))
-            and connection.groups == 1
-            and connection.padding_mode == "zeros"
-        ):
-            return connection.weight.permute(2, 3, 1, 0).flatten(0, 1).contiguous()
-    return None
+        known = settings == ((3, 3), (1, 1), (1, 1), (1, 1)) and connection.groups == 1
+        return known and connection.padding_mode == "zeros" and connection.weight.dtype == torch.float32
+    return type(connection) is nn.Linear and connection.weight.dtype == torch.float32

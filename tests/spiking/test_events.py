@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bntt.spiking.kernels import Dynamics
-from bntt.spiking.layers import SpikingLayer, _taps
+from bntt.spiking.layers import SpikingLayer, _has_taps
 from bntt.spiking.neurons import IF, LIF
 from bntt.spiking.norms import BNTT
 
@@ -41,7 +41,7 @@ def problem(shape, density=0.2, dtype=torch.float32, normed=True, seed=0):
     return spikes.to(dtype), weight, *affine, random(4, samples * height * width, outputs).float()
 
 
-def run(numbers, dynamics, halve, dense_above=native.DENSE_ABOVE):
+def run(numbers, dynamics, halve, dense_above=None):
     spikes, weight, scale, shift, membrane = numbers
     after = membrane.clone()
     output, counts, density = native.event_layer(spikes, weight, scale, shift, dynamics, after, halve, dense_above)
@@ -148,7 +148,7 @@ def test_a_layer_does_the_same_with_and_without_events(name, neuron, monkeypatch
     pool = nn.AvgPool2d(2) if name == "convolution" else None
     layer = SpikingLayer(connection, norm, neuron, pool).eval()
     x = input_spikes(1, *shape, dtype=torch.float32)
-    assert (_taps(connection) is not None) == served
+    assert _has_taps(connection) == served
     found = layer.resume(x.bfloat16(), 0, None)
     monkeypatch.setenv("BNTT_KERNELS", "plain")
     expected = layer.resume(x, 0, None)
@@ -158,6 +158,18 @@ def test_a_layer_does_the_same_with_and_without_events(name, neuron, monkeypatch
     torch.testing.assert_close(found.membrane, expected.membrane, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.current, expected.current)
     assert torch.equal(found.spikes.float(), expected.spikes.float())
+
+
+def test_changed_weights_are_noticed():
+    layer = SpikingLayer(nn.Linear(8, 5, bias=False), None, LIF())
+    x = torch.ones(3, 2, 8)
+    with torch.no_grad():
+        layer.connection.weight.fill_(1.0)
+        assert layer.resume(x, 0, None).output.all()
+        layer.connection.weight.fill_(-1.0)
+        assert not layer.resume(x, 0, None).output.any()
+        layer.connection.weight = nn.Parameter(torch.ones(5, 8))
+        assert layer.resume(x, 0, None).output.all()
 
 
 def test_a_network_answers_the_same_with_and_without_events(monkeypatch):

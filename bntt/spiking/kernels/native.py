@@ -24,7 +24,8 @@ from bntt.spiking.kernels import Dynamics, Unavailable
 
 SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
 FLAGS = ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-fopenmp", "-Wno-psabi"]
-DENSE_ABOVE = 0.3  # where visiting all inputs is faster than visiting spikes, as measured
+# The share of non-zero inputs above which visiting all is faster than visiting spikes, as measured, by input channels.
+DENSE_ABOVE, DENSE_ABOVE_OF_FEW, FEW = 0.4, 0.06, 16
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
@@ -211,7 +212,7 @@ def event_layer(
     dynamics: Dynamics,
     membrane: Tensor,
     halve: bool,
-    dense_above: float = DENSE_ABOVE,
+    dense_above: float | None = None,
 ) -> tuple[Tensor, Tensor, float]:
     """One spiking layer at inference: connection, affine map, neuron and 2 x 2 averages, without a current in memory.
 
@@ -220,8 +221,10 @@ def event_layer(
     output ``[T, N, H, W, Cout]``, or half H and W; the spikes before averaging, ``[T, N]`` float64; and the share of
     inputs that were not zero. Steps with a larger share than ``dense_above`` visit all inputs, which changes no bit.
     """
-    steps, count, height, width, _ = spikes.shape
+    steps, count, height, width, inputs = spikes.shape
     taps, _, outputs = weight.shape
+    if dense_above is None:
+        dense_above = DENSE_ABOVE_OF_FEW if inputs < FEW else DENSE_ABOVE
     sides = (height // 2, width // 2) if halve else (height, width)
     output = spikes.new_empty(steps, count, *sides, outputs)
     counts = torch.empty(steps, count, dtype=torch.float64)
