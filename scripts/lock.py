@@ -70,8 +70,12 @@ def resolve(requirements: list[str], pins: dict[str, str]) -> dict[str, str]:
 def environment(root: Path) -> str:
     """Compose environment.yml."""
     lock = read_lock(root)
-    names = sorted(canonical(re.split(r"[^\w.-]", r)[0]) for r in direct_requirements(root))
-    return ENVIRONMENT_HEADER + "".join(f"      - {name}=={lock[name]}\n" for name in names)
+    lines = []
+    for requirement in direct_requirements(root):
+        name = canonical(re.split(r"[^\w.-]", requirement)[0])
+        _, separator, marker = requirement.partition(";")
+        lines.append(f"      - {name}=={lock[name]}{separator}{marker}\n")
+    return ENVIRONMENT_HEADER + "".join(sorted(lines))
 
 
 def main() -> None:

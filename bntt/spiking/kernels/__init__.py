@@ -77,8 +77,8 @@ def _fused(device_type: str) -> ModuleType:
         fault = checks.fault(backend, torch.device(device_type))
         if fault is None:
             return backend
-    except (Unavailable, ImportError) as error:
-        fault = str(error)
+    except Exception as error:  # of a compiler, a driver, a missing package: whatever it is, plain PyTorch runs
+        fault = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     print(f"the {name} kernels are not used, plain PyTorch runs instead (slower): {fault}", file=sys.stderr, flush=True)
     return plain
 
