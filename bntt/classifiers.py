@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bntt.data.images import ImageData
 from bntt.spiking.encoding import poisson, rates
-from bntt.spiking.kernels import event_layer_for
+from bntt.spiking.kernels import spikes_held_in
 from bntt.spiking.layers import LayerStep
 from bntt.spiking.networks import DenseNetwork, SpikingNetwork, WeightLayer
 
@@ -45,8 +45,7 @@ class SpikingClassifier:
         ``observe(start, layer, step)`` is shown what each layer did in each piece. Memory does not grow with T.
         """
         state: dict[str, Tensor] = {}
-        # Spikes are exact in two bytes, and the event-driven layers read them faster.
-        held_in = torch.bfloat16 if event_layer_for(scaled) else scaled.dtype
+        held_in = spikes_held_in(scaled)
         voltage = torch.zeros((), device=scaled.device)
         for start in range(0, self.time_steps, self.chunk):
             steps = min(self.chunk, self.time_steps - start)

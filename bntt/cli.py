@@ -1,6 +1,7 @@
 """The command line, ``python -m bntt``: prepare data, train, evaluate, and look at what is planned and found."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -14,6 +15,10 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     try:
         parsed.command(parsed)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has seen enough; let nothing complain while Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except UserError as error:
         print(f"bntt: {error}", file=sys.stderr)
         return 2

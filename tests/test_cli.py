@@ -46,8 +46,11 @@ def test_help_and_version_take_no_torch_and_no_experiment():
     ("arguments", "parts"),
     [
         (["runs", "--experiment", "demoo"], ["no experiment 'demoo'", "demo"]),
-        (["train", "--row", "bnt"], ["unknown row 'bnt'", "did you mean 'bntt'?"]),
-        (["train", "--row", "bntt", "--dataset", "digit"], ["unknown dataset 'digit'", "did you mean 'digits'?"]),
+        (["train", "--row", "bnt", "--seed", "0"], ["unknown row 'bnt'", "did you mean 'bntt'?"]),
+        (
+            ["train", "--row", "bntt", "--seed", "0", "--dataset", "digit"],
+            ["unknown dataset 'digit'", "did you mean 'digits'?"],
+        ),
         (["train", "--row", "bntt", "--seed", "9"], ["no seed 9", "its seeds are 0"]),
         (
             ["notebook", "analysis/none.py", "--notebook", "x.ipynb", "--page", "x.html"],

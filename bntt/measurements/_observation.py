@@ -39,9 +39,9 @@ def observe(subject: Subject) -> Observation:
         def watch(start, name, step, columns=columns):
             window = slice(start, start + len(step.input))
             seen.spikes[name][window] += step.spike_counts.sum(1).cpu()
-            seen.input_events[name][window] += step.input.flatten(1).count_nonzero(1).cpu()
-            mass = step.input.abs().flatten(2).sum(2, dtype=torch.float32)  # exact: quarters, less than 2^22 an image
-            seen.input_mass[name][window] += mass.sum(1, dtype=torch.float64).cpu()
+            given = step.input.flatten(2).float()  # sums are exact: quarters, less than 2^22 an image
+            seen.input_events[name][window] += given.sign().abs_().sum(2).sum(1, dtype=torch.float64).cpu()
+            seen.input_mass[name][window] += given.abs_().sum(2).sum(1, dtype=torch.float64).cpu()
             seen.input_size[name] = step.input[0, 0].numel()
             seen.spikes_by_image[window, columns] += step.spike_counts.cpu()
 

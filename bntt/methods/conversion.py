@@ -16,6 +16,7 @@ from bntt.errors import UserError
 from bntt.methods import Task, Trained
 from bntt.randomness import key
 from bntt.spiking.encoding import poisson
+from bntt.spiking.kernels import spikes_held_in
 from bntt.spiking.layers import over_time
 from bntt.spiking.networks import SpikingNetwork, place, weight_layers
 from bntt.spiking.neurons import IF
@@ -96,18 +97,19 @@ def train(task: Task) -> Trained:
 def balance(network: SpikingNetwork, data: ImageData, options: dict, noise: int) -> dict[str, float]:
     """Set and return the thresholds, layer by layer, each with the layers before it spiking at theirs."""
     signed = options["coding"] == "signed"
+    held_in = spikes_held_in(data.mean)
     samples = torch.arange(min(options["calibration_images"], len(data.train)), device=data.mean.device)
     thresholds: dict[str, float] = {}
     for name in network.hidden():
         rank, largest = None, torch.zeros(0, device=data.mean.device)
         for batch in samples.split(BATCH):
             scaled = data.scaled(data.train.unit(batch), signed)
-            spikes = poisson(scaled, options["calibration_steps"], noise, batch, signed=signed)
+            spikes = poisson(scaled, options["calibration_steps"], noise, batch, signed=signed, dtype=held_in)
             for before, layer in network.hidden().items():
                 if before == name:
-                    currents = over_time(layer.connection, spikes)
+                    currents = over_time(layer.connection, spikes.to(data.mean.dtype))
                     break
-                spikes = layer(spikes)
+                spikes = layer.resume(spikes, 0, None).output
             if rank is None:  # how many of all currents may exceed the threshold, itself included
                 total = currents[:, 0].numel() * len(samples)
                 rank = max(1, math.ceil(total * (1 - Fraction(str(options["percentile"])) / 100)))  # exact
