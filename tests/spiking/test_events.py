@@ -123,6 +123,11 @@ def test_arguments_that_make_no_sense():
     spikes, weight, scale, shift, membrane = problem(SHAPES[0])
     with pytest.raises(ValueError, match="event-driven layer"):
         native.event_layer(spikes, weight[:4].contiguous(), scale, shift, DYNAMICS[0], membrane, False)
+    for change in ("weight", "scale", "membrane"):
+        given = {"weight": weight, "scale": scale, "membrane": membrane}
+        given[change] = given[change][..., :-1].contiguous()
+        with pytest.raises(ValueError, match="must be"):
+            native.event_layer(spikes, given["weight"], given["scale"], shift, DYNAMICS[0], given["membrane"], False)
     with pytest.raises(ValueError, match="contiguous"):
         native.event_layer(spikes.transpose(2, 3), weight, scale, shift, DYNAMICS[0], membrane, False)
 

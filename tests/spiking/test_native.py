@@ -154,6 +154,18 @@ def test_views_that_are_not_rows_are_refused():
         native.moments(torch.zeros(3, 16, 4).transpose(1, 2))
 
 
+def test_what_does_not_belong_to_the_currents_is_refused():
+    x, upstream, scale, shift, rest, _ = (a.float() for a in problem(torch.float32, 6, 20, 16))
+    with pytest.raises(ValueError, match="scale must be"):
+        native.scan(x, scale[:, :-1].contiguous(), shift, DYNAMICS[0])
+    with pytest.raises(ValueError, match="membrane must be"):
+        native.scan(x, scale, shift, DYNAMICS[0], rest.double())
+    with pytest.raises(ValueError, match="does not belong"):
+        native.reverse_scan(x, None, scale, shift, DYNAMICS[0], None, upstream[:, :4].contiguous())
+    with pytest.raises(ValueError, match="does not belong"):
+        native.combine(upstream.bfloat16(), x, scale, None, None, None)
+
+
 # -- the self-check ------------------------------------------------------------------------------------------------
 
 

@@ -128,6 +128,14 @@ def _call(function: str, *arguments: Tensor | float | int | None, dtype: torch.d
     getattr(_library, f"{NAMES[dtype]}_{function}")(*converted)
 
 
+def _check(shape: tuple[int, ...], **tensors: Tensor | None) -> None:
+    """Nothing of another shape or type may reach a pointer."""
+    for name, tensor in tensors.items():
+        if tensor is not None and (tuple(tensor.shape) != shape or tensor.dtype != torch.float32):
+            found = f"{tuple(tensor.shape)} of {tensor.dtype}"
+            raise ValueError(f"{name} must be {shape} of torch.float32, got {found}")
+
+
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance ``[T, C]``."""
     mean, variance = torch.empty(2, x.shape[0], x.shape[2]).unbind()
@@ -145,6 +153,8 @@ def scan(
 ) -> Tensor:
     """Spikes, or their 2 x 2 averages."""
     steps, rows, channels = x.shape
+    _check((steps, channels), scale=scale, shift=shift)
+    _check((rows, channels), membrane=membrane)
     output = x.new_empty(steps, rows // 4 if halve else rows, channels)
     leak, threshold, hard, _ = dynamics
     _call("scan", x, *x.shape, scale, shift, leak, threshold, bool(hard), membrane, halve or 0, output, dtype=x.dtype)
@@ -163,6 +173,10 @@ def reverse_scan(
     halve: int | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The gradient for the normalised current, and its sums."""
+    _check((x.shape[0], x.shape[2]), centre=centre, scale=scale, shift=shift)
+    _check(tuple(x.shape[1:]), membrane=membrane, grad_membrane=grad_membrane)
+    if grad_output.dtype != x.dtype or grad_output.numel() * (4 if halve else 1) != x.numel():
+        raise ValueError(f"grad_output {tuple(grad_output.shape)} does not belong to currents {tuple(x.shape)}")
     dy = torch.empty_like(x)
     dscale = dshift = None
     if scale is not None:
@@ -187,6 +201,9 @@ def combine(
     if scale is not None:
         if mean is None or dmean is None or dvariance is None:
             mean = dmean = dvariance = None
+        _check((x.shape[0], x.shape[2]), scale=scale, mean=mean, dmean=dmean, dvariance=dvariance)
+        if dy.shape != x.shape or dy.dtype != x.dtype:
+            raise ValueError(f"dy {tuple(dy.shape)} does not belong to currents {tuple(x.shape)}")
         _call("combine", dy, x, *x.shape, scale, mean, dmean, dvariance, dy, dtype=x.dtype)
     return dy
 
@@ -225,6 +242,9 @@ def event_layer(
     taps, _, outputs = weight.shape
     if dense_above is None:
         dense_above = DENSE_ABOVE_OF_FEW if inputs < FEW else DENSE_ABOVE
+    _check((taps, inputs, outputs), weight=weight)
+    _check((steps, outputs), scale=scale, shift=shift)
+    _check((count * height * width, outputs), membrane=membrane)
     sides = (height // 2, width // 2) if halve else (height, width)
     output = spikes.new_empty(steps, count, *sides, outputs)
     counts = torch.empty(steps, count, dtype=torch.float64)
