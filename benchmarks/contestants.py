@@ -10,7 +10,6 @@ Every contestant is built from the same list of `WeightLayer`, starts from the s
 """
 
 import contextlib
-import inspect
 import time
 from collections.abc import Callable, Iterator
 
@@ -87,9 +86,7 @@ class This(Contestant):
 
     def __init__(self, *settings, chunk: int | None = None) -> None:
         super().__init__(*settings)
-        self.chunk = {} if chunk is None else {"chunk": chunk}
-        if chunk is not None and not chunks_time():
-            raise NotImplementedError("SpikingNetwork does not take time in chunks")
+        self.chunk = chunk
         self.network = SpikingNetwork(self.layers, self.time_steps, norm="bntt", eps=EPS)
         self.draws = 0
 
@@ -105,18 +102,13 @@ class This(Contestant):
         return self.logits_of(poisson(images, self.time_steps, noise, samples, dtype=PRECISIONS[self.precision]))
 
     def logits_of(self, spikes: Tensor) -> Tensor:
-        return self.network.logits(self.network(spikes, **self.chunk))
+        return self.network.logits(self.network(spikes, self.chunk))
 
     def gammas(self) -> list[list[Tensor]]:
         return [list(norm.gamma.detach()) for norm in self.network.norms().values()]
 
     def gamma_gradients(self) -> list[Tensor]:
         return [norm.gamma.grad for norm in self.network.norms().values()]
-
-
-def chunks_time() -> bool:
-    """Whether this version of the project can train in time chunks."""
-    return "chunk" in inspect.signature(SpikingNetwork.forward).parameters
 
 
 # -- loops over time ---------------------------------------------------------------------------------------------

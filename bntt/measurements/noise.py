@@ -1,6 +1,7 @@
 """Accuracy under Gaussian noise on the input image (Fig. 4(b)); every method sees the same noisy images."""
 
 import torch
+from torch import Tensor
 
 from bntt import randomness
 from bntt.measurements import Rows, Subject, to_bits
@@ -16,28 +17,10 @@ COLUMNS = {
 
 def measure(subject: Subject) -> Rows:
     """One row per noise level and reported step. The noise depends on image and pixel alone, scaled by sigma."""
-    classifier, data, evaluation = subject.classifier, subject.data, subject.run.evaluation
-    space = evaluation["noise_space"]
-    noise_key = randomness.key("input noise")
+    space = subject.run.evaluation["noise_space"]
     rows: Rows = []
-    for sigma in evaluation["noise_sigmas"]:
-        right = {step: torch.zeros(len(data.test), dtype=torch.bool) for step in subject.report_steps}
-        if sigma == 0:  # the images as they are, under the same spikes: the pass that was made already
-            right = {step: subject.observation.right[step - 1] for step in right}
-        for batch in (
-            () if sigma == 0 else torch.arange(len(data.test), device=data.mean.device).split(evaluation["batch_size"])
-        ):
-            unit = data.test.unit(batch)
-            noise = sigma * randomness.normal(noise_key, batch, unit[0].numel()).reshape(unit.shape)
-            if space == "pixel":
-                scaled = classifier.scaled(data, (unit + noise).clamp(0, 1))
-            else:
-                scaled = classifier.scaled(data, unit) + noise
-            for start, logits in classifier.running_logits(scaled, batch, subject.noise_key):
-                for step, of_step in right.items():
-                    if start < step <= start + len(logits):
-                        of_step[batch.cpu()] = (logits[step - start - 1].argmax(1) == data.test.labels[batch]).cpu()
-        for step, of_step in right.items():
+    for sigma in subject.run.evaluation["noise_sigmas"]:
+        for step, of_step in _right(subject, sigma).items():
             rows.append(
                 {
                     "sigma": sigma,
@@ -48,3 +31,24 @@ def measure(subject: Subject) -> Rows:
                 }
             )
     return rows
+
+
+def _right(subject: Subject, sigma: float) -> dict[int, Tensor]:
+    """Which test images are right after each reported step, bool ``[N]``, under noise of this standard deviation."""
+    classifier, data, evaluation = subject.classifier, subject.data, subject.run.evaluation
+    if sigma == 0:  # the images as they are, under the same spikes: the pass that was made already
+        return {step: subject.observation.right[step - 1] for step in subject.report_steps}
+    noise_key = randomness.key("input noise")
+    right = {step: torch.zeros(len(data.test), dtype=torch.bool) for step in subject.report_steps}
+    for batch in torch.arange(len(data.test), device=data.mean.device).split(evaluation["batch_size"]):
+        unit = data.test.unit(batch)
+        noise = sigma * randomness.normal(noise_key, batch, unit[0].numel()).reshape(unit.shape)
+        if evaluation["noise_space"] == "pixel":
+            scaled = classifier.scaled(data, (unit + noise).clamp(0, 1))
+        else:
+            scaled = classifier.scaled(data, unit) + noise
+        for start, logits in classifier.running_logits(scaled, batch, subject.noise_key):
+            for step, of_step in right.items():
+                if start < step <= start + len(logits):
+                    of_step[batch.cpu()] = (logits[step - start - 1].argmax(1) == data.test.labels[batch]).cpu()
+    return right

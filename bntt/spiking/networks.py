@@ -212,8 +212,12 @@ class SpikingNetwork(nn.Module):
             left.append(after)
         return self._readout(spikes, start), left
 
+    def _voltage(self, spikes: Tensor) -> Tensor:
+        """What the classifier makes of its spikes, in the precision of its weights."""
+        return over_time(self.classifier, spikes.to(next(self.classifier.parameters()).dtype))
+
     def _readout(self, spikes: Tensor, start: int | None) -> Tensor:
-        voltage = over_time(self.classifier, spikes.to(next(self.classifier.parameters()).dtype))
+        voltage = self._voltage(spikes)
         return voltage if self.classifier_norm is None else self.classifier_norm(voltage, start)
 
     def logits(self, contributions: Tensor) -> Tensor:
@@ -239,7 +243,7 @@ class SpikingNetwork(nn.Module):
             if observe is not None:
                 observe(name, step)
             spikes = step.output
-        voltage = over_time(self.classifier, spikes.to(next(self.classifier.parameters()).dtype))
+        voltage = self._voltage(spikes)
         if observe is not None:
             silent = voltage.new_zeros(voltage.shape)
             counts = silent.sum(2, dtype=torch.float64)

@@ -187,7 +187,7 @@ def refusals(device):
 def self_check(device):
     from bntt.spiking.kernels import gpu
 
-    fault = gpu.self_check(torch.device(device))
+    fault = checks.fault(gpu, torch.device(device))
     return {"self-check": fault} if fault else {}
 
 

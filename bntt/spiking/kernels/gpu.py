@@ -6,14 +6,13 @@ for the device, so the passes can be captured in a CUDA graph, once each has run
 module needs triton, running it a C compiler for triton's launcher.
 """
 
-import sys
 from contextlib import nullcontext
 
 import torch
 import triton
 from torch import Tensor
 
-from bntt.spiking.kernels import Dynamics, checks
+from bntt.spiking.kernels import Dynamics
 from bntt.spiking.kernels import gpu_kernels as kernels
 
 # A tile has at most 64 channels, one or two lines of 128 bytes, and rows in proportion; fewer rows where there would
@@ -173,8 +172,3 @@ def poisson(
             time_steps, channels, height * width, _word(start * size), low, high, 1024, num_warps=4,
         )  # fmt: skip
     return out.permute(0, 1, 4, 2, 3)
-
-
-def self_check(device: torch.device) -> str | None:
-    """What disagrees with the plain passes in float64 on a device, in one line; None where nothing does."""
-    return checks.fault(sys.modules[__name__], device)
