@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 QUARTERS = 4  # a byte counts quarters of a spike
-PIECE = 2**24  # values of spikes widened at once in the backward pass: enough for full speed, little beside the rest
+PIECE = 2**22  # values of spikes widened at once in the backward pass: enough for full speed, little beside the rest
 CACHED = 2**19  # values narrowed at once, which stay in the cache in between
 
 
@@ -66,10 +66,9 @@ class _Connect(torch.autograd.Function):
             piece = max(1, PIECE // stored[0].numel())
             for images, upstream in zip(stored.split(piece), grad.split(piece), strict=True):
                 scale = 1 if images.dtype == ctx.kind else 1 / QUARTERS
-                of_weight.add_(_gradients(images.to(ctx.kind), narrow, upstream, ctx.settings, False), alpha=scale)
+                of_weight.add_(_gradient_of_weight(images.to(ctx.kind), narrow, upstream, ctx.settings), alpha=scale)
         if need_images:
-            like = grad.new_empty(1).expand(stored.shape)  # only its shape is read
-            of_images = _gradients(like, narrow, grad, ctx.settings, True)
+            of_images = _gradient_of_images(stored.shape, narrow, grad, ctx.settings)
         return of_images, of_weight, None, None
 
 
@@ -81,22 +80,23 @@ def _to_bytes(images: Tensor) -> Tensor:
     return stored
 
 
-def _gradients(images: Tensor, weight: Tensor, upstream: Tensor, settings: tuple | None, for_images: bool) -> Tensor:
-    """One of the two gradients of a connection."""
+def _gradient_of_images(shape: torch.Size, weight: Tensor, upstream: Tensor, settings: tuple | None) -> Tensor:
     if settings is None:
-        return upstream @ weight if for_images else upstream.T @ images
+        return upstream @ weight
     stride, padding, dilation, groups = settings
-    both = torch.ops.aten.convolution_backward(
-        upstream,
-        images,
-        weight,
-        None,
-        stride,
-        padding,
-        dilation,
-        False,
-        [0, 0],
-        groups,
-        [for_images, not for_images, False],
-    )
-    return both[0 if for_images else 1]
+    # What a stride leaves over at the far edge, which the shape of the result does not tell.
+    rest = [
+        (side + 2 * p - d * (k - 1) - 1) % s
+        for side, s, p, d, k in zip(shape[2:], stride, padding, dilation, weight.shape[2:], strict=True)
+    ]
+    return torch.conv_transpose2d(upstream, weight, None, stride, padding, rest, groups, dilation)
+
+
+def _gradient_of_weight(images: Tensor, weight: Tensor, upstream: Tensor, settings: tuple | None) -> Tensor:
+    if settings is None:
+        return upstream.T @ images
+    stride, padding, dilation, groups = settings
+    mask = [False, True, False]
+    return torch.ops.aten.convolution_backward(
+        upstream, images, weight, None, stride, padding, dilation, False, [0, 0], groups, mask
+    )[1]
