@@ -23,8 +23,10 @@ from pathlib import Path
 
 from IPython.display import HTML, Markdown, display
 
+from bntt import data
 from bntt.claims import BNTT, Evidence, judge, noise_differences
 from bntt.collect import Results
+from bntt.data._sheet import contact_sheet
 from bntt.notebook import at_root
 from bntt.report import (
     PAPER_DECAY_BUDGET,
@@ -135,6 +137,25 @@ cards = [
 ]
 HTML(grid(cards))
 
+# %%
+recordings = [name for name in datasets if "time_steps" in data.facts(name) and data.manifest_path(name).is_file()]
+sheets = [
+    figure(
+        contact_sheet(name, Path(output) / "figures" / f"recordings-{name}.png"),
+        f"What the camera saw: {name}",
+        f"figures/recordings-{name}.png",
+    )
+    for name in recordings
+]
+if sheets:
+    display(
+        Markdown(
+            "## Recordings of events\n\nOne recording of each class, every second of its frames: where pixels became "
+            "brighter (ON) and darker (OFF). Networks see whether a square had an event in a frame."
+        ),
+        HTML(grid(sheets)),
+    )
+
 # %% [markdown]
 # ## Weight decay on gamma, and the wave
 #
@@ -144,7 +165,7 @@ HTML(grid(cards))
 # one minus the momentum, in e-folds.
 
 # %%
-options = {run.row: run.options for run in found.experiment.runs}
+options = {run.row: run.options for run in found.experiment.runs if run.dataset == datasets[0]}
 decay = gamma_decay(options.get(BNTT, {})) or 0.0
 steps = found.summary.loc[found.summary["row"] == BNTT, "steps"].max()
 text = [

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bntt.data.images import ImageData
-from bntt.spiking.encoding import poisson, rates
+from bntt.spiking.encoding import encode, rates
 from bntt.spiking.kernels import spikes_held_in
 from bntt.spiking.layers import LayerStep
 from bntt.spiking.networks import DenseNetwork, SpikingNetwork, WeightLayer
@@ -18,12 +18,15 @@ Observer = Callable[[int, str, LayerStep], None]
 
 
 class SpikingClassifier:
-    """A spiking network on Poisson-coded images."""
+    """A spiking network on Poisson-coded images, or on the frames of recordings.
+
+    With ``rates`` recordings are Poisson-coded too, by their share of frames with an event.
+    """
 
     spiking = True
 
-    def __init__(self, network: SpikingNetwork, signed: bool, chunk: int = 25) -> None:
-        self.network, self.signed, self.chunk = network.eval(), signed, chunk
+    def __init__(self, network: SpikingNetwork, signed: bool, chunk: int = 25, rates: bool = False) -> None:
+        self.network, self.signed, self.chunk, self.rates = network.eval(), signed, chunk, rates
 
     @property
     def time_steps(self) -> int:
@@ -34,7 +37,7 @@ class SpikingClassifier:
         return self.network.description
 
     def scaled(self, data: ImageData, unit: Tensor) -> Tensor:
-        return data.scaled(unit, self.signed)
+        return rates(unit, self.signed) if self.rates else data.scaled(unit, self.signed)
 
     @torch.no_grad()
     def running_logits(
@@ -49,7 +52,7 @@ class SpikingClassifier:
         voltage = torch.zeros((), device=scaled.device)
         for start in range(0, self.time_steps, self.chunk):
             steps = min(self.chunk, self.time_steps - start)
-            spikes = poisson(scaled, steps, key, samples, signed=self.signed, start=start, dtype=held_in)
+            spikes = encode(scaled, steps, key, samples, signed=self.signed, start=start, dtype=held_in)
             watch = None if observe is None else (lambda name, step, start=start: observe(start, name, step))
             running = self.network.resume(spikes, start, state, watch).cumsum(0) + voltage
             voltage = running[-1]

@@ -71,9 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     ):
         one = command(name, summary, function)
         _add_experiment(one)
-        one.add_argument("--dataset", help="dataset of the run; may be left out where the experiment has one")
+        one.add_argument("--dataset", help="dataset of the run; may be left out where the row has one")
         one.add_argument("--row", required=True, help="row of the experiment file")
-        one.add_argument("--seed", type=int, help="seed of the run; may be left out where the experiment has one")
+        one.add_argument("--seed", type=int, help="seed of the run; may be left out where the row has one")
         one.add_argument(
             "--device",
             default="auto",
@@ -84,9 +84,17 @@ def _parser() -> argparse.ArgumentParser:
     runs = command("runs", "List the runs of an experiment and what is there of each.", _runs)
     _add_experiment(runs)
 
-    data = command("data", "List, prepare or verify datasets.", _data)
-    data.add_argument("action", choices=["list", "prepare", "verify"], help="list all; make or check the arrays of one")
-    data.add_argument("name", nargs="?", help="dataset, for prepare and verify")
+    data = command("data", "List, prepare, verify or look at datasets.", _data)
+    data.add_argument(
+        "action",
+        choices=["list", "prepare", "verify", "show"],
+        help="list all; download and make the arrays of one, check them, or draw a contact sheet of them",
+    )
+    data.add_argument("name", nargs="?", help="dataset, for all but list")
+    data.add_argument(
+        "--from", dest="source", type=Path, metavar="DIR", help="prepare from a folder that holds the data: no download"
+    )
+    data.add_argument("--out", type=Path, metavar="PNG", help="where show writes its picture; None: NAME.png")
 
     notebook = command("notebook", "Execute a notebook source and render it as an offline page.", _notebook)
     _add_experiment(notebook)
@@ -104,18 +112,20 @@ def _add_experiment(parser: argparse.ArgumentParser) -> None:
 
 
 def _selected(parsed: argparse.Namespace):
-    from bntt.experiment import load
+    from bntt.experiment import check_name, load
 
     experiment = load(parsed.experiment)
-    seeds = sorted({run.seed for run in experiment.runs})
-    if parsed.dataset is None and len(experiment.datasets) > 1:
-        listed = ", ".join(experiment.datasets)
-        raise UserError(f"experiment {experiment.name} has several datasets: give --dataset, one of {listed}")
-    if parsed.seed is None and len(seeds) > 1:
-        listed = ", ".join(map(str, seeds))
-        raise UserError(f"experiment {experiment.name} has several seeds: give --seed, one of {listed}")
-    dataset = experiment.datasets[0] if parsed.dataset is None else parsed.dataset
-    return experiment, experiment.run(dataset, parsed.row, seeds[0] if parsed.seed is None else parsed.seed)
+    check_name("row", parsed.row, experiment.rows, f"experiment {experiment.name}")
+    chosen = {}
+    for name in ("dataset", "seed"):
+        there = list(dict.fromkeys(getattr(run, name) for run in experiment.runs if run.row == parsed.row))
+        chosen[name] = getattr(parsed, name)
+        if chosen[name] is None:
+            if len(there) > 1:
+                listed = ", ".join(map(str, there))
+                raise UserError(f"row {parsed.row} runs with several {name}s: give --{name}, one of {listed}")
+            chosen[name] = there[0]
+    return experiment, experiment.run(chosen["dataset"], parsed.row, chosen["seed"])
 
 
 def _train(parsed: argparse.Namespace) -> None:
@@ -147,13 +157,19 @@ def _data(parsed: argparse.Namespace) -> None:
     if parsed.action == "list":
         for name in data.names():
             prepared = "prepared" if data.manifest_path(name).is_file() else "not prepared"
-            print(f"{name:12} {prepared:13} {data.facts(name)['title']}")
+            print(f"{name:20} {prepared:13} {data.facts(name)['title']}")
         return
     if parsed.name is None:
         raise UserError(f"data {parsed.action} needs the name of a dataset; there are {', '.join(data.names())}")
     check_name("dataset", parsed.name, data.names(), f"data {parsed.action}")
     if parsed.action == "prepare":
-        print(data.prepare(parsed.name))
+        if parsed.source is not None and not parsed.source.is_dir():
+            raise UserError(f"--from {parsed.source}: there is no such folder")
+        print(data.prepare(parsed.name, parsed.source))
+    elif parsed.action == "show":
+        from bntt.data._sheet import contact_sheet
+
+        print(contact_sheet(parsed.name, parsed.out or Path(f"{parsed.name}.png")))
     else:
         found = data.verify(parsed.name)
         content = found["content_sha256"][:16]

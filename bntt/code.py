@@ -33,7 +33,7 @@ def evaluation_code(run: Run) -> str:
 
 def preparation_code(dataset: str) -> str:
     """Hash of what decides the prepared arrays of a dataset."""
-    return _digest(_imported([declared.plugins("data", "DATASET")[dataset], "bntt.data"]) | {_split_file(dataset)})
+    return _digest(_imported([declared.plugins("data", "DATASET")[dataset], "bntt.data"]) | _split_file(dataset))
 
 
 def drawing_code() -> str:
@@ -46,13 +46,15 @@ def _deciding(run: Run) -> set[Path]:
     """All of the mathematics, and whatever the pipeline, the run's method and its dataset import of this package."""
     dataset = declared.plugins("data", "DATASET")[run.dataset]
     method = declared.plugins("methods", "OPTIONS")[run.method]
-    roots = [declared.PACKAGE / "pipeline.py", declared.PACKAGE / "training.py", _split_file(run.dataset)]
+    roots = {declared.PACKAGE / "pipeline.py", declared.PACKAGE / "training.py"} | _split_file(run.dataset)
     mathematics = {path for kind in ("*.py", "*.cpp") for path in (declared.PACKAGE / "spiking").rglob(kind)}
-    return mathematics | set(roots) | _imported([dataset, method])
+    return mathematics | roots | _imported([dataset, method])
 
 
-def _split_file(dataset: str) -> Path:
-    return declared.PACKAGE / "data" / "splits" / f"{dataset}.json"
+def _split_file(dataset: str) -> set[Path]:
+    known = declared.literal(declared.plugins("data", "DATASET")[dataset], "DATASET")
+    path = declared.PACKAGE / "data" / "splits" / f"{known.get('split', dataset)}.json"
+    return {path} if path.is_file() else set()
 
 
 def _imported(modules: list[str]) -> set[Path]:

@@ -1,7 +1,8 @@
 """Experiment files: YAML in ``config/`` to a list of runs, validated in one place, without torch.
 
-An experiment is datasets x rows x seeds. A row is a method with overrides of the experiment's protocol. Every key is
-declared by the module that reads it (see `bntt.declared`), so a typo is an error that names the key.
+An experiment is datasets x rows x seeds. A row is a method with overrides of the experiment's protocol, which a dataset
+may override too; the row has the last word, or what the row says of a dataset. Every key is declared by the module that
+reads it (see `bntt.declared`), so a typo is an error that names the key.
 """
 
 import contextlib
@@ -23,12 +24,12 @@ CONFIG = Path(__file__).parent.parent / "config"
 TOP_LEVEL = {
     "title": "One line that says what this experiment is.",
     "notes": "Paragraphs for the reader of the overview.",
-    "datasets": "Names of datasets; every row runs on each.",
+    "datasets": "Names of datasets, on each of which every row runs; or name -> overrides of the protocol there.",
     "seeds": "Whole numbers; they change initial weights, order and noise, never the split.",
     "threads": "CPU threads of one run. Numbers may depend on it, so it is fixed here and never follows --cores.",
     "protocol": "Options shared by every row whose method knows them.",
-    "rows": "Name -> method, overrides of the protocol, `start`, the row whose weights it begins from, and `seeds`, if "
-    "it is not to run with all of them.",
+    "rows": "Name -> method, overrides of the protocol, `start`, the row whose weights it begins from, and `seeds` and "
+    "`datasets` (names, or name -> overrides there), if it is not to run with all of them.",
     "evaluation": "Options of the measurements.",
 }
 
@@ -114,8 +115,10 @@ class Experiment:
                 return run
         check_name("dataset", dataset, self.datasets, f"experiment {self.name}")
         check_name("row", row, self.rows, f"experiment {self.name}")
-        seeds = sorted({run.seed for run in self.runs})
-        raise UserError(f"experiment {self.name} has no seed {seed}; its seeds are {', '.join(map(str, seeds))}")
+        of_row = [run for run in self.runs if run.row == row]
+        check_name("dataset", dataset, {run.dataset for run in of_row}, f"experiment {self.name}, row {row}")
+        seeds = ", ".join(map(str, sorted({run.seed for run in of_row})))
+        raise UserError(f"experiment {self.name}, row {row}: no seed {seed}; its seeds are {seeds}")
 
 
 def experiment_names() -> list[str]:
@@ -160,9 +163,9 @@ def _experiment(name: str, where: str, document: Any) -> Experiment:
         if not isinstance(top.get(key, ""), str):
             raise UserError(f"{where}: {key} must be text, not {top[key]!r}")
     for key in ("datasets", "seeds"):
-        if top[key] == []:
+        if top[key] in ([], {}):
             raise UserError(f"{where}: {key} is empty: {TOP_LEVEL[key]}")
-    datasets = _list(top["datasets"], f"{where}: datasets")
+    datasets = _by_name(top["datasets"], f"{where}: datasets")
     for dataset in datasets:
         check_name("dataset", dataset, declared.plugins("data", "DATASET"), where)
     seeds = _list(top["seeds"], f"{where}: seeds")
@@ -176,41 +179,55 @@ def _experiment(name: str, where: str, document: Any) -> Experiment:
 
     protocol = _mapping(top.get("protocol"), f"{where}: protocol")
     bodies = _mapping(top["rows"], f"{where}: rows")
-    rows = {row: _row(row, body, protocol, where) for row, body in bodies.items()}
+    protocols = {dataset: {**protocol, **own} for dataset, own in datasets.items()}
+    rows = {row: _row(row, body, protocols, where) for row, body in bodies.items()}
     seeds_of = {row: _seeds_of(bodies[row], seeds, f"{where}: rows: {row}: seeds") for row in rows}
+    datasets_of = {row: list(options) for row, (_, _, options) in rows.items()}
     if not rows:
         raise UserError(f"{where}: rows is empty: {TOP_LEVEL['rows']}")
     used = {key for method, _, _ in rows.values() for key in declared.options(_methods()[method])}
     _known_keys(protocol, used, f"{where}: protocol")
+    for dataset, own in datasets.items():
+        _known_keys(own, used, f"{where}: datasets: {dataset}")
     for row, (_, start, _) in rows.items():
         if start is not None:
             check_name("row", start, [other for other in rows if other != row], f"{where}: rows: {row}: start")
-            for seed in seeds_of[row]:
-                if seed not in seeds_of[start]:
-                    raise UserError(f"{where}: rows: {row}: row {start}, which it starts from, has no seed {seed}")
+            for kind, of_rows in (("seed", seeds_of), ("dataset", datasets_of)):
+                for one in of_rows[row]:
+                    if one not in of_rows[start]:
+                        raise UserError(f"{where}: rows: {row}: row {start}, which it starts from, has no {kind} {one}")
     ordered = _starts_first(rows, where)
     runs = tuple(
-        Run(name, dataset, row, seed, *rows[row][:2], threads, rows[row][2], evaluation)
+        Run(name, dataset, row, seed, *rows[row][:2], threads, rows[row][2][dataset], evaluation)
         for dataset in datasets
         for row in ordered
+        if dataset in datasets_of[row]
         for seed in seeds_of[row]
     )
     return Experiment(name, top["title"], top.get("notes", ""), runs)
 
 
-def _row(row: Any, body: Any, protocol: Mapping, where: str) -> tuple[str, str | None, dict[str, Any]]:
-    """One row's method, start and complete options."""
+def _row(row: Any, body: Any, protocols: Mapping[str, Mapping], where: str) -> tuple[str, str | None, dict[str, dict]]:
+    """One row's method, start and, by dataset, complete options."""
     if not (isinstance(row, str) and re.fullmatch(r"[a-z0-9-]+", row)):
         name = " ".join(str(row).split())
         raise UserError(f"{where}: rows: {name}: a row's name is text of lower-case letters, digits and hyphens")
     here = f"{where}: rows: {row}"
     overrides = dict(_mapping(body, here))
     overrides.pop("seeds", None)
+    chosen = _by_name(overrides.pop("datasets", dict.fromkeys(protocols)), f"{here}: datasets")
+    for dataset in chosen:
+        check_name("dataset", dataset, protocols, f"{here}: datasets")
+    if not chosen:
+        raise UserError(f"{here}: datasets is empty: name some of {', '.join(protocols)}, or leave it out")
     method = overrides.pop("method", None)
     start = overrides.pop("start", None)
     check_name("method", method, _methods(), here)
     known = declared.options(_methods()[method])
-    options = complete({k: v for k, v in protocol.items() if k in known} | overrides, known, here)
+    options = {
+        dataset: complete({k: v for k, v in protocols[dataset].items() if k in known} | overrides | own, known, here)
+        for dataset, own in chosen.items()
+    }
     if (start is None) == bool(declared.literal(_methods()[method], "NEEDS_START")):
         need = "needs `start`, the row whose weights it begins from" if start is None else "takes no `start`"
         raise UserError(f"{here}: method {method} {need}")
@@ -226,6 +243,18 @@ def _seeds_of(body: Mapping, seeds: list, where: str) -> list[int]:
     if not own:
         raise UserError(f"{where} is empty: name some of {', '.join(map(str, seeds))}, or leave it out")
     return own
+
+
+def _by_name(value: Any, where: str) -> dict[Any, dict]:
+    """Names with overrides; a plain list of names has none."""
+    if isinstance(value, Mapping):
+        named: Mapping = value
+    else:
+        for name in _list(value, where):
+            if not isinstance(name, str):
+                raise UserError(f"{where} are names, not {name!r}")
+        named = dict.fromkeys(value)
+    return {name: dict(_mapping(own, f"{where}: {name}")) for name, own in named.items()}
 
 
 def _starts_first(rows: Mapping[str, tuple], where: str) -> list[str]:

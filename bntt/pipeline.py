@@ -49,6 +49,7 @@ def train(experiment: Experiment, run: Run, results: Path, device: str = "auto")
             "status": status,
             "reason": outcome.diverged,
             "steps": outcome.steps,
+            **({} if outcome.selected_epoch is None else {"selected_epoch": outcome.selected_epoch}),
             **trained.facts,
             "provenance": provenance.environment(_device_name(chosen), run.threads),
             "started": began,
@@ -153,7 +154,8 @@ def _prepared(run: Run) -> dict[str, Any]:
 
 
 def _load_data(run: Run, device: torch.device) -> ImageData:
-    return data.load(run.dataset).to(device, run.options["image_size"], run.options.get("train_limit"))
+    chosen = {name: run.options[name] for name in ("image_size", "train_limit", "held_out", "test_limit", "statistics")}
+    return data.load(run.dataset).to(device, **chosen)
 
 
 def _user_errors(work, run: Run):

@@ -188,7 +188,8 @@ def test_images(results: Results, dataset: str) -> int | None:
     """The number of test images of a dataset, as its runs recorded it; None where none has been trained."""
     for one in results.runs:
         if one.run.dataset == dataset and one.training:
-            return int(one.training["data"]["images"]["test"])
+            there = int(one.training["data"]["images"]["test"])
+            return min(there, one.run.options["test_limit"] or there)
     return None
 
 

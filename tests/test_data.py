@@ -1,12 +1,12 @@
 """Datasets: the committed split, arrays that are checked whenever they are read, scaling and augmentation."""
 
+import contextlib
 import json
 import os
+import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from bntt import data
 from bntt.data import digits
+from bntt.data._parts import divided
 from bntt.data.images import augment
 from bntt.errors import UserError
 from bntt.randomness import key
@@ -49,7 +50,7 @@ def test_the_split_is_disjoint_complete_and_of_the_sizes_promised():
 
 
 def test_the_split_is_stratified():
-    _, labels = digits.read()
+    _, labels = digits.scans()
     whole = np.bincount(labels) / len(labels)
     for indices in data.committed_split("digits").values():
         counts = np.bincount(labels[indices], minlength=10)
@@ -80,25 +81,35 @@ def test_an_edited_split_is_refused(tmp_path, monkeypatch):
 def test_the_digits_are_the_scans_that_ship_with_scikit_learn():
     from sklearn.datasets import load_digits
 
-    pixels, labels = digits.read()
+    pixels, labels = digits.scans()
     assert pixels.shape == (1797, 1, 8, 8)
     assert pixels.dtype == np.uint8
     assert labels.dtype == np.int64
     assert (np.rint(pixels[:, 0] / 255 * 16) == load_digits().images).all()  # no level is lost
-    assert data.content_digest(pixels, labels) == digits.DATASET["content"]
+    assert data.content_digest(digits.read(None, None)) == digits.DATASET["content"]
 
 
-def test_the_content_hash_sees_every_pixel_every_label_and_the_shape():
-    pixels, labels = digits.read()
-    reference = data.content_digest(pixels, labels)
+def test_the_content_hash_sees_every_pixel_every_label_the_parts_and_the_shape():
+    split = data.committed_split("digits")
+
+    def digest(pixels, labels, split=split, without=None):
+        return data.content_digest(divided(pixels, labels, split, from_publisher=False), without)
+
+    pixels, labels = digits.scans()
+    reference = digest(pixels, labels)
+    assert reference == data.content_digest(digits.read(None, None))
     one = pixels.copy()
-    one[1796, 0, 7, 7] ^= 1
+    one[split["test"][3], 0, 7, 7] ^= 1
     two = labels.copy()
     two[0] = 1
-    assert data.content_digest(one, labels) != reference
-    assert data.content_digest(pixels, two) != reference
-    assert data.content_digest(pixels.reshape(1797, 1, 4, 16), labels) != reference
-    assert data.content_digest(np.asfortranarray(pixels), labels.astype(np.int32)) == reference
+    moved = split | {"train": split["train"][:-1], "validation": split["validation"] + split["train"][-1:]}
+    assert digest(one, labels) != reference
+    assert digest(pixels, two) != reference
+    assert digest(pixels, labels, moved) != reference
+    assert digest(pixels.reshape(1797, 1, 4, 16), labels) != reference
+    assert digest(np.asfortranarray(pixels), labels.astype(np.int32)) == reference
+    assert digest(one, labels, without=[3]) == digest(pixels, labels, without=[3]) != reference
+    assert digest(one, labels, without=[4]) != digest(pixels, labels, without=[4])
 
 
 # -- preparing --------------------------------------------------------------------------------------------
@@ -112,7 +123,7 @@ def test_prepared_arrays_lie_where_they_were_asked_for_and_are_the_splits(place)
     assert record["content_sha256"] == digits.DATASET["content"]
     assert record["images"] == {"train": 1077, "validation": 180, "test": 540}
     assert set(os.listdir(place)) == {"digits"}
-    pixels, labels = digits.read()
+    pixels, labels = digits.scans()
     for part, indices in data.committed_split("digits").items():
         assert (np.load(place / "digits" / f"{part}-pixels.npy") == pixels[indices]).all()
         assert (np.load(place / "digits" / f"{part}-labels.npy") == labels[indices]).all()
@@ -125,8 +136,8 @@ def test_preparing_again_touches_nothing(prepared):
 
 
 def test_other_content_is_known_as_such(place, monkeypatch):
-    pixels, labels = digits.read()
-    monkeypatch.setattr(digits, "read", lambda: (255 - pixels, labels))
+    pixels, labels = digits.scans()
+    monkeypatch.setattr(digits, "scans", lambda: (255 - pixels, labels))
     data.prepare("digits")
     assert data.verify("digits")["state"] == "unknown"
 
@@ -217,17 +228,76 @@ def test_several_processes_may_prepare_at_once(place):
     assert data.verify("digits")["state"] == "content"
 
 
+# Every array of a dataset is hashed once after it was written: there the process says so, and waits to be killed.
+STOPPING = """
+import sys
+from bntt import data
+hashed = data.sha256
+data.sha256 = lambda path: (print(path.name, flush=True), sys.stdin.readline(), hashed(path))[2]
+data.prepare("digits")
+"""
+
+
+def stopping():
+    return subprocess.Popen(
+        [sys.executable, "-c", STOPPING],
+        cwd=PROJECT,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
 def test_a_kill_while_preparing_leaves_nothing_that_looks_prepared(place):
-    script = "from bntt import data; import time; data.facts = lambda name: time.sleep(60); data.prepare('digits')"
-    process = subprocess.Popen([sys.executable, "-c", script], cwd=PROJECT, env=environment())
-    deadline = time.monotonic() + 60
-    while not list(place.glob(".digits-*/test-labels.npy")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with stopping() as process:
+        for _ in range(5):
+            process.stdout.readline()
+            process.stdin.write("\n")
+            process.stdin.flush()
+        assert process.stdout.readline() == "test-labels.npy\n"
+        process.kill()
     assert not data.manifest_path("digits").exists()
+    assert os.listdir(place) == [".digits-work"]
     data.prepare("digits")
     assert data.verify("digits")["state"] == "content"
+    assert os.listdir(place) == ["digits"]
+
+
+def test_who_comes_second_waits_and_does_not_prepare_again(place):
+    with stopping() as first:
+        first.stdout.readline()  # it holds the lock
+        command = [sys.executable, "-m", "bntt", "data", "prepare", "digits"]
+        second = subprocess.Popen(command, cwd=PROJECT, env=environment(), stdout=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(3)
+        first.communicate("\n" * 10, timeout=60)
+        assert first.returncode == 0
+        made = data.manifest_path("digits").stat().st_mtime_ns
+        assert second.communicate(timeout=60)[0].strip() == str(data.manifest_path("digits"))
+    assert data.manifest_path("digits").stat().st_mtime_ns == made
+    assert os.listdir(place) == ["digits"]
+
+
+def test_a_preparation_that_fails_leaves_nothing(place, monkeypatch):
+    monkeypatch.setattr(data, "sha256", lambda path: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        data.prepare("digits")
+    assert os.listdir(place) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_killed_at_a_random_moment_and_prepared_again(place, seed):
+    command = [sys.executable, "-m", "bntt", "data", "prepare", "digits"]
+    process = subprocess.Popen(command, cwd=PROJECT, env=environment(), stdout=subprocess.DEVNULL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(np.random.default_rng(seed).uniform(0.3, 1.5))
+    process.kill()
+    process.wait()
+    assert bntt("data", "prepare", "digits", BNTT_DATA=str(place)).returncode == 0
+    assert data.verify("digits")["content_sha256"] == digits.DATASET["content"]
+    assert os.listdir(place) == ["digits"]
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
@@ -242,10 +312,9 @@ def test_an_unknown_dataset_and_a_missing_name_are_one_line():
 
 
 def test_the_commands_say_what_there_is(place):
-    assert "not prepared" in bntt("data", "list").stdout
+    assert len(re.findall(r"^\S+ +not prepared ", bntt("data", "list").stdout, re.M)) == len(data.names())
     assert bntt("data", "prepare", "digits").stdout.strip() == str(place / "digits" / "manifest.json")
-    assert "digits" in (listed := bntt("data", "list").stdout)
-    assert "not prepared" not in listed
+    assert re.findall(r"^(\S+) +prepared ", bntt("data", "list").stdout, re.M) == ["digits"]
     verified = bntt("data", "verify", "digits").stdout
     assert "whole" in verified
     assert "content" in verified

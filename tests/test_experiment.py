@@ -46,7 +46,7 @@ def test_every_committed_experiment_loads(name):
 
 def test_the_demo_is_vgg9_at_25_steps_with_every_row_the_paper_compares():
     demo = load("demo")
-    assert demo.datasets == ["digits"]
+    assert demo.datasets == ["digits", "digits-dvs"]
     assert {"bntt", "surrogate", "ann", "ann-bn", "conversion", "rmp"} <= set(demo.rows)
     bntt = demo.run("digits", "bntt", 0)
     assert (bntt.options["architecture"], bntt.options["time_steps"]) == ("vgg9", 25)
@@ -109,6 +109,73 @@ def test_seeds_that_a_row_cannot_have(row, seeds, said):
     document["rows"][row]["seeds"] = seeds
     message = refused(document)
     assert all(word in message for word in said)
+
+
+# -- datasets that differ ---------------------------------------------------------------------------------
+
+
+def test_protocol_dataset_row_and_the_rows_dataset_have_the_last_word_in_this_order(tmp_path):
+    loaded = experiment(
+        tmp_path,
+        datasets={"digits": None, "digits-dvs": {"epochs": 3, "time_steps": 4, "leak": 0.5}},
+        rows={
+            "bntt": {"method": "surrogate", "norm": "bntt", "leak": 0.7},
+            "plain": {"method": "surrogate", "norm": "none", "datasets": {"digits-dvs": {"time_steps": 6}}},
+            "ann": {"method": "ann", "datasets": ["digits"]},
+        },
+    )
+    names = [(run.dataset, run.row) for run in loaded.runs]
+    assert names == [("digits", "bntt"), ("digits", "ann"), ("digits-dvs", "bntt"), ("digits-dvs", "plain")]
+    seen = {pair: loaded.run(*pair, 0).options for pair in names}
+    assert [seen[pair].get("epochs") for pair in names] == [1, 1, 3, 3]
+    assert [seen[pair].get("time_steps") for pair in names] == [25, None, 4, 6]
+    assert [seen[pair].get("leak") for pair in names] == [0.7, None, 0.7, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("datasets", "row", "said"),
+    [
+        ({"digits": {"epoch": 3}}, {}, ["datasets: digits", "unknown key 'epoch'", "did you mean 'epochs'?"]),
+        ({"digit": {}}, {}, ["unknown dataset 'digit'"]),
+        ({"digits": 3}, {}, ["datasets: digits must be a mapping"]),
+        ({}, {}, ["datasets is empty"]),
+        (["digits"], {"datasets": ["digits-dvs"]}, ["rows: bntt: datasets", "unknown dataset 'digits-dvs'"]),
+        (["digits"], {"datasets": []}, ["rows: bntt: datasets is empty", "digits"]),
+        (["digits"], {"datasets": {"digits": {"nrom": 1}}}, ["rows: bntt", "'nrom'", "did you mean 'norm'?"]),
+        (["digits"], {"datasets": "digits"}, ["rows: bntt: datasets must be a list"]),
+    ],
+)
+def test_datasets_that_cannot_be(datasets, row, said):
+    document = changed("datasets", datasets)
+    document["rows"] = {"bntt": document["rows"]["bntt"] | row}
+    message = refused(document)
+    assert all(word in message for word in said), message
+
+
+def test_a_row_cannot_start_from_a_row_that_the_dataset_does_not_have():
+    document = changed("datasets", ["digits", "digits-dvs"])
+    document["rows"] = {name: dict(document["rows"][name]) for name in ("ann", "rmp")}
+    document["rows"]["ann"]["datasets"] = ["digits"]
+    message = refused(document)
+    assert "ann, which it starts from, has no dataset digits-dvs" in message
+
+
+PAPER = {"cifar10": (25, 120), "cifar100": (50, 240), "tiny-imagenet": (30, 90), "dvs-cifar10": (20, 60)}
+
+
+def test_the_papers_protocol_has_the_papers_numbers():
+    """Section 4.1, written down once more: T and epochs of each dataset, and what all share."""
+    paper = load("paper")
+    assert set(paper.datasets) == set(PAPER)
+    for dataset, (steps, epochs) in PAPER.items():
+        run = paper.run(dataset, "bntt", 0)
+        assert (run.options["time_steps"], run.options["epochs"]) == (steps, epochs)
+        shared = ("learning_rate", "momentum", "weight_decay", "milestones", "decay_factor", "batch_size", "selection")
+        expected = (0.3, 0.9, 5e-4, [0.5, 0.7, 0.9], 10.0, 256, "last")
+        assert tuple(run.options[key] for key in shared) == expected
+        assert run.options["gamma_decay"] is None
+    assert paper.run("cifar10", "surrogate", 0).options["time_steps"] == 100
+    assert {run.row for run in paper.runs if run.dataset == "cifar100"} == {"bntt", "ann", "conversion", "rmp"}
 
 
 def test_a_path_with_a_space_is_an_experiment_too(tmp_path):

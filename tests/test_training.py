@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
@@ -32,6 +33,7 @@ OPTIONS = {
     "gamma_decay": None,
     "milestones": [0.5, 0.7, 0.9],
     "decay_factor": 10.0,
+    "selection": "last",
     "crop_padding": 1,
     "flip": True,
 }
@@ -204,6 +206,60 @@ def test_validation_accuracy_is_a_percentage_of_the_validation_images():
 def test_test_images_are_never_looked_at(tmp_path):
     model, data = Small(), dataclasses.replace(images(), test=None)
     fit(model, noisy(model), data, OPTIONS, 0, tmp_path / "state.pt")
+
+
+def test_without_validation_images_there_is_no_validation_accuracy_and_training_goes_on(tmp_path):
+    model = Small()
+    outcome = fit(model, noisy(model), images(validation=0), OPTIONS, 0, tmp_path / "state.pt")
+    assert outcome.diverged is None
+    assert [math.isnan(row["validation_accuracy"]) for row in outcome.history] == [True] * 3
+
+
+@pytest.mark.parametrize("stopped", [None, 2, 5])
+def test_the_released_codes_selection_keeps_the_best_of_every_tenth_epoch_on_test_images(
+    tmp_path, monkeypatch, stopped
+):
+    """Every second epoch here; whether or not the training is stopped in between."""
+    monkeypatch.setattr(training, "SELECTION_EPOCHS", 2)
+    options = OPTIONS | {"epochs": 7, "selection": "best-test", "learning_rate": 1.0}
+    data = images(test=30)
+    seen = []
+    real = training._accuracy
+
+    def watched(model, forward, part, noise, size):
+        accuracy = real(model, forward, part, noise, size)
+        if part is data.test:
+            seen.append((accuracy, {name: value.clone() for name, value in model.state_dict().items()}))
+        return accuracy
+
+    monkeypatch.setattr(training, "_accuracy", watched)
+
+    class Stop(Exception):
+        pass
+
+    def run(stop):
+        model, save = Small(), training._save
+        if stop is not None:
+
+            def stopping(path, *rest):
+                save(path, *rest)
+                if len(rest[2].history) == stop:
+                    raise Stop
+
+            monkeypatch.setattr(training, "_save", stopping)
+        try:
+            return model, fit(model, noisy(model), data, options, 0, tmp_path / "state.pt")
+        finally:
+            monkeypatch.setattr(training, "_save", save)
+
+    if stopped is not None:
+        with pytest.raises(Stop):
+            run(stopped)
+    model, outcome = run(None)
+    assert len(seen) == 3
+    best = max(range(3), key=lambda k: (seen[k][0], -k))
+    assert outcome.selected_epoch == 2 * (best + 1)
+    assert all(torch.equal(value, seen[best][1][name]) for name, value in model.state_dict().items())
 
 
 def test_validation_leaves_moving_moments_and_weights_alone(tmp_path):

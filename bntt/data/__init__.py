@@ -1,14 +1,21 @@
 """Datasets: found by folder, prepared once into uint8 arrays with a manifest, shared by all experiments.
 
-A dataset is a file in this folder that declares ``DATASET`` and defines ``read() -> (pixels, labels)``; its split is
-committed in ``splits/<name>.json``. Prepared arrays lie in ``data/<name>/``, or under ``$BNTT_DATA``.
+A dataset is a file in this folder that declares ``DATASET`` and defines ``read(source, downloads) -> Parts``, where
+``source`` is a folder that the user names, or None: then it downloads. Prepared arrays lie in ``data/<name>/``, or
+under ``$BNTT_DATA``, and can be mapped into memory; what was downloaded stays in ``data/downloads/``.
+
+The *state* of data says how far they are known to be the publisher's: ``archive``, the publisher's checksum matched;
+``content``, pixels and labels have the hash committed here; ``partial``, all but the listed test items have; else
+``unknown``.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-import tempfile
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +24,10 @@ import numpy as np
 
 from bntt import declared
 from bntt.errors import UserError
+from bntt.files import sha256
 
 if TYPE_CHECKING:
+    from bntt.data._parts import Parts
     from bntt.data.images import ImageData
 
 SPLITS = ("train", "validation", "test")
@@ -44,6 +53,12 @@ def manifest_path(name: str) -> Path:
     return folder(name) / "manifest.json"
 
 
+def split_file(name: str) -> Path | None:
+    """Where the split of a dataset is committed; None where it is the publisher's, or a rule in its module."""
+    path = Path(__file__).parent / "splits" / f"{facts(name).get('split', name)}.json"
+    return path if path.is_file() else None
+
+
 def committed_split(name: str) -> dict[str, list[int]]:
     """Indices of each split, checked against the hash committed with them."""
     path = Path(__file__).parent / "splits" / f"{name}.json"
@@ -60,61 +75,109 @@ def split_digest(split: dict[str, list[int]]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def content_digest(pixels: np.ndarray, labels: np.ndarray) -> str:
-    """Hash of arrays and labels, by which a dataset is known whatever it was read from."""
-    digest = hashlib.sha256(f"{pixels.dtype} {pixels.shape} {labels.shape};".encode())
-    digest.update(np.ascontiguousarray(pixels).tobytes())
-    digest.update(np.ascontiguousarray(labels, dtype="<i8").tobytes())
+def content_digest(parts: "Parts", without: list[int] | None = None) -> str:
+    """Hash of all pixels and labels, by which a dataset is known whatever it was read from.
+
+    The pixels of the test items in ``without`` count as zero.
+    """
+    digest = hashlib.sha256()
+    for part, pixels, labels in parts:
+        if part == "test" and without:
+            pixels = pixels.copy()
+            pixels[without] = 0
+        digest.update(f"{part} {pixels.dtype} {pixels.shape} {labels.shape};".encode())
+        digest.update(np.ascontiguousarray(pixels).data)
+        digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
     return digest.hexdigest()
 
 
-def prepare(name: str) -> Path:
-    """Make ``data/<name>/`` if it is not there whole; safe when several processes ask at once. Returns the manifest."""
-    if _is_current(name):
-        return manifest_path(name)
+def prepare(name: str, source: Path | None = None) -> Path:
+    """Make ``data/<name>/`` if it is not there whole; returns the manifest.
+
+    Of several processes that ask at once, one prepares and the others wait. What a killed one left is cleared away.
+    """
+    while not _is_current(name):
+        with _workplace(name) as work:
+            if work is not None:
+                _prepare(name, source, work)
+    return manifest_path(name)
+
+
+def _prepare(name: str, source: Path | None, work: Path) -> None:
+    downloads = work.parent / "downloads" / name
     module = import_module(declared.plugins("data", "DATASET")[name])
-    pixels, labels = module.read()
-    split = committed_split(name)
-    content = content_digest(pixels, labels)
+    parts = module.read(source, downloads)
+    known = facts(name)
+    content = content_digest(parts)
+    manifest = {
+        "dataset": name,
+        "source": known["source"] if source is None else f"{known['source']}; a folder named by the user",
+        "classes": known["classes"],
+        "images": {part: len(labels) for part, _, labels in parts},
+        "content_sha256": content,
+        "state": _state(parts, content, known),
+        "split_sha256": _split_identity(name),
+        **parts.facts,
+    }
+    if manifest["state"] == "partial":
+        manifest["differing_test_items"] = known["partial"]["items"]
+    manifest["files"] = files = {}
+    for part, pixels, labels in parts:
+        for kind, array in (("pixels", pixels), ("labels", labels)):
+            file = f"{part}-{kind}.npy"
+            np.save(work / file, array)
+            files[file] = sha256(work / file)
+    (work / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     target = folder(name)
+    outdated = work.with_name(f"{work.name}-old")
+    if target.is_dir():  # damaged, or of another split or reader: make way
+        target.rename(outdated)
+    work.rename(target)
+    shutil.rmtree(outdated, ignore_errors=True)
+
+
+def _state(parts: "Parts", content: str, known: dict[str, Any]) -> str:
+    if parts.from_publisher:
+        return "archive"
+    if content == known.get("content"):
+        return "content"
+    partial = known.get("partial")
+    if partial and content_digest(parts, partial["items"]) == partial["content"]:
+        return "partial"
+    return "unknown"
+
+
+def _split_identity(name: str) -> str:
+    """Hash of the committed split; ``official`` where the publisher or a rule of the module divides the data."""
+    return "official" if split_file(name) is None else split_digest(committed_split(facts(name).get("split", name)))
+
+
+@contextlib.contextmanager
+def _workplace(name: str) -> Iterator[Path | None]:
+    """An empty folder beside the prepared data, held by this process alone; None where another one held it till now."""
+    work = folder(name).with_name(f".{name}-work")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+        work.mkdir(parents=True, exist_ok=True)
+        handle = os.open(work, os.O_RDONLY)
     except OSError as error:
         raise UserError(
-            f"cannot write prepared data to {target.parent}: {error.strerror}; set BNTT_DATA to a folder "
-            "that can be written"
+            f"cannot write prepared data to {work.parent}: {error.strerror}; set BNTT_DATA to a folder that can be "
+            "written"
         ) from None
     try:
-        files = {}
-        for part in SPLITS:
-            for kind, array in (("pixels", pixels), ("labels", labels)):
-                file = f"{part}-{kind}.npy"
-                np.save(work / file, array[split[part]])
-                files[file] = hashlib.sha256((work / file).read_bytes()).hexdigest()
-        manifest = {
-            "dataset": name,
-            "source": facts(name)["source"],
-            "classes": facts(name)["classes"],
-            "images": {part: len(split[part]) for part in SPLITS},
-            "content_sha256": content,
-            "state": "content" if content == facts(name)["content"] else "unknown",
-            "split_sha256": split_digest(split),
-            "files": files,
-        }
-        (work / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-        work.chmod(0o755)
-        if target.is_dir() and not _is_current(name):  # damaged, or of another split or reader: make way
-            target.rename(work.with_name(f"{work.name}-old"))
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if not work.is_dir() or os.fstat(handle).st_ino != work.stat().st_ino:  # made into data by who held it
+            yield None
+            return
+        for left in [*work.iterdir(), work.with_name(f"{work.name}-old")]:
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
         try:
-            work.rename(target)
-        except OSError:  # another process was first
-            if not _is_current(name):
-                raise
+            yield work
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
     finally:
-        shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(work.with_name(f"{work.name}-old"), ignore_errors=True)
-    return manifest_path(name)
+        os.close(handle)
 
 
 def manifest(name: str) -> dict[str, Any]:
@@ -139,9 +202,11 @@ def _is_current(name: str) -> bool:
         found = manifest(name)
     except UserError:
         return False
-    expected = split_digest(committed_split(name))
-    return found["split_sha256"] == expected and (found["state"] == "content") == (
-        found["content_sha256"] == facts(name)["content"]
+    known = facts(name).get("content")
+    return (
+        found["split_sha256"] == _split_identity(name)
+        and (found["state"] == "content") <= (found["content_sha256"] == known)
+        and (found["content_sha256"] == known) <= (found["state"] in ("archive", "content"))
     )
 
 
@@ -150,7 +215,7 @@ def verify(name: str) -> dict[str, Any]:
     found = manifest(name)
     for file, expected in found["files"].items():
         path = folder(name) / file
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+        if not path.is_file() or sha256(path) != expected:
             raise UserError(
                 f"{path} is missing or damaged; delete {folder(name)} and run `python -m bntt data prepare {name}`"
             )
@@ -166,7 +231,7 @@ def load(name: str) -> "ImageData":
     found = verify(name)
     arrays = {file: torch.from_numpy(np.load(folder(name) / file, allow_pickle=False)) for file in found["files"]}
     parts = {part: Images(arrays[f"{part}-pixels.npy"], arrays[f"{part}-labels.npy"]) for part in SPLITS}
-    blank = torch.zeros(parts["train"].pixels.shape[1], 1, 1)
+    blank = torch.zeros(parts["train"].pixels.shape[-3], 1, 1)
     return ImageData(
         name=name,
         classes=found["classes"],

@@ -1,4 +1,8 @@
-"""Labelled images in memory: uint8 arrays on the device, scaled, resized and augmented there."""
+"""Labelled images and event recordings in memory: uint8 arrays on the device, scaled, resized and augmented there.
+
+A recording is a sequence of frames of event counts, ``[T, 2, H, W]``. A network is given them as spikes, one where a
+count is not zero, and a dense network their mean over time.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -7,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bntt import randomness
+from bntt.errors import UserError
 
 OPTIONS = {
     "image_size": {
@@ -27,12 +32,30 @@ OPTIONS = {
         "min": 2,
         "help": "Use only the first so many training images.",
     },
+    "held_out": {
+        "default": 0,
+        "min": 0,
+        "help": "Use the last so many training images for validation instead, where a dataset has no validation part.",
+    },
+    "test_limit": {
+        "default": None,
+        "type": "int",
+        "min": 1,
+        "help": "Use only the first so many test images; null: all. The released code drops its last, smaller batch.",
+    },
+    "statistics": {
+        "default": "dataset",
+        "choices": ["dataset", "cifar10-released"],
+        "help": "Mean and deviation that images are z-scored with: of the training images used, or the released code's "
+        "constants, which it takes for CIFAR-100 too.",
+    },
 }
+RELEASED = {"mean": (0.4914, 0.4822, 0.4465), "deviation": (0.2023, 0.1994, 0.2010)}
 
 
 @dataclass(frozen=True)
 class Images:
-    """One split: ``pixels`` uint8 ``[N, C, H, W]``, ``labels`` int64 ``[N]``."""
+    """One part: ``pixels`` uint8 ``[N, C, H, W]`` or, of recordings, ``[N, T, 2, H, W]``; ``labels`` int64 ``[N]``."""
 
     pixels: Tensor
     labels: Tensor
@@ -41,8 +64,9 @@ class Images:
         return len(self.labels)
 
     def unit(self, samples: Tensor) -> Tensor:
-        """Images in [0, 1], float32."""
-        return self.pixels[samples].float() / 255
+        """Images in [0, 1], or recordings as 0 and 1, float32."""
+        chosen = self.pixels[samples]
+        return chosen.sign().float() if chosen.dim() == 5 else chosen.float() / 255
 
 
 @dataclass(frozen=True)
@@ -61,41 +85,93 @@ class ImageData:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        channels, height, width = self.train.pixels.shape[1:]
+        channels, height, width = self.train.pixels.shape[-3:]
         return channels, height, width
 
-    def scaled(self, unit: Tensor, signed: bool) -> Tensor:
-        """Images as Poisson coding wants them: z-scored (signed) or left in [0, 1]."""
-        return (unit - self.mean) / self.deviation if signed else unit
+    @property
+    def recordings(self) -> bool:
+        """Whether these are recordings of an event camera."""
+        return self.train.pixels.dim() == 5
 
-    def to(self, device: torch.device, image_size: int | None, train_limit: int | None) -> "ImageData":
-        """The same data on a device, resized, with at most ``train_limit`` training images."""
+    def scaled(self, unit: Tensor, signed: bool) -> Tensor:
+        """Images as Poisson coding wants them: z-scored (signed) or left in [0, 1]; recordings stay what they are."""
+        return (unit - self.mean) / self.deviation if signed and not self.recordings else unit
+
+    def to(
+        self,
+        device: torch.device,
+        image_size: int | None = None,
+        train_limit: int | None = None,
+        held_out: int = 0,
+        test_limit: int | None = None,
+        statistics: str = "dataset",
+    ) -> "ImageData":
+        """The same data on a device, resized, with at most ``train_limit`` training images; see OPTIONS."""
+        train, validation = self.train, self.validation
+        if held_out:
+            if len(validation):
+                raise UserError(f"dataset {self.name} has validation images of its own: leave held_out at 0")
+            if held_out + 2 > len(train):
+                raise UserError(f"held_out {held_out} leaves too few of {len(train)} training images")
+            validation = Images(train.pixels[-held_out:], train.labels[-held_out:])
+            train = Images(train.pixels[:-held_out], train.labels[:-held_out])
+        if self.recordings and image_size not in (None, self.shape[-1]):
+            raise UserError(
+                f"the frames of {self.name} have a side of {self.shape[-1]} and are not resized: leave image_size out"
+            )
 
         def moved(images: Images, limit: int | None = None) -> Images:
             pixels = images.pixels[:limit].to(device)
-            if image_size is not None and pixels.shape[-1] != image_size:
+            if image_size is not None and pixels.shape[-1] != image_size and len(pixels):
                 size = (image_size, image_size)
                 smooth = F.interpolate(pixels.float(), size, mode="bilinear", align_corners=False, antialias=True)
                 pixels = smooth.round().clamp(0, 255).to(torch.uint8)
             return Images(pixels, images.labels[:limit].to(device))
 
-        train = moved(self.train, train_limit)
-        values = train.pixels.double() / 255
-        deviation, mean = torch.std_mean(values, dim=(0, 2, 3), correction=0, keepdim=True)
+        train = moved(train, train_limit)
+        mean, deviation = self.mean.to(device), self.deviation.to(device)
+        if not self.recordings:
+            if statistics == "dataset":
+                mean, deviation = channel_statistics(train.pixels)
+            elif self.shape[0] == 3:
+                mean, deviation = (
+                    torch.tensor(RELEASED[k], device=device)[:, None, None] for k in ("mean", "deviation")
+                )
+            else:
+                raise UserError(f"statistics {statistics} are of three channels, and {self.name} has {self.shape[0]}")
         return replace(
             self,
             train=train,
-            validation=moved(self.validation),
-            test=moved(self.test),
-            mean=mean[0].float(),
-            deviation=deviation[0].float(),
+            validation=moved(validation),
+            test=moved(self.test, test_limit),
+            mean=mean,
+            deviation=deviation,
         )
 
 
+def channel_statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of pixels in [0, 1] per channel, float32 ``[C, 1, 1]``, from exact sums."""
+    total = torch.zeros(pixels.shape[1], dtype=torch.long, device=pixels.device)
+    squares = torch.zeros_like(total)
+    for piece in pixels.split(4096):
+        values = piece.transpose(0, 1).flatten(1).int()
+        total += values.sum(1)
+        squares += (values * values).sum(1)
+    count = pixels.numel() // pixels.shape[1]
+    mean = total.double() / count
+    variance = (squares.double() - total.double() * mean) / count
+    return (mean / 255).float()[:, None, None], (variance.clamp_min(0).sqrt() / 255).float()[:, None, None]
+
+
 def augment(unit: Tensor, key: int, samples: Tensor, crop_padding: int, flip: bool) -> Tensor:
-    """Random crop after zero padding, then random flip; each image's own draw depends on key and sample alone."""
+    """Random crop after zero padding, then random flip; each image's own draw depends on key and sample alone.
+
+    All frames of a recording are moved alike.
+    """
     if not (crop_padding or flip):
         return unit
+    if unit.dim() == 5:
+        return augment(unit.flatten(1, 2), key, samples, crop_padding, flip).reshape(unit.shape)
     draws = randomness.words(key, samples, 3)
     count, _, height, width = unit.shape
     if crop_padding:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bntt.classifiers import SpikingClassifier
 from bntt.measurements import Rows, Subject
-from bntt.spiking.encoding import poisson
+from bntt.spiking.encoding import encode
 from bntt.spiking.neurons import as_rows
 
 IMAGES = 100  # of the test set; the mean over some million neuron-steps needs no more
@@ -52,7 +52,7 @@ def measure(subject: Subject) -> Rows | str:
         return "Eq. 16 is about soft reset"
     samples = torch.arange(min(IMAGES, len(data.test)), device=data.mean.device)
     scaled = classifier.scaled(data, data.test.unit(samples))
-    spikes = poisson(scaled, classifier.time_steps, subject.noise_key, samples, signed=classifier.signed)
+    spikes = encode(scaled, classifier.time_steps, subject.noise_key, samples, signed=classifier.signed)
     rows: Rows = []
     norms = network.norms()
     for name, layer in network.hidden().items():

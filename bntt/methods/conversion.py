@@ -3,6 +3,7 @@
 The weights of an ``ann`` row are kept; each layer's threshold becomes the largest weighted input current that it meets
 when the layers before it already spike at their thresholds (Spike-Norm, Sengupta et al. 2019, with hard reset). With
 soft reset, so that what exceeds the threshold is carried over, it is RMP-SNN (Han et al. 2020). Neurons do not leak.
+Recordings of events are coded as images are, by the share of frames with an event.
 """
 
 import math
@@ -15,7 +16,7 @@ from bntt.data.images import ImageData
 from bntt.errors import UserError
 from bntt.methods import Task, Trained
 from bntt.randomness import key
-from bntt.spiking.encoding import poisson
+from bntt.spiking.encoding import poisson, rates
 from bntt.spiking.kernels import spikes_held_in
 from bntt.spiking.layers import over_time
 from bntt.spiking.networks import SpikingNetwork, place, weight_layers
@@ -96,14 +97,15 @@ def train(task: Task) -> Trained:
 @torch.no_grad()
 def balance(network: SpikingNetwork, data: ImageData, options: dict, noise: int) -> dict[str, float]:
     """Set and return the thresholds, layer by layer, each with the layers before it spiking at theirs."""
-    signed = options["coding"] == "signed"
+    signed = _signed(options, data)
     held_in = spikes_held_in(data.mean)
     samples = torch.arange(min(options["calibration_images"], len(data.train)), device=data.mean.device)
     thresholds: dict[str, float] = {}
     for name in network.hidden():
         rank, largest = None, torch.zeros(0, device=data.mean.device)
         for batch in samples.split(BATCH):
-            scaled = data.scaled(data.train.unit(batch), signed)
+            unit = data.train.unit(batch)
+            scaled = rates(unit, signed) if data.recordings else data.scaled(unit, signed)
             spikes = poisson(scaled, options["calibration_steps"], noise, batch, signed=signed, dtype=held_in)
             for before, layer in network.hidden().items():
                 if before == name:
@@ -129,4 +131,9 @@ def classifier(run, data: ImageData, weights) -> SpikingClassifier:
     network = build(dict(run.options), data, thresholds)
     network.load_state_dict({name: value for name, value in weights.items() if not name.endswith(suffix)})
     place(network, data.mean.device)
-    return SpikingClassifier(network, run.options["coding"] == "signed")
+    return SpikingClassifier(network, _signed(run.options, data), rates=data.recordings)
+
+
+def _signed(options, data: ImageData) -> bool:
+    """How input is coded: shares of frames are not z-scored."""
+    return options["coding"] == "signed" and not data.recordings

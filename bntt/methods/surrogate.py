@@ -5,7 +5,7 @@ import torch
 from bntt.classifiers import SpikingClassifier
 from bntt.data.images import ImageData
 from bntt.methods import Task, Trained
-from bntt.spiking.encoding import poisson
+from bntt.spiking.encoding import encode
 from bntt.spiking.kernels import computes_in_bfloat16, name_for
 from bntt.spiking.networks import SpikingNetwork, initialise, place, weight_layers
 from bntt.spiking.neurons import LIF
@@ -95,7 +95,7 @@ def train(task: Task, norm=None) -> Trained:
 
     def forward(unit, samples, noise):
         scaled = data.scaled(unit, signed)
-        spikes = poisson(scaled, options["time_steps"], noise, samples, signed=signed, dtype=dtype)
+        spikes = encode(scaled, options["time_steps"], noise, samples, signed=signed, dtype=dtype)
         return network.logits(network(spikes, options["time_chunk"] if network.training else None))
 
     outcome = fit(network, forward, data, options, seed, task.state_file, task.run.name)

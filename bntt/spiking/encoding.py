@@ -1,4 +1,5 @@
-"""Poisson rate coding of images into spike trains (Section 3.5), keyed so that a spike never depends on a batch."""
+"""Input spikes: Poisson rate coding of images (Section 3.5), keyed so that a spike never depends on a batch; and frames
+of events, which are spikes already."""
 
 import torch
 from torch import Tensor
@@ -21,7 +22,11 @@ def rates(images: Tensor, signed: bool) -> Tensor:
         As released: images are z-scored, a pixel x fires ``sign(x)`` with probability ``min(1, |x| / 2)``.
     unsigned
         As the text says: images lie in [0, 1] and fire 1 with a probability equal to the pixel.
+
+    Of recordings ``[N, T, 2, H, W]`` it is the share of frames with an event.
     """
+    if images.dim() == 5:
+        return images.mean(1)
     return (images / 2).clamp(-1, 1) if signed else images.clamp(0, 1)
 
 
@@ -56,3 +61,26 @@ def poisson(
         raise ValueError("images are floating-point numbers without NaN, scaled as `rates` expects")
     rate = rates(images, signed)
     return backend_for(rate).poisson(rate, time_steps, key, samples, start, dtype or images.dtype)
+
+
+def encode(
+    scaled: Tensor,
+    time_steps: int,
+    key: int,
+    samples: Tensor,
+    *,
+    signed: bool = True,
+    start: int = 0,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Input spikes ``[time_steps, N, C, H, W]`` from step ``start`` on: `poisson` of images, the frames of recordings.
+
+    Raises ValueError where recordings ``[N, T, 2, H, W]`` have fewer frames.
+    """
+    if scaled.dim() == 4:
+        return poisson(scaled, time_steps, key, samples, signed=signed, start=start, dtype=dtype)
+    frames = scaled.shape[1]
+    if start + time_steps > frames:
+        raise ValueError(f"recordings have {frames} frames: time_steps is at most that, not {start + time_steps}")
+    chosen = scaled[:, start : start + time_steps].transpose(0, 1).to(dtype or scaled.dtype)
+    return chosen.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, chosen.shape[:2])

@@ -20,15 +20,16 @@ from bntt.spiking.norms import NORMS, TemporalNorm
 OPTIONS = {
     "architecture": {
         "default": "vgg9",
-        "choices": ["vgg5", "vgg9", "vgg11", "vgg16"],
+        "choices": ["vgg5", "vgg9", "vgg11", "vgg16", "dvs7"],
         "help": "Network, see ARCHITECTURES.",
     },
     "width": {"default": 1.0, "above": 0.0, "help": "Multiplies every hidden width."},
 }
 
-# Convolution widths, "A" for 2 x 2 average pooling, "G" for global average pooling; then hidden fully connected widths.
+# Convolution widths, "A" for 2 x 2 average pooling, "F" for one that drops an odd last row and column, "G" for global
+# average pooling; then hidden fully connected widths.
 # VGG9 and VGG11 as in the released code (VGG11 has ten weight layers), VGG5 as in the same laboratory's later
-# baselines, VGG16 as in Rathi et al. (2020), whose last pooling is omitted.
+# baselines, VGG16 as in Rathi et al. (2020), whose last pooling is omitted, DVS7 as in Wu et al. (2019) for event data.
 ARCHITECTURES: dict[str, tuple[tuple[int | str, ...], tuple[int, ...]]] = {
     "vgg5": ((64, "A", 128, 128, "A"), (1024,)),
     "vgg9": ((64, 64, "A", 128, 128, "A", 256, 256, 256, "A"), (1024,)),
@@ -37,6 +38,7 @@ ARCHITECTURES: dict[str, tuple[tuple[int | str, ...], tuple[int, ...]]] = {
         (64, 64, "A", 128, 128, "A", 256, 256, 256, "A", 512, 512, 512, "A", 512, 512, 512),
         (4096, 4096),
     ),
+    "dvs7": ((128, 128, "F", 384, 384, "F"), (1024, 512)),
 }
 
 
@@ -47,7 +49,7 @@ class WeightLayer(NamedTuple):
     inputs: int  # channels or features
     outputs: int
     side: int | None  # height and width of its output; None for a fully connected layer
-    pool: str | None  # "A", "G" or None
+    pool: str | None  # "A", "F", "G" or None
 
     @property
     def is_convolution(self) -> bool:
@@ -72,7 +74,7 @@ class WeightLayer(NamedTuple):
         """The pooling after this layer, with the flattening that the first fully connected layer needs."""
         parts: list[nn.Module] = []
         if self.pool is not None:
-            parts.append(nn.AvgPool2d(2) if self.pool == "A" else nn.AdaptiveAvgPool2d(1))
+            parts.append(nn.AdaptiveAvgPool2d(1) if self.pool == "G" else nn.AvgPool2d(2))
         if last_convolution:
             parts.append(nn.Flatten())
         return nn.Sequential(*parts) if parts else None
@@ -98,9 +100,9 @@ def weight_layers(
     layers: list[WeightLayer] = []
     for position, outputs in enumerate(scaled):
         if isinstance(outputs, str):
-            if outputs == "A" and side % 2:
+            if outputs != "G" and (side % 2 if outputs == "A" else side < 2):
                 raise ValueError(f"{architecture} cannot halve a side of {side}: use another image size")
-            side = side // 2 if outputs == "A" else 1
+            side = 1 if outputs == "G" else side // 2
             continue
         following = scaled[position + 1] if position + 1 < len(scaled) else None
         pool = following if isinstance(following, str) else None
@@ -177,7 +179,7 @@ class SpikingNetwork(nn.Module):
                 kind(layer.outputs, time_steps, threshold=of_layer.threshold, **norm_settings) if kind else None,
                 of_layer,
                 layer.pooling(last_convolution=layer.is_convolution and not following.is_convolution),
-                byte_input=pool in (None, "A"),
+                byte_input=pool != "G",
             )
             pool = layer.pool
         self.classifier = classifier.connection()

@@ -1,0 +1,157 @@
+"""Publishers' archives: downloaded in pieces that survive an interruption, verified, and opened with care.
+
+A file is written as ``NAME.part``, from which an interrupted download goes on, and gets its name when its md5 is the
+publisher's. Nothing is extracted that would leave its folder, and no link.
+"""
+
+import hashlib
+import shutil
+import tarfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from bntt.errors import UserError
+
+ATTEMPTS = 5  # connections that bring nothing new before a download is given up
+TIMEOUT = 60  # seconds of silence after which a connection is given up
+PIECE = 2**20
+SPARE = 2**26  # bytes to leave free on the disk
+
+
+class Archive(NamedTuple):
+    """One file of a publisher."""
+
+    name: str
+    url: str
+    md5: str
+
+
+def fetch(archives: Iterable[Archive], folder: Path) -> list[Path]:
+    """The archives in ``folder``, each verified; those that are not there are downloaded."""
+    return [_fetched(archive, folder) for archive in archives]
+
+
+def matches(path: Path, md5: str) -> bool:
+    """Whether a file has the publisher's checksum."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == md5
+
+
+def _fetched(archive: Archive, folder: Path) -> Path:
+    path, part = folder / archive.name, folder / f"{archive.name}.part"
+    if path.is_file():
+        if matches(path, archive.md5):
+            return path
+        raise UserError(f"{path} is damaged or not the publisher's: its md5 is not {archive.md5}; delete it")
+    folder.mkdir(parents=True, exist_ok=True)
+    failures, reason = 0, ""
+    while failures < ATTEMPTS:
+        before = part.stat().st_size if part.is_file() else 0
+        try:
+            _download(archive, part)
+            break
+        except (OSError, urllib.error.URLError) as error:
+            if isinstance(error, urllib.error.HTTPError) and error.code < 500:
+                raise UserError(_unreachable(archive, folder, f"HTTP {error.code} {error.reason}")) from None
+            reason = str(error) or type(error).__name__
+            failures = 0 if part.is_file() and part.stat().st_size > before else failures + 1
+            time.sleep(0.1 * 4**failures if failures else 0)
+    else:
+        raise UserError(_unreachable(archive, folder, reason))
+    if not matches(part, archive.md5):
+        part.unlink()
+        raise UserError(
+            f"{archive.url} sent something else than {archive.name}: its md5 is not {archive.md5}; try again later, or "
+            f"put the file into {folder} yourself"
+        )
+    part.rename(path)
+    return path
+
+
+def _unreachable(archive: Archive, folder: Path, reason: str) -> str:
+    return (
+        f"cannot download {archive.url}: {reason}; what arrived is kept, so run this again, or put {archive.name} into "
+        f"{folder} yourself, or give --from a folder that holds the data"
+    )
+
+
+def _download(archive: Archive, part: Path) -> None:
+    """Append what is missing to ``part``; raises OSError where the connection ends early."""
+    have = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # all of it is here already, or more
+            return
+        raise
+    with response:
+        if response.status not in (200, 206):  # the browser address of DVS-CIFAR10's host says 202, and no more
+            raise OSError(f"the server sent nothing but HTTP {response.status}")
+        if have and response.status != 206:
+            have = 0  # the server begins anew
+        length = response.headers.get("Content-Length")
+        total = None if length is None else have + int(length)
+        if total is not None:
+            ensure_space(part.parent, total - have)
+        with (
+            part.open("ab" if have else "wb") as stream,
+            tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=archive.name, disable=None) as progress,
+        ):
+            while piece := response.read(PIECE):
+                stream.write(piece)
+                progress.update(len(piece))
+                have += len(piece)
+    if total is not None and have < total:
+        raise OSError(f"the connection ended after {have} of {total} bytes")
+
+
+def ensure_space(folder: Path, needed: int) -> None:
+    """Refuse to begin what the disk cannot hold."""
+    free = shutil.disk_usage(folder).free
+    if free < needed + SPARE:
+        raise UserError(
+            f"{folder} has {free / 1e9:.1f} GB free, and {(needed + SPARE) / 1e9:.1f} GB are needed; make room, or set "
+            "BNTT_DATA to a folder on another disk"
+        )
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Extract a tar archive whose members are plain files and folders below ``target``; anything else is refused."""
+    try:
+        with tarfile.open(archive) as opened:
+            members = opened.getmembers()
+            for member in members:
+                if not (member.isfile() or member.isdir()):
+                    raise UserError(f"{archive}: {member.name!r} is a link or a device; nothing was extracted")
+                check_name(archive, member.name)
+            target.mkdir(parents=True, exist_ok=True)
+            ensure_space(target, sum(member.size for member in members))
+            opened.extractall(target, members, filter="data")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise UserError(f"{archive} cannot be read: {error}; delete it and fetch it again") from None
+
+
+def opened_zip(path: Path) -> zipfile.ZipFile:
+    """A zip file, none of whose members has a path out of it."""
+    try:
+        opened = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(f"{path} cannot be read: {error}; delete it and fetch it again") from None
+    for name in opened.namelist():
+        check_name(path, name)
+    return opened
+
+
+def check_name(archive: Path, name: str) -> None:
+    """Refuse a member that lies outside the folder it is extracted to."""
+    parts = PurePosixPath(name.replace("\\", "/"))
+    if parts.is_absolute() or ".." in parts.parts or name[1:2] == ":":
+        raise UserError(f"{archive}: {name!r} would be written outside its folder; nothing was extracted")

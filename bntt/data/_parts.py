@@ -1,0 +1,35 @@
+"""What reading a dataset gives: its parts, and what can be said of where they came from."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Part = tuple[np.ndarray, np.ndarray]  # pixels uint8 [N, C, H, W] (of recordings [N, T, 2, H, W]), labels int64 [N]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """``validation`` is None where the publisher names no such part; runs then hold out training images."""
+
+    train: Part
+    validation: Part | None
+    test: Part
+    from_publisher: bool  # the publisher's checksum matched
+    facts: dict[str, Any] = field(default_factory=dict)  # for the manifest
+
+    def __iter__(self):
+        """Name, pixels and labels of each part; a part that there is not is empty."""
+        pixels, labels = self.train
+        for name, part in (
+            ("train", self.train),
+            ("validation", self.validation or (pixels[:0], labels[:0])),
+            ("test", self.test),
+        ):
+            yield name, *part
+
+
+def divided(pixels: np.ndarray, labels: np.ndarray, split: dict[str, list[int]], **more) -> Parts:
+    """Parts by lists of indices."""
+    train, validation, test = ((pixels[split[k]], labels[split[k]]) for k in ("train", "validation", "test"))
+    return Parts(train, validation if split["validation"] else None, test, **more)

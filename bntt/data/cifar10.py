@@ -1,0 +1,17 @@
+"""CIFAR-10: 60,000 photographs of 32 x 32 pixels in 10 classes, the official train and test (Krizhevsky 2009)."""
+
+from pathlib import Path
+
+from bntt.data._cifar import read as read_cifar
+from bntt.data._parts import Parts
+
+DATASET = {
+    "title": "CIFAR-10 (32 x 32, 10 classes, 50,000 and 10,000 photographs)",
+    "classes": 10,
+    "source": "Krizhevsky 2009, by torchvision",
+}
+
+
+def read(source: Path | None, downloads: Path) -> Parts:
+    """Train and test, pixels uint8 ``[N, 3, 32, 32]``."""
+    return read_cifar("CIFAR10", source, downloads)

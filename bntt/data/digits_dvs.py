@@ -1,0 +1,54 @@
+"""scikit-learn's digits, moved before a simulated event camera: one recording per digit, which inherits its split.
+
+The camera (`bntt.data._camera`) writes AEDAT 2.0 files, which are read like those of DVS-CIFAR10. A recording lasts
+100 ms, one round of the path; its 20 frames of 5 ms have 16 x 16 squares of 8 x 8 sensor pixels. The camera never sees
+a label, and its chance is keyed by the digit's number, under the seed 0.
+"""
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from bntt import data
+from bntt.data import digits
+from bntt.data._aedat import read as read_recording
+from bntt.data._aedat import write
+from bntt.data._camera import record
+from bntt.data._frames import Tally, to_frames
+from bntt.data._parts import Parts, divided
+from bntt.randomness import key
+
+DATASET = {
+    "title": "Digits before a simulated event camera, 20 frames of 5 ms, 16 x 16 (10 classes, 1,797 recordings)",
+    "classes": 10,
+    "source": "scikit-learn's digits, recorded by bntt.data._camera",
+    "time_steps": 20,
+    "split": "digits",
+    "content": "5630ecf2508cee1fc1056e7a20ea968eef5fa2d15ed388a84d01b119bdf5a100",
+}
+STEPS = 20
+SIZE = 16
+BIN_MICROSECONDS = 5000
+
+
+def read(source: Path | None, downloads: Path) -> Parts:
+    """Train, validation and test, counts uint8 ``[N, 20, 2, 16, 16]``."""
+    pixels, labels = digits.scans()
+    frames = np.empty((len(pixels), STEPS, 2, SIZE, SIZE), np.uint8)
+    tally = Tally()
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "digit.aedat"
+        for number, picture in enumerate(pixels[:, 0]):
+            write(path, record(picture, camera(), number))
+            frames[number], of_this = to_frames(read_recording(path), STEPS, SIZE, BIN_MICROSECONDS)
+            tally.add(of_this)
+    split = data.committed_split("digits")
+    return divided(frames, labels, split, from_publisher=False, facts={"events": vars(tally)})
+
+
+@cache
+def camera() -> int:
+    """The key of the camera's chance."""
+    return key(0, "digits-dvs")

@@ -1,0 +1,20 @@
+"""DVS-CIFAR10 with the whole recording divided into 20 frames of equal length, with the split of `dvs-cifar10`."""
+
+from pathlib import Path
+
+from bntt import data
+from bntt.data._dvs_cifar10 import read as read_recordings
+from bntt.data._parts import Parts
+
+DATASET = {
+    "title": "DVS-CIFAR10, 20 frames of the whole recording, 42 x 42 (10 classes, 9,000 and 1,000, our split)",
+    "classes": 10,
+    "source": "Li et al. 2017, figshare, AEDAT 2.0",
+    "time_steps": 20,
+    "split": "dvs-cifar10",
+}
+
+
+def read(source: Path | None, downloads: Path) -> Parts:
+    """Train and test, counts uint8 ``[N, 20, 2, 42, 42]``."""
+    return read_recordings(source, downloads, data.committed_split("dvs-cifar10"), None)

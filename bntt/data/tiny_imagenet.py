@@ -1,0 +1,104 @@
+"""Tiny-ImageNet-200: photographs of 64 x 64 pixels in 200 classes; the official validation part is the test part.
+
+The labels of the official test part were never published. Grey images become RGB. Training images are ordered by their
+number within the class, so that the first so many of them are balanced.
+"""
+
+import io
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from bntt.data._fetch import Archive, fetch, matches, opened_zip
+from bntt.data._parts import Part, Parts
+from bntt.errors import UserError
+
+DATASET = {
+    "title": "Tiny-ImageNet-200 (64 x 64, 200 classes, 100,000 and 10,000 photographs)",
+    "classes": 200,
+    "source": "Stanford CS231n, from ImageNet (non-commercial research)",
+}
+ARCHIVE = Archive(
+    "tiny-imagenet-200.zip",
+    "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+    "90528d7ca1a48142e341f4ef8d21d0de",
+)
+FOLDER = "tiny-imagenet-200"
+SIDE = 64
+Read = Callable[[str], bytes]
+
+
+def read(source: Path | None, downloads: Path) -> Parts:
+    """Train and test, pixels uint8 ``[N, 3, 64, 64]``; from a zip, or a folder in the official layout."""
+    if source is None:
+        (source,) = fetch([ARCHIVE], downloads)
+    elif (source / ARCHIVE.name).is_file():
+        source = source / ARCHIVE.name
+    if source.is_file():
+        with opened_zip(source) as opened:
+            prefix = f"{FOLDER}/"
+            names = [n.removeprefix(prefix) for n in opened.namelist() if n.startswith(prefix) and not n.endswith("/")]
+            return _parts(source, names, lambda name: _member(opened, prefix + name), matches(source, ARCHIVE.md5))
+    if (source / FOLDER).is_dir():
+        source = source / FOLDER
+    names = [path.relative_to(source).as_posix() for path in sorted(source.rglob("*")) if path.is_file()]
+    return _parts(source, names, lambda name: (source / name).read_bytes(), False)
+
+
+def _member(opened: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        return opened.read(name)
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise UserError(f"{opened.filename}: {name}: {error}; delete the archive and fetch it again") from None
+
+
+def _parts(where: Path, names: list[str], content: Read, from_publisher: bool) -> Parts:
+    for needed in ("wnids.txt", "val/val_annotations.txt"):
+        if needed not in names:
+            raise UserError(f"{where}: {needed} is missing; is this {FOLDER} in its official layout?")
+    classes = sorted(content("wnids.txt").decode().split())
+    if len(classes) != DATASET["classes"]:
+        raise UserError(f"{where}: wnids.txt names {len(classes)} classes, not {DATASET['classes']}; fetch it again")
+    number = {name: label for label, name in enumerate(classes)}
+
+    train: list[tuple[int, int, str]] = []
+    for name in names:
+        found = re.fullmatch(r"train/(n\d+)/images/\1_(\d+)\.JPEG", name)
+        if found and found[1] in number:
+            train.append((int(found[2]), number[found[1]], name))
+    missing = set(range(len(classes))) - {label for _, label, _ in train}
+    if missing:
+        raise UserError(f"{where}: train/{classes[min(missing)]}/images has no image; fetch the archive again")
+
+    test: list[tuple[int, int, str]] = []
+    for line in content("val/val_annotations.txt").decode().splitlines():
+        file, _, rest = line.partition("\t")
+        found = re.fullmatch(r"val_(\d+)\.JPEG", file)
+        wnid = rest.partition("\t")[0]
+        if not found or wnid not in number:
+            raise UserError(f"{where}: val/val_annotations.txt: {line[:60]!r} is not an image and a class of wnids.txt")
+        test.append((int(found[1]), number[wnid], f"val/images/{file}"))
+    return Parts(_part(where, sorted(train), content), None, _part(where, sorted(test), content), from_publisher)
+
+
+def _part(where: Path, items: list[tuple[int, int, str]], content: Read) -> Part:
+    pixels = np.empty((len(items), 3, SIDE, SIDE), np.uint8)
+    for place, (_, _, name) in enumerate(items):
+        pixels[place] = _decoded(where, name, content)
+    return pixels, np.array([label for _, label, _ in items], np.int64)
+
+
+def _decoded(where: Path, name: str, content: Read) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content(name))) as image:
+            size, array = image.size, np.asarray(image.convert("RGB"))
+    except (OSError, KeyError, SyntaxError, ValueError) as error:  # what Pillow raises on damaged files
+        raise UserError(f"{where}: {name} cannot be read: {error}; fetch the archive again") from None
+    if size != (SIDE, SIDE):
+        raise UserError(f"{where}: {name} has {size[0]} x {size[1]} pixels, not {SIDE} x {SIDE}; fetch it again")
+    return array.transpose(2, 0, 1)

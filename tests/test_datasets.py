@@ -1,0 +1,513 @@
+"""The readers of the paper's datasets: on real data where they are at hand, on made ones in the publishers' layouts."""
+
+import hashlib
+import io
+import json
+import shutil
+import sys
+import zipfile
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import PROJECT, assert_one_line, bntt
+
+from bntt import data
+from bntt.data import _cifar, _dvs_cifar10, digits_dvs, dvs_cifar10, dvs_cifar10_tebn, tiny_imagenet
+from bntt.data._aedat import Events, write
+from bntt.data._fetch import Archive
+from bntt.data._parts import Parts
+from bntt.data.images import RELEASED, ImageData, Images, augment, channel_statistics
+from bntt.errors import UserError
+from bntt.randomness import key
+
+SHARED = PROJECT.parent / "shared" / "data"
+needs_cifar = pytest.mark.skipif(not (SHARED / "cifar10").is_dir(), reason="no CIFAR-10 at ../shared/data/cifar10")
+needs_tiny = pytest.mark.skipif(
+    not (SHARED / "tiny-imagenet-200-mini.zip").is_file(), reason="no Tiny-ImageNet at ../shared/data"
+)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    folder = tmp_path / "prepared data"
+    monkeypatch.setenv("BNTT_DATA", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def binary(tmp_path_factory):
+    """Real CIFAR-10 in its binary layout."""
+    sys.path.insert(0, str(SHARED))
+    try:
+        import unpack_cifar10
+    finally:
+        sys.path.pop(0)
+    folder = tmp_path_factory.mktemp("cifar 10")
+    argv, sys.argv = sys.argv, ["unpack_cifar10.py", str(folder)]
+    try:
+        unpack_cifar10.main()
+    finally:
+        sys.argv = argv
+    return folder
+
+
+# -- CIFAR ------------------------------------------------------------------------------------------------
+
+
+@needs_cifar
+@pytest.mark.slow
+def test_cifar_10_is_the_one_that_the_world_knows(place, binary):
+    data.prepare("cifar10", binary)
+    record = data.verify("cifar10")
+    assert record["state"] == "partial"
+    assert len(record["differing_test_items"]) == 20
+    assert record["images"] == {"train": 50_000, "validation": 0, "test": 10_000}
+    raw = data.load("cifar10")
+    assert torch.bincount(raw.train.labels).tolist() == [5000] * 10
+    assert torch.bincount(raw.test.labels).tolist() == [1000] * 10
+    mean, deviation = channel_statistics(raw.train.pixels)
+    assert mean.flatten().tolist() == pytest.approx([0.49139968, 0.48215841, 0.44653091], abs=5e-7)
+    assert deviation.flatten().tolist() == pytest.approx([0.24703223, 0.24348513, 0.26158784], abs=5e-7)
+    mapped = np.load(place / "cifar10" / "train-pixels.npy", mmap_mode="r")
+    assert (mapped.dtype, mapped.shape) == (np.uint8, (50_000, 3, 32, 32))
+
+
+@needs_cifar
+@pytest.mark.slow
+def test_one_other_pixel_outside_the_listed_items_is_unknown(place, binary, tmp_path):
+    copy = shutil.copytree(binary / "cifar-10-batches-bin", tmp_path / "cifar-10-batches-bin")
+    content = bytearray((copy / "data_batch_3.bin").read_bytes())
+    content[5000] ^= 1
+    (copy / "data_batch_3.bin").write_bytes(content)
+    data.prepare("cifar10", tmp_path)
+    assert data.verify("cifar10")["state"] == "unknown"
+
+
+@pytest.fixture(params=["CIFAR10", "CIFAR100"])
+def small(request, monkeypatch, tmp_path):
+    """The binary layout with six images a file: what was written, and where."""
+    name = request.param
+    folder, label_bytes, classes, (train, _), (test, _) = _cifar.BINARY[name]
+    monkeypatch.setitem(_cifar.BINARY, name, (folder, label_bytes, classes, (train, 6), (test, 6)))
+    draws = np.random.default_rng(0)
+    (tmp_path / folder).mkdir()
+    written = {}
+    for file in [*train, *test]:
+        records = draws.integers(0, 256, (6, label_bytes + 3072), dtype=np.uint8)
+        records[:, :label_bytes] = draws.integers(0, 10, (6, label_bytes))
+        (tmp_path / folder / file).write_bytes(records.tobytes())
+        written[file] = records
+    return SimpleNamespace(
+        name=name, root=tmp_path, folder=tmp_path / folder, bytes=label_bytes, train=train, test=test, written=written
+    )
+
+
+def test_the_binary_layout_is_label_then_red_green_and_blue_rows(small):
+    for source in (small.root, small.folder):
+        parts = _cifar.read(small.name, source, small.root)
+        for (pixels, labels), files in ((parts.train, small.train), (parts.test, small.test)):
+            records = np.concatenate([small.written[file] for file in files])
+            assert np.array_equal(labels, records[:, small.bytes - 1])
+            assert np.array_equal(pixels[:, 1, 3, 5], records[:, small.bytes + 1024 + 3 * 32 + 5])
+        assert parts.validation is None
+        assert not parts.from_publisher
+
+
+def test_a_damaged_binary_file_is_one_line(small):
+    path = small.folder / small.train[-1]
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    with pytest.raises(UserError) as raised:
+        _cifar.read(small.name, small.root, small.root)
+    assert_one_line(raised.value, str(path), f"{len(content) - 1} bytes", str(len(content)))
+    wrong = bytearray(content)
+    wrong[2 * (small.bytes + 3072) + small.bytes - 1] = 200
+    path.write_bytes(wrong)
+    with pytest.raises(UserError) as raised:
+        _cifar.read(small.name, small.root, small.root)
+    assert_one_line(raised.value, str(path), "image 2 has label 200")
+    path.unlink()
+    with pytest.raises(UserError) as raised:
+        _cifar.read(small.name, small.root, small.root)
+    assert_one_line(raised.value, str(path), "missing")
+
+
+def test_a_pickle_of_the_python_layout_is_not_opened_before_its_md5_matched(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "opened"), "w"))
+
+    import pickle
+
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch", "batches.meta"]:
+        (folder / name).write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(UserError) as raised:
+        _cifar.read("CIFAR10", tmp_path, tmp_path)
+    assert_one_line(raised.value, str(folder), "md5", "not opened")
+    assert not (tmp_path / "opened").exists()
+
+
+def test_a_folder_without_any_layout_is_one_line(tmp_path):
+    ran = bntt("data", "prepare", "cifar10", "--from", tmp_path, BNTT_DATA=str(tmp_path / "data"))
+    assert_one_line(ran, "cifar-10-batches-py", "cifar-10-batches-bin", "cifar-10-python.tar.gz")
+    ran = bntt("data", "prepare", "cifar10", "--from", tmp_path / "nowhere", BNTT_DATA=str(tmp_path / "data"))
+    assert_one_line(ran, "nowhere", "no such folder")
+    assert not list((tmp_path / "data").glob(".*"))
+
+
+# -- Tiny-ImageNet ----------------------------------------------------------------------------------------
+
+WNIDS = ["n02", "n01"]
+
+
+def jpeg(colour, mode="RGB", size=(64, 64)) -> bytes:
+    stream = io.BytesIO()
+    Image.new(mode, size, colour).save(stream, "JPEG", quality=100)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """Two classes in the official layout; a class is a colour, one image is grey."""
+    monkeypatch.setitem(tiny_imagenet.DATASET, "classes", 2)
+    root = tmp_path / "from" / tiny_imagenet.FOLDER
+    files = {
+        "wnids.txt": "\n".join(WNIDS).encode(),
+        "words.txt": b"n01\tfirst\nn02\tsecond\n",
+        "val/val_annotations.txt": b"val_0.JPEG\tn02\t0\t0\t9\t9\nval_1.JPEG\tn01\t0\t0\t9\t9\n",
+        "val/images/val_0.JPEG": jpeg((0, 0, 255)),
+        "val/images/val_1.JPEG": jpeg(100, "L"),
+    }
+    for wnid, colour in zip(("n01", "n02"), ((255, 0, 0), (0, 0, 255)), strict=True):
+        for number in (0, 1, 10):
+            files[f"train/{wnid}/images/{wnid}_{number}.JPEG"] = jpeg(colour)
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+def zipped(tree, target):
+    with zipfile.ZipFile(target, "w") as opened:
+        for path in sorted(tree.rglob("*")):
+            opened.write(path, path.relative_to(tree.parent))
+    return target
+
+
+@pytest.mark.parametrize("kind", ["folder", "inside", "zip"])
+def test_tiny_imagenet_in_its_official_layout(tree, kind, tmp_path):
+    source = {"folder": tree, "inside": tree.parent, "zip": tmp_path / "zip"}[kind]
+    if kind == "zip":
+        source.mkdir()
+        zipped(tree, source / tiny_imagenet.ARCHIVE.name)
+    parts = tiny_imagenet.read(source, tmp_path)
+    pixels, labels = parts.train
+    assert labels.tolist() == [0, 1, 0, 1, 0, 1]  # by number within the class, so that the first ones are balanced
+    assert (pixels[0::2, 0].mean(), pixels[1::2, 2].mean()) == (pytest.approx(254, abs=2), pytest.approx(254, abs=2))
+    pixels, labels = parts.test
+    assert labels.tolist() == [1, 0]
+    assert (pixels[1] == 100).all()
+    assert not parts.from_publisher
+
+
+def test_the_publishers_zip_is_known_by_its_checksum(tree, tmp_path, monkeypatch):
+    path = zipped(tree, tmp_path / tiny_imagenet.ARCHIVE.name)
+    md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    monkeypatch.setattr(tiny_imagenet, "ARCHIVE", tiny_imagenet.ARCHIVE._replace(md5=md5))
+    assert tiny_imagenet.read(tmp_path, tmp_path).from_publisher
+
+
+@pytest.mark.parametrize(
+    ("damage", "parts"),
+    [
+        (lambda t: shutil.rmtree(t / "train/n02"), ["train/n02/images", "no image"]),
+        (lambda t: (t / "train/n01/images/n01_1.JPEG").write_bytes(b"\xff\xd8 no"), ["n01_1.JPEG", "cannot be read"]),
+        (lambda t: (t / "val/images/val_1.JPEG").unlink(), ["val_1.JPEG"]),
+        (lambda t: (t / "val/images/val_1.JPEG").write_bytes(jpeg(0, "L", (64, 63))), ["64 x 63", "64 x 64"]),
+        (lambda t: (t / "wnids.txt").write_text("n01\n"), ["wnids.txt names 1 classes", "2"]),
+        (lambda t: (t / "wnids.txt").unlink(), ["wnids.txt is missing"]),
+        (lambda t: (t / "val/val_annotations.txt").write_text("val_0.JPEG\tn09\n"), ["val_0.JPEG", "wnids.txt"]),
+    ],
+)
+def test_damage_to_tiny_imagenet_is_one_line(tree, tmp_path, damage, parts):
+    damage(tree)
+    with pytest.raises(UserError) as raised:
+        tiny_imagenet.read(tree, tmp_path)
+    assert_one_line(raised.value, str(tree), *parts)
+
+
+def test_a_truncated_jpeg_is_one_line(tree, tmp_path):
+    path = tree / "train/n01/images/n01_1.JPEG"
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    noise.save(path)
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(UserError) as raised:
+        tiny_imagenet.read(tree, tmp_path)
+    assert_one_line(raised.value, "n01_1.JPEG", "cannot be read")
+
+
+@needs_tiny
+def test_real_images_of_tiny_imagenet(tmp_path):
+    """A piece of the real one: 10 training and 5 validation images a class, some of them grey."""
+    shutil.copy(SHARED / "tiny-imagenet-200-mini.zip", tmp_path / tiny_imagenet.ARCHIVE.name)
+    parts = tiny_imagenet.read(tmp_path, tmp_path)
+    assert parts.train[0].shape == (2000, 3, 64, 64)
+    assert parts.test[0].shape == (1000, 3, 64, 64)
+    assert (np.bincount(parts.train[1]) == 10).all()
+    assert (np.bincount(parts.test[1]) == 5).all()
+    grey = (parts.train[0] == parts.train[0][:, :1]).all((1, 2, 3))
+    assert 0 < grey.sum() < 200
+    assert not parts.from_publisher
+
+
+# -- DVS-CIFAR10 ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recordings(tmp_path, monkeypatch):
+    """Ten archives of three recordings each: the first event of recording k of class c lies at x = c, y = k."""
+    monkeypatch.setattr(_dvs_cifar10, "PER_CLASS", 3)
+    source = tmp_path / "from"
+    source.mkdir()
+    archives = []
+    for label, archive in enumerate(_dvs_cifar10.ARCHIVES):
+        with zipfile.ZipFile(source / archive.name, "w") as opened:
+            for number in (2, 0, 1):
+                stamps = np.array([0, 4999, 5000, 99_999, 100_000, 1_300_000])
+                x = np.array([3 * label, 3, 4, 5, 6, 127], np.uint8)
+                y = np.array([3 * number, 0, 0, 0, 0, 0], np.uint8)
+                write(tmp_path / "one.aedat", Events(stamps, x, y, np.array([1, 0, 1, 0, 1, 0], bool)))
+                name = archive.name.removesuffix(".zip")
+                opened.write(tmp_path / "one.aedat", f"{name}/cifar10_{name}_{number}.aedat")
+        md5 = hashlib.md5((source / archive.name).read_bytes(), usedforsecurity=False).hexdigest()
+        archives.append(Archive(archive.name, archive.url, md5))
+    monkeypatch.setattr(_dvs_cifar10, "ARCHIVES", archives)
+    return source
+
+
+SPLIT = {"train": [*range(0, 30, 3), *range(1, 30, 3)], "validation": [], "test": list(range(2, 30, 3))}
+
+
+def test_archives_of_recordings_become_frames(recordings, tmp_path):
+    parts = _dvs_cifar10.read(recordings, tmp_path, SPLIT, 5000)
+    frames, labels = parts.train
+    assert frames.shape == (20, 20, 2, 42, 42)
+    assert labels.tolist() == [*range(10), *range(10)]
+    for label in range(10):
+        assert frames[10 + label, 0, 1, 1, label] == 1  # recording 1, its first event, ON
+        assert parts.test[0][label, 0, 1, 2, label] == 1
+    assert (frames[:, 0, 0, 0, 1] == 1).all()
+    assert (frames[:, 19, 0, 0, 1] == 1).all()
+    assert parts.from_publisher
+    counted = parts.facts["events"]
+    assert counted["events"] == 180 == counted["framed"] + counted["outside_window"] + counted["outside_crop"]
+    assert counted["outside_window"] == 60
+    uniform = _dvs_cifar10.read(recordings, tmp_path, SPLIT, None)
+    assert uniform.facts["events"]["outside_crop"] == 30
+    assert (uniform.train[0].sum((2, 3, 4))[:, 0] == 3).all()
+
+
+def test_extracted_folders_are_read_alike(recordings, tmp_path):
+    folder = tmp_path / "extracted"
+    for archive in _dvs_cifar10.ARCHIVES:
+        with zipfile.ZipFile(recordings / archive.name) as opened:
+            opened.extractall(folder)
+    zips = _dvs_cifar10.read(recordings, tmp_path, SPLIT, 5000)
+    folders = _dvs_cifar10.read(folder, tmp_path, SPLIT, 5000)
+    assert data.content_digest(zips) == data.content_digest(folders)
+    assert not folders.from_publisher
+
+
+def test_missing_and_damaged_recordings_are_one_line(recordings, tmp_path):
+    with zipfile.ZipFile(recordings / "bird.zip", "w") as opened:
+        opened.writestr("bird/cifar10_bird_0.aedat", b"#!AER-DAT2.0\r\n123")
+    with pytest.raises(UserError) as raised:
+        _dvs_cifar10.read(recordings, tmp_path, SPLIT, 5000)
+    assert_one_line(raised.value, "bird.zip", "cifar10_bird_0.aedat", "3 bytes are left over")
+    with zipfile.ZipFile(recordings / "bird.zip", "w") as opened:
+        opened.writestr("bird/cifar10_bird_9.aedat", b"")
+    with pytest.raises(UserError) as raised:
+        _dvs_cifar10.read(recordings, tmp_path, SPLIT, 5000)
+    assert_one_line(raised.value, "bird.zip", "cifar10_bird_9.aedat")
+    (recordings / "bird.zip").unlink()
+    with pytest.raises(UserError) as raised:
+        _dvs_cifar10.read(recordings, tmp_path, SPLIT, 5000)
+    assert_one_line(raised.value, str(recordings), "bird.zip")
+
+
+def test_the_committed_split_of_dvs_cifar10(monkeypatch):
+    """A change of it changes every number there is: this hash is in two places on purpose."""
+    split = data.committed_split("dvs-cifar10")
+    assert data.split_digest(split) == SPLIT_OF_DVS
+    assert sorted(split["train"] + split["test"]) == list(range(10_000))
+    assert np.bincount(np.array(split["test"]) // 1000).tolist() == [100] * 10
+    assert split["validation"] == []
+    seen = []
+    for module in (dvs_cifar10, dvs_cifar10_tebn):
+        monkeypatch.setattr(
+            module, "read_recordings", lambda source, downloads, split, bins: seen.append((split, bins))
+        )
+        module.read(None, None)
+    assert seen[0] == (split, 5000)
+    assert seen[1][0]["test"] == [1000 * label + number for label in range(10) for number in range(100)]
+    assert len(seen[1][0]["train"]) == 9000
+
+
+SPLIT_OF_DVS = "f8098a69e2e562c19cd4d14122761bcea9854bcc116f6bd3fa8565434c0cbff0"
+
+
+# -- digits before a camera -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_digits_dvs_is_what_was_committed(place):
+    data.prepare("digits-dvs")
+    record = data.verify("digits-dvs")
+    assert record["state"] == "content"
+    assert record["images"] == {"train": 1077, "validation": 180, "test": 540}
+    assert record["split_sha256"] == data.split_digest(data.committed_split("digits"))
+    counted = record["events"]
+    assert counted["events"] == sum(counted[k] for k in ("framed", "outside_window", "outside_crop", "saturated"))
+    out = place.parent / "sheet.png"
+    assert bntt("data", "show", "digits-dvs", "--out", out).stdout.strip() == str(out)
+    with Image.open(out) as image:
+        assert min(image.size) > 300
+
+
+def test_the_camera_never_sees_a_label(monkeypatch):
+    pixels, labels = digits_dvs.digits.scans()
+    seen = []
+    monkeypatch.setattr(digits_dvs.digits, "scans", lambda: (pixels[:3], labels[:3]))
+    monkeypatch.setattr(digits_dvs.data, "committed_split", lambda name: {"train": [0], "validation": [1], "test": [2]})
+
+    def record(*given):
+        seen.append(given)
+        return Events(np.zeros(1, int), *(np.zeros(1, np.uint8) for _ in range(2)), np.ones(1, bool))
+
+    monkeypatch.setattr(digits_dvs, "record", record)
+    parts = digits_dvs.read(None, None)
+    assert [number for _, _, number in seen] == [0, 1, 2]
+    assert all(np.array_equal(picture, pixels[number, 0]) for picture, _, number in seen)
+    assert parts.test[1].tolist() == [labels[2]]
+
+
+# -- what a run sees --------------------------------------------------------------------------------------
+
+
+def made(train=20, validation=0, channels=3, steps=None) -> ImageData:
+    draws = torch.Generator().manual_seed(0)
+    frames = () if steps is None else (steps,)
+
+    def part(count):
+        pixels = torch.randint(0, 4 if steps else 256, (count, *frames, channels, 8, 8), generator=draws)
+        return Images(pixels.to(torch.uint8), torch.arange(count) % 3)
+
+    blank = torch.zeros(channels, 1, 1)
+    return ImageData("made", 3, part(train), part(validation), part(5), blank, blank + 1, "none", "none")
+
+
+CPU = torch.device("cpu")
+
+
+def test_the_last_training_images_are_held_out():
+    raw = made()
+    seen = raw.to(CPU, None, 6, 4)
+    assert torch.equal(seen.validation.pixels, raw.train.pixels[-4:])
+    assert torch.equal(seen.train.pixels, raw.train.pixels[:6])
+    assert len(raw.to(CPU, None, None, 4).train) == 16
+    with pytest.raises(UserError) as raised:
+        made(validation=2).to(CPU, held_out=4)
+    assert_one_line(raised.value, "held_out", "made", "of its own")
+    with pytest.raises(UserError) as raised:
+        raw.to(CPU, held_out=19)
+    assert_one_line(raised.value, "held_out 19", "20 training images")
+
+
+def test_the_released_constants_are_those_of_the_released_code():
+    seen = made().to(CPU, statistics="cifar10-released")
+    assert seen.mean.flatten().tolist() == pytest.approx([0.4914, 0.4822, 0.4465])
+    assert seen.deviation.flatten().tolist() == pytest.approx([0.2023, 0.1994, 0.2010])
+    assert RELEASED["mean"][0] == 0.4914
+    with pytest.raises(UserError) as raised:
+        made(channels=1).to(CPU, statistics="cifar10-released")
+    assert_one_line(raised.value, "three channels")
+
+
+@pytest.mark.parametrize("count", [1, 4095, 9000])
+def test_channel_statistics_are_exact(count):
+    pixels = torch.randint(0, 256, (count, 2, 3, 3), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    mean, deviation = channel_statistics(pixels)
+    values = pixels.numpy() / 255
+    assert mean.flatten().numpy() == pytest.approx(values.mean((0, 2, 3)), rel=1e-7)
+    assert deviation.flatten().numpy() == pytest.approx(values.std((0, 2, 3)), rel=1e-6)
+
+
+def test_recordings_are_seen_as_spikes_and_their_shares():
+    from bntt.spiking.encoding import encode, rates
+
+    raw = made(channels=2, steps=5).to(CPU)
+    assert raw.recordings
+    assert raw.shape == (2, 8, 8)
+    unit = raw.train.unit(torch.tensor([3, 1]))
+    assert torch.equal(unit, (raw.train.pixels[[3, 1]] > 0).float())
+    scaled = raw.scaled(unit, True)
+    spikes = encode(scaled, 3, 0, torch.tensor([3, 1]), start=2, dtype=torch.bfloat16)
+    assert spikes.dtype == torch.bfloat16
+    assert torch.equal(spikes.float(), unit.transpose(0, 1)[2:])
+    assert torch.equal(rates(scaled, True), unit.mean(1))
+    with pytest.raises(ValueError, match="5 frames: time_steps is at most that, not 6"):
+        encode(scaled, 6, 0, torch.tensor([3, 1]))
+
+
+def test_frames_are_not_resized():
+    with pytest.raises(UserError) as raised:
+        made(channels=2, steps=5).to(CPU, 16)
+    assert_one_line(raised.value, "made", "side of 8", "image_size")
+
+
+def test_all_frames_of_a_recording_move_alike():
+    unit = made(channels=2, steps=5).train.unit(torch.arange(20))
+    moved = augment(unit, key("crop"), torch.arange(20), 2, True)
+    for step in range(5):
+        assert torch.equal(moved[:, step], augment(unit[:, step], key("crop"), torch.arange(20), 2, True))
+
+
+def test_parts_that_there_are_not_are_empty():
+    pixels, labels = np.zeros((3, 1, 2, 2), np.uint8), np.arange(3)
+    parts = Parts((pixels, labels), None, (pixels, labels), False)
+    assert [(name, len(own)) for name, _, own in parts] == [("train", 3), ("validation", 0), ("test", 3)]
+
+
+def test_states_are_told_apart(place, monkeypatch):
+    """archive before content, content by its hash, partial with the items that may differ, else unknown."""
+    from bntt.data import cifar10
+
+    draws = np.random.default_rng(0)
+    pixels, labels = draws.integers(0, 256, (6, 3, 4, 4), dtype=np.uint8), np.arange(6)
+
+    def parts(other=None, publisher=False):
+        test = pixels.copy()
+        if other is not None:
+            test[other] ^= 1
+        return Parts((pixels, labels), None, (test, labels), publisher)
+
+    def state(one, **facts):
+        shutil.rmtree(place / "cifar10", ignore_errors=True)
+        known = {"source": "s", "classes": 6, **facts}
+        monkeypatch.setattr(data, "facts", lambda name: known)
+        monkeypatch.setattr(cifar10, "read", lambda source, downloads: one)
+        return json.loads(data.prepare("cifar10").read_text())["state"]
+
+    whole = data.content_digest(parts())
+    partial = {"partial": {"items": [2], "content": data.content_digest(parts(), [2])}}
+    assert state(parts(publisher=True), content=whole) == "archive"
+    assert state(parts(), content=whole) == "content"
+    assert state(parts(2), content=whole) == "unknown"
+    assert state(parts(2), **partial) == "partial"
+    assert state(parts(3), **partial) == "unknown"
+    assert state(parts()) == "unknown"

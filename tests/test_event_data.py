@@ -1,0 +1,253 @@
+"""Event recordings: the AEDAT 2.0 reader, events to frames, and the simulated camera."""
+
+import struct
+
+import numpy as np
+import pytest
+from tiny import PROJECT, assert_one_line
+
+from bntt.data import _camera, digits
+from bntt.data._aedat import HEADER, SIDE, Events, decode, read, write
+from bntt.data._frames import to_frames
+from bntt.errors import UserError
+
+REAL = PROJECT.parent / "shared" / "data" / "aedat"
+needs_recordings = pytest.mark.skipif(not REAL.is_dir(), reason="no real DVS128 recordings at ../shared/data/aedat")
+
+
+def some(count: int, seed: int = 0, duration: int = 200_000) -> Events:
+    """Random events in the order of time, the first at 0."""
+    draws = np.random.default_rng(seed)
+    stamps = np.sort(draws.integers(0, duration, count))
+    return Events(
+        stamps - stamps[0],
+        draws.integers(0, SIDE, count).astype(np.uint8),
+        draws.integers(0, SIDE, count).astype(np.uint8),
+        draws.integers(0, 2, count).astype(bool),
+    )
+
+
+def words(*pairs: tuple[int, int], header: bytes = HEADER) -> bytes:
+    """A file of addresses and time-stamps."""
+    return header + b"".join(struct.pack(">II", address, stamp) for address, stamp in pairs)
+
+
+def same(a: Events, b: Events) -> bool:
+    return all(np.array_equal(getattr(a, k), getattr(b, k)) for k in ("microseconds", "x", "y", "on"))
+
+
+# -- reading ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "first"), [(1, 0), (2, 17), (5000, 123), (600_000, 0)])
+def test_what_was_written_is_read(tmp_path, count, first):
+    events = some(count)
+    write(tmp_path / "a b.aedat", events, first)
+    assert same(read(tmp_path / "a b.aedat"), events)
+
+
+def test_bits_are_those_of_the_sensor():
+    """Bit 0 is OFF, x counts from the right in bits 1 to 7, y from below in bits 8 to 14."""
+    events = decode(words((0, 5), (1, 7), (3 << 1, 7), (3 << 8 | 1, 9)), "file")
+    assert events.on.tolist() == [True, False, True, False]
+    assert events.x.tolist() == [127, 127, 124, 127]
+    assert events.y.tolist() == [127, 127, 127, 124]
+    assert events.microseconds.tolist() == [0, 2, 2, 4]
+
+
+def test_a_header_may_have_any_number_of_lines():
+    longer = HEADER + b"# This is a raw AE data file\r\n# created Wed Jan 1\n#\n"
+    assert len(decode(words((0, 1), (0, 2), header=longer), "file")) == 2
+
+
+def test_special_events_are_skipped_and_counted():
+    events = decode(words((0, 1), (2**15, 2), (2**15 | 77, 3), (1, 4)), "file")
+    assert (len(events), events.special) == (2, 2)
+
+
+def test_a_few_late_events_are_sorted_stably_and_counted():
+    pairs = [(0, 10 * k) for k in range(3000)]
+    pairs[100] = (5 << 1, 990)  # equal to the stamp before it: in order
+    pairs[2000] = (7 << 1, 500)  # equal to event 50, after which it belongs
+    events = decode(words(*pairs), "file")
+    assert events.reordered == 1
+    assert (np.diff(events.microseconds) >= 0).all()
+    assert events.x[51] == 127 - 7
+    assert events.microseconds[50] == events.microseconds[51] == 500
+
+
+def test_many_late_events_are_refused():
+    pairs = [(0, 10 * k) for k in range(3000)]
+    for late in range(500, 504):
+        pairs[2 * late] = (0, 1)
+    with pytest.raises(UserError) as raised:
+        decode(words(*pairs), "some file")
+    assert_one_line(raised.value, "some file", "4 of 3000", "backwards", "0.1%")
+
+
+@pytest.mark.parametrize("bits", [31, 32])
+@pytest.mark.parametrize("pieces", [False, True])
+def test_overflowing_counters_go_on(bits, pieces, monkeypatch):
+    if pieces:
+        monkeypatch.setattr("bntt.data._aedat.PIECE", 7)
+    start = 2**bits - 50
+    pairs = [(0, (start + 10 * k) % 2**bits) for k in range(2000)]
+    pairs[6] = (9 << 1, 2**bits - 3)  # from before the overflow, after it
+    events = decode(words(*pairs), "file")
+    assert events.microseconds[-1] == 19_990
+    assert events.reordered == 1
+    assert (np.diff(events.microseconds) >= 0).all()
+    assert np.flatnonzero(events.x == 127 - 9).tolist() == [5]
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (HEADER, ["no event after the header"]),
+        (words((0, 1))[:-3], ["5 bytes are left over", f"offset {len(HEADER)}", "cut off"]),
+        (words((0, 1), (0x12345, 2)), ["0x12345", f"offset {len(HEADER) + 8}", "beyond a sensor"]),
+        (words((0, 1), (2**31, 2)), ["0x80000000", "beyond a sensor"]),
+        (words((2**15, 1)), ["1 special events and none of a pixel"]),
+        (b"#!AER-DAT3.1\r\n" + bytes(8), ["not an AEDAT 2.0 file"]),
+        (b"RIFF" + bytes(100), ["not an AEDAT 2.0 file"]),
+        (b"#!AER-DAT2.0", ["ends within its header"]),
+        (b"", ["empty"]),
+    ],
+)
+def test_bad_files_are_one_line(tmp_path, content, parts):
+    path = tmp_path / "bad.aedat"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as raised:
+        read(path)
+    assert_one_line(raised.value, str(path), *parts)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_damage_is_one_line_or_read(seed):
+    """Whatever bytes there are: a message for the user, or events within the sensor in the order of time."""
+    draws = np.random.default_rng(seed)
+    content = bytearray(words(*[(int(a), t) for t, a in enumerate(draws.integers(0, 2**15, 200))]))
+    for _ in range(draws.integers(1, 6)):
+        content[draws.integers(len(content))] = draws.integers(256)
+    try:
+        events = decode(bytes(content[: draws.integers(len(content))]), "file")
+    except UserError as error:
+        assert_one_line(error, "file")
+    else:
+        assert (np.diff(events.microseconds) >= 0).all()
+        assert max(events.x.max(), events.y.max()) < SIDE
+
+
+@needs_recordings
+def test_a_real_recording_has_the_events_that_are_known_of_it():
+    events = read(REAL / "box.aedat")
+    assert len(events) == 201_523
+    assert events.microseconds[-1] / 1e6 == pytest.approx(18.49, abs=0.005)
+    assert (events.x.min(), events.x.max(), events.y.min(), events.y.max()) == (0, 127, 0, 127)
+    assert 100 * events.on.mean() == pytest.approx(55.7, abs=0.05)
+
+
+@needs_recordings
+@pytest.mark.parametrize("name", ["box", "pencil", "scissors", "walking"])
+def test_real_recordings_are_read_as_a_loop_reads_them(name):
+    content = (REAL / f"{name}.aedat").read_bytes()
+    start = 0
+    while content[start : start + 1] == b"#":
+        start = content.index(b"\n", start) + 1
+    first = None
+    events = decode(content, name)
+    assert (events.special, events.reordered) == (0, 0)
+    for number, (address, stamp) in enumerate(struct.iter_unpack(">II", content[start:])):
+        first = stamp if first is None else first
+        if number % 97 == 0:
+            seen = (events.microseconds[number], events.x[number], events.y[number], events.on[number])
+            assert seen == (stamp - first, 127 - (address >> 1 & 127), 127 - (address >> 8 & 127), not address & 1)
+
+
+# -- frames -----------------------------------------------------------------------------------------------
+
+
+def slowly(events: Events, bins: int, size: int, bin_microseconds: int | None):
+    """Frames and tally by a loop over the events."""
+    frames = np.zeros((bins, 2, size, size), int)
+    window = crop = saturated = 0
+    whole = events.microseconds[-1] + 1
+    for t, x, y, on in zip(events.microseconds, events.x, events.y, events.on, strict=True):
+        number = int(t) // bin_microseconds if bin_microseconds else int(int(t) * bins / int(whole))
+        column, row = int(x) // (128 // size), int(y) // (128 // size)
+        if number >= bins:
+            window += 1
+        elif column >= size or row >= size:
+            crop += 1
+        elif frames[number, int(on), row, column] == 255:
+            saturated += 1
+        else:
+            frames[number, int(on), row, column] += 1
+    return frames, window, crop, saturated
+
+
+@pytest.mark.parametrize("bin_microseconds", [5000, None])
+@pytest.mark.parametrize(("bins", "size", "count"), [(20, 42, 4000), (3, 1, 4000), (7, 16, 1), (1, 128, 900)])
+def test_frames_are_those_of_a_loop_and_every_event_is_accounted_for(bins, size, count, bin_microseconds):
+    events = some(count, seed=bins)
+    frames, tally = to_frames(events, bins, size, bin_microseconds)
+    expected, window, crop, saturated = slowly(events, bins, size, bin_microseconds)
+    assert frames.dtype == np.uint8
+    assert np.array_equal(frames, expected)
+    assert (tally.outside_window, tally.outside_crop, tally.saturated) == (window, crop, saturated)
+    assert tally.framed == frames.sum()
+    assert tally.events == count == tally.framed + window + crop + saturated
+
+
+# -- the simulated camera ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return digits.scans()[0][5, 0]
+
+
+def test_the_camera_is_a_function_of_picture_key_and_sample(scan):
+    events = _camera.record(scan, 1, 7)
+    assert same(events, _camera.record(scan.copy(), 1, 7))
+    assert not same(events, _camera.record(scan, 1, 8))
+    assert not same(events, _camera.record(scan, 2, 7))
+
+
+def test_a_recording_lasts_one_round_of_a_closed_path(scan):
+    places = _camera.path()
+    assert places[0] == places[-1]
+    assert len(places) == _camera.MILLISECONDS + 1
+    steps = np.abs(np.diff(places, axis=0))
+    assert (steps[:, 0] == steps[:, 1]).all()  # diagonal
+    assert steps.max() <= 2
+    assert _camera.record(scan, 0, 0).microseconds[-1] < 1000 * _camera.MILLISECONDS
+
+
+def test_a_blank_picture_gives_noise_alone():
+    events = _camera.record(np.zeros((8, 8), np.uint8), 0, 0)
+    expected = SIDE**2 * _camera.NOISE / 10_000
+    assert abs(len(events) - expected) < 5 * expected**0.5
+    assert abs(events.on.mean() - 0.5) < 5 * 0.5 / expected**0.5
+
+
+def test_an_edge_that_comes_makes_on_events_and_one_that_goes_off_events():
+    """A bright half: on the first leg it moves right and down, away from its left edge and into its right side."""
+    picture = np.zeros((8, 8), np.uint8)
+    picture[:, :4] = 255
+    events = _camera.record(picture, 0, 0)
+    leg = 1000 * _camera.LEG_MILLISECONDS
+    first, third = events.microseconds < leg, (events.microseconds >= 2 * leg) & (events.microseconds < 3 * leg)
+    middle = (events.x > 56) & (events.x < 76) & (events.y > 40) & (events.y < 88)
+    assert events.on[first & middle].mean() > 0.9
+    assert events.on[third & middle].mean() < 0.1
+
+
+def test_a_pixel_is_blind_after_its_event(scan):
+    events = _camera.record(scan, 3, 5)
+    quiet = Events(events.microseconds, events.x, events.y, events.on)
+    pixel = quiet.y.astype(int) * SIDE + quiet.x
+    order = np.lexsort((quiet.microseconds, pixel))
+    gaps = np.diff(quiet.microseconds[order])[np.diff(pixel[order]) == 0]
+    # Noise ignores blindness; it is 5 events in 100 pixels.
+    assert (gaps < 1000 * (_camera.REFRACTORY - 1)).mean() < 0.05
