@@ -168,7 +168,12 @@ def sources(results: Results) -> str:
     for dataset in results.experiment.datasets:
         own = runs[runs["dataset"] == dataset]
         states = sorted(own["data_state"].dropna().unique())
-        known = {"content": "content as expected", "unknown": "content NOT the expected one"}
+        known = {
+            "archive": "the publisher's files",
+            "content": "content as expected",
+            "partial": "content as expected but for some listed test items",
+            "unknown": "content NOT known to be the publisher's",
+        }
         state = listed([known.get(one, one) for one in states]) or "not read yet"
         seeds = sorted(own["seed"].unique())
         images = test_images(results, dataset)

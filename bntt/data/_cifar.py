@@ -37,9 +37,10 @@ def read(name: str, source: Path | None, downloads: Path) -> Parts:
         for folder in (source / binary, source):
             if folder.is_dir() and (folder.name == binary or (folder / BINARY[name][3][0][0]).is_file()):
                 return _binary(name, folder)
-        for folder in (source, source.parent):
-            if (folder / official.base_folder).is_dir():
-                return _python(official, folder)
+        if (source / official.base_folder).is_dir():
+            return _python(official, source)
+        if source.name == official.base_folder:
+            return _python(official, source.parent)
         archive = source / official.filename
         if not archive.is_file():
             raise UserError(

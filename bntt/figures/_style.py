@@ -215,7 +215,12 @@ def sources(summary: pd.DataFrame, rows: Iterable[str]) -> str:
             steps = " or ".join(f"T = {one}" for one in sorted(done["time_steps"].unique()))
             seeds = ("seed " if len(done) == 1 else "seeds ") + ", ".join(map(str, sorted(done["seed"])))
             lines.append(f"{name_of(row)} (`{row}`, {steps}, {seeds})")
-    states = {"content": "as this project declares it", "unknown": "not what this project declares"}
+    states = {
+        "archive": "the publisher's files",
+        "content": "as this project declares it",
+        "partial": "as this project declares it, but for some listed test items",
+        "unknown": "not what this project declares",
+    }
     state = ", ".join(states.get(one, str(one)) for one in summary["data_state"].dropna().unique()) or "not recorded"
     drawn = f"Drawn: {'; '.join(lines)}." if lines else "No row has a result yet."
     paper = "" if dataset == PAPER_DATASET else " The paper's figure is of CIFAR-10, so no curve of it is overlaid."
