@@ -3,12 +3,15 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from bntt.errors import UserError
+
+SPARE = 2**26  # bytes to leave free on a disk
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -42,3 +45,13 @@ def sha256(path: Path) -> str:
     """Hash of a file's content, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def ensure_space(folder: Path, needed: int) -> None:
+    """Refuse to begin what the disk cannot hold."""
+    free = shutil.disk_usage(folder).free
+    if free < needed + SPARE:
+        raise UserError(
+            f"{folder} has {free / 1e9:.1f} GB free, and {(needed + SPARE) / 1e9:.1f} GB are needed; make room, or set "
+            "BNTT_DATA to a folder on another disk"
+        )

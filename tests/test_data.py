@@ -286,6 +286,24 @@ def test_a_preparation_that_fails_leaves_nothing(place, monkeypatch):
     assert os.listdir(place) == []
 
 
+def test_a_full_disk_is_one_line_and_leaves_nothing(place, monkeypatch):
+    monkeypatch.setattr("bntt.files.SPARE", 10**18)
+    with pytest.raises(UserError) as raised:
+        data.prepare("digits")
+    assert_one_line(raised.value, "GB free", "BNTT_DATA")
+
+    def full(*_):
+        raise OSError("1024 requested and 7 written")
+
+    monkeypatch.undo()
+    monkeypatch.setenv("BNTT_DATA", str(place))
+    monkeypatch.setattr(data.np, "save", full)
+    with pytest.raises(UserError) as raised:
+        data.prepare("digits")
+    assert_one_line(raised.value, str(place), "7 written", "make room")
+    assert os.listdir(place) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_killed_at_a_random_moment_and_prepared_again(place, seed):

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from tiny import assert_one_line
 
+from bntt import files
 from bntt.data import _fetch
 from bntt.data._fetch import Archive, fetch, opened_zip, unpack
 from bntt.errors import UserError
@@ -190,7 +191,7 @@ def test_a_file_that_verified_before_is_never_lost(host, tmp_path):
 
 
 def test_a_full_disk_is_known_before_the_download_begins(host, tmp_path, monkeypatch):
-    monkeypatch.setattr(_fetch, "SPARE", 10**18)
+    monkeypatch.setattr(files, "SPARE", 10**18)
     with pytest.raises(UserError) as raised:
         fetch([host.archive], tmp_path)
     assert_one_line(raised.value, "GB free", "BNTT_DATA")

@@ -16,6 +16,8 @@ import pytest
 import yaml
 from tiny import EXPERIMENT, PROJECT, bntt, copy_project, environment, python, write_experiment
 
+from bntt.experiment import load
+
 ROWS = ("bntt", "plain", "ann", "rmp")
 FIGURES = {f"figure figure{number}" for number in range(1, 7)}
 TABLES = {f"table table{number}" for number in range(1, 4)}
@@ -365,3 +367,19 @@ def test_a_run_that_fails_leaves_the_others_to_finish(fresh):
     listed = bntt("runs", "--experiment", "tiny", cwd=fresh).stdout
     assert [line.split()[0] for line in listed.splitlines()] == ["missing", "done"]
     shutil.rmtree(fresh)
+
+
+@pytest.mark.parametrize("name", ["paper", "paper-literal", "released-code", "cifar10-small"])
+def test_a_dry_run_plans_exactly_the_runs_and_datasets_of_the_file(tmp_path, name):
+    project = copy_project(tmp_path / "copy")
+    ran = snakemake(project, "-n", "all", name=name)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    found: dict[str, set] = {"train": set(), "evaluate": set(), "prepare": set()}
+    for rule, wildcards in re.findall(
+        r"^rule (train|evaluate|prepare):\n(?:.*\n)*?    wildcards: (.*)", ran.stdout, re.M
+    ):
+        found[rule].add(tuple(pair.split("=")[1] for pair in wildcards.split(", ")))
+    experiment = load(name)
+    runs = {(run.dataset, run.row, str(run.seed)) for run in experiment.runs}
+    assert found["train"] == found["evaluate"] == runs
+    assert found["prepare"] == {(dataset,) for dataset in experiment.datasets}

@@ -24,7 +24,7 @@ import numpy as np
 
 from bntt import declared
 from bntt.errors import UserError
-from bntt.files import sha256
+from bntt.files import ensure_space, sha256
 
 if TYPE_CHECKING:
     from bntt.data._parts import Parts
@@ -122,12 +122,16 @@ def _prepare(name: str, source: Path | None, work: Path) -> None:
     if manifest["state"] == "partial":
         manifest["differing_test_items"] = known["partial"]["items"]
     manifest["files"] = files = {}
-    for part, pixels, labels in parts:
-        for kind, array in (("pixels", pixels), ("labels", labels)):
-            file = f"{part}-{kind}.npy"
-            np.save(work / file, array)
-            files[file] = sha256(work / file)
-    (work / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    ensure_space(work, sum(pixels.nbytes + labels.nbytes for _, pixels, labels in parts))
+    try:
+        for part, pixels, labels in parts:
+            for kind, array in (("pixels", pixels), ("labels", labels)):
+                file = f"{part}-{kind}.npy"
+                np.save(work / file, array)
+                files[file] = sha256(work / file)
+        (work / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    except OSError as error:  # numpy's says how many bytes it could not write, not where
+        raise UserError(f"cannot write prepared data to {work.parent}: {error}; make room, or set BNTT_DATA") from None
     target = folder(name)
     outdated = work.with_name(f"{work.name}-old")
     if target.is_dir():  # damaged, or of another split or reader: make way

@@ -5,7 +5,6 @@ publisher's. Nothing is extracted that would leave its folder, and no link.
 """
 
 import hashlib
-import shutil
 import tarfile
 import time
 import urllib.error
@@ -18,11 +17,11 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from bntt.errors import UserError
+from bntt.files import ensure_space
 
 ATTEMPTS = 5  # connections that bring nothing new before a download is given up
 TIMEOUT = 60  # seconds of silence after which a connection is given up
 PIECE = 2**20
-SPARE = 2**26  # bytes to leave free on the disk
 
 
 class Archive(NamedTuple):
@@ -111,16 +110,6 @@ def _download(archive: Archive, part: Path) -> None:
                 have += len(piece)
     if total is not None and have < total:
         raise OSError(f"the connection ended after {have} of {total} bytes")
-
-
-def ensure_space(folder: Path, needed: int) -> None:
-    """Refuse to begin what the disk cannot hold."""
-    free = shutil.disk_usage(folder).free
-    if free < needed + SPARE:
-        raise UserError(
-            f"{folder} has {free / 1e9:.1f} GB free, and {(needed + SPARE) / 1e9:.1f} GB are needed; make room, or set "
-            "BNTT_DATA to a folder on another disk"
-        )
 
 
 def unpack(archive: Path, target: Path) -> None:
