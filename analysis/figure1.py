@@ -37,7 +37,7 @@ dataset = figures.paper_dataset(found.experiment.datasets)
 summary = figures.of_dataset(found.summary, dataset)
 spikes = figures.of_dataset(found.frame("spikes.csv"), dataset)
 rows = ["conversion", "surrogate", "bntt"]
-further = [row for row in found.experiment.rows if row in set(spikes["row"]) - set(rows)]
+further = [row for row in found.experiment.rows_on(dataset) if row in set(spikes["row"]) - set(rows)]
 
 Markdown(figures.sources(summary, rows + further))
 

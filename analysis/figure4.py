@@ -42,7 +42,7 @@ from bntt.notebook import at_root
 
 at_root()
 rows = ["bntt", "surrogate", "conversion", "ann"]
-rows += [row for row in found.experiment.rows if row not in rows]
+rows += [row for row in found.experiment.rows_on(dataset) if row not in rows]
 
 Markdown(figures.sources(summary, rows))
 

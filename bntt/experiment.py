@@ -104,6 +104,10 @@ class Experiment:
     def rows(self) -> list[str]:
         return list(dict.fromkeys(run.row for run in self.runs))
 
+    def rows_on(self, dataset: str) -> list[str]:
+        """The rows that run on a dataset."""
+        return list(dict.fromkeys(run.row for run in self.runs if run.dataset == dataset))
+
     @property
     def evaluation(self) -> Mapping[str, Any]:
         return self.runs[0].evaluation

@@ -30,7 +30,7 @@ def table1(results: Results) -> Table:
     lines: list[dict[str, Any]] = []
     for dataset in results.experiment.datasets:
         cells = {cell.row: cell for cell in printed_cells(1, "accuracy") if cell.dataset == paper_dataset(dataset)}
-        for row in results.experiment.rows:
+        for row in results.experiment.rows_on(dataset):
             lines += accuracy_lines(results, dataset, row, cells)
     absent = absent_lines(1, results, {line["paper_line"] for line in lines})
     several = len({run.seed for run in results.experiment.runs}) > 1

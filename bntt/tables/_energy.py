@@ -124,7 +124,7 @@ def table3(results: Results) -> Table:
     cells = printed_cells(3, "energy_ratio")
     lines: list[dict[str, Any]] = []
     for dataset in results.experiment.datasets:
-        for row in results.experiment.rows:
+        for row in results.experiment.rows_on(dataset):
             cells_of_row = [cell for cell in cells if _row_of_line(cell, results.experiment.rows) == row]
             for line in accuracy_lines(results, dataset, row, {}):
                 found = select(ratios, dataset, row)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from bntt import declared, published
+from bntt import data, declared, published
 from bntt.collect import Results
 from bntt.experiment import Run
 from bntt.published import Cell
@@ -160,8 +160,12 @@ def counterpart(run: str, rows: Iterable[str]) -> str | None:
 
 
 def paper_dataset(dataset: str) -> str:
-    """The paper's dataset whose numbers stand beside a dataset's: itself, or CIFAR-10 for one the paper has not."""
-    return dataset if dataset in PAPER_DATASETS else "cifar10"
+    """The paper's dataset whose numbers stand beside a dataset's: itself, or for one that the paper has not, CIFAR-10,
+    and DVS-CIFAR10 where it is of recordings.
+    """
+    if dataset in PAPER_DATASETS:
+        return dataset
+    return "dvs-cifar10" if dataset in data.names() and "time_steps" in data.facts(dataset) else "cifar10"
 
 
 def printed_cells(table: int, column: str) -> list[Cell]:
