@@ -109,7 +109,10 @@ for dataset in datasets:
 for dataset in datasets:
     differences = noise_differences(Evidence.of(found, dataset, found.experiment.runs[0].seed))
     display(
-        Markdown(heading(dataset)), HTML(noise_table(differences)) if len(differences) else Markdown("No result; recordings of events get no Gaussian noise.")
+        Markdown(heading(dataset)),
+        HTML(noise_table(differences))
+        if len(differences)
+        else Markdown("No result; recordings of events get no Gaussian noise."),
     )
 
 # %% [markdown]
