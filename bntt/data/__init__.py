@@ -162,15 +162,19 @@ def _workplace(name: str) -> Iterator[Path | None]:
     work = folder(name).with_name(f".{name}-work")
     try:
         work.mkdir(parents=True, exist_ok=True)
-        handle = os.open(work, os.O_RDONLY)
     except OSError as error:
         raise UserError(
             f"cannot write prepared data to {work.parent}: {error.strerror}; set BNTT_DATA to a folder that can be "
             "written"
         ) from None
     try:
+        handle = os.open(work, os.O_RDONLY)
+    except FileNotFoundError:  # made into data just now, by who held it
+        yield None
+        return
+    try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        if not work.is_dir() or os.fstat(handle).st_ino != work.stat().st_ino:  # made into data by who held it
+        if not _is_open(work, handle):  # made into data while this process waited
             yield None
             return
         for left in [*work.iterdir(), work.with_name(f"{work.name}-old")]:
@@ -182,6 +186,14 @@ def _workplace(name: str) -> Iterator[Path | None]:
             raise
     finally:
         os.close(handle)
+
+
+def _is_open(path: Path, handle: int) -> bool:
+    """Whether a path is still that of an open folder."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
 def manifest(name: str) -> dict[str, Any]:
