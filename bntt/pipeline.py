@@ -154,7 +154,8 @@ def _prepared(run: Run) -> dict[str, Any]:
 
 
 def _load_data(run: Run, device: torch.device) -> ImageData:
-    chosen = {name: run.options[name] for name in ("image_size", "train_limit", "held_out", "test_limit", "statistics")}
+    names = ("image_size", "train_limit", "held_out", "test_limit", "event_counts", "statistics")
+    chosen = {name: run.options[name] for name in names}
     return data.load(run.dataset).to(device, **chosen)
 
 

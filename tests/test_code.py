@@ -139,7 +139,7 @@ def test_a_string_that_is_no_docstring_counts(package, runs):
         ("spiking/kernels/plain.py", "x.mean(1)", "x.sum(1)", TRAIN | EVALUATE),
         ("spiking/encoding.py", "images / 2", "images / 3", TRAIN | EVALUATE),
         ("data/digits.py", "255 / 16", "255 / 17", TRAIN | EVALUATE),
-        ("data/images.py", "float() / 255", "float() / 256", TRAIN | EVALUATE),
+        ("data/images.py", "chosen / 255", "chosen / 256", TRAIN | EVALUATE),
         ("data/splits/digits.json", "[0, 2,", "[2, 0,", TRAIN | EVALUATE),
         ("randomness.py", "2.0**-24", "2.0**-25", TRAIN | EVALUATE | {"draw"}),
         ("training.py", "epoch * 1_000_000", "epoch * 999_999", TRAIN | EVALUATE | {"draw"}),

@@ -152,6 +152,80 @@ def test_a_pickle_of_the_python_layout_is_not_opened_before_its_md5_matched(tmp_
     assert not (tmp_path / "opened").exists()
 
 
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """CIFAR-10's archive with five images a file, on a server of this machine that cuts its first connection."""
+    import pickle
+    import tarfile
+    import threading
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    from bntt.data._torchvision import torchvision
+
+    official = torchvision().datasets.CIFAR10
+    draws, sums, expected = np.random.default_rng(0), {}, {}
+    folder = tmp_path / "made" / official.base_folder
+    folder.mkdir(parents=True)
+    for name in [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]:
+        expected[name] = (draws.integers(0, 256, (5, 3072), dtype=np.uint8), draws.integers(0, 10, 5).tolist())
+        (folder / name).write_bytes(pickle.dumps({"data": expected[name][0], "labels": expected[name][1]}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [str(n) for n in range(10)]}))
+    for path in folder.iterdir():
+        sums[path.name] = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    archive = tmp_path / official.filename
+    with tarfile.open(archive, "w:gz") as opened:
+        opened.add(folder, official.base_folder)
+    content = archive.read_bytes()
+    requests = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
+            requests.append(start)
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(content) - start))
+            self.end_headers()
+            self.wfile.write(content[start : len(content) // 2] if len(requests) == 1 else content[start:])
+            self.close_connection = True
+
+        def log_message(self, *_) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(official, "url", f"http://127.0.0.1:{server.server_port}/{official.filename}")
+    monkeypatch.setattr(official, "tgz_md5", hashlib.md5(content, usedforsecurity=False).hexdigest())
+    monkeypatch.setattr(official, "train_list", [[f"data_batch_{n}", sums[f"data_batch_{n}"]] for n in range(1, 6)])
+    monkeypatch.setattr(official, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setattr(official, "meta", official.meta | {"md5": sums["batches.meta"]})
+    yield SimpleNamespace(expected=expected, requests=requests, folder=folder)
+    server.shutdown()
+    server.server_close()
+
+
+def test_cifar_10_from_its_publisher_over_a_bad_line(served, place):
+    record = json.loads(data.prepare("cifar10").read_text())
+    assert record["state"] == "archive"
+    assert served.requests == [0, served.requests[1]]
+    assert served.requests[1] > 0
+    pixels = np.load(place / "cifar10" / "train-pixels.npy")
+    labels = np.load(place / "cifar10" / "train-labels.npy")
+    batches = [served.expected[f"data_batch_{n}"] for n in range(1, 6)]
+    assert np.array_equal(pixels.reshape(25, 3072), np.concatenate([batch for batch, _ in batches]))
+    assert labels.tolist() == [label for _, own in batches for label in own]
+    assert sorted(path.name for path in place.iterdir()) == ["cifar10", "downloads"]
+    shutil.rmtree(place / "cifar10")
+    data.prepare("cifar10")  # from the archive that is there
+    assert len(served.requests) == 2
+
+
+def test_cifar_10_from_a_folder_in_the_python_layout(served, place):
+    assert json.loads(data.prepare("cifar10", served.folder.parent).read_text())["state"] == "archive"
+    shutil.rmtree(place)
+    assert json.loads(data.prepare("cifar10", served.folder).read_text())["state"] == "archive"
+    assert served.requests == []
+
+
 def test_a_folder_without_any_layout_is_one_line(tmp_path):
     ran = bntt("data", "prepare", "cifar10", "--from", tmp_path, BNTT_DATA=str(tmp_path / "data"))
     assert_one_line(ran, "cifar-10-batches-py", "cifar-10-batches-bin", "cifar-10-python.tar.gz")
@@ -454,12 +528,15 @@ def test_recordings_are_seen_as_spikes_and_their_shares():
     assert raw.recordings
     assert raw.shape == (2, 8, 8)
     unit = raw.train.unit(torch.tensor([3, 1]))
-    assert torch.equal(unit, (raw.train.pixels[[3, 1]] > 0).float())
+    assert torch.equal(unit, (made(channels=2, steps=5).train.pixels[[3, 1]] > 0).float())
     scaled = raw.scaled(unit, True)
     spikes = encode(scaled, 3, 0, torch.tensor([3, 1]), start=2, dtype=torch.bfloat16)
     assert spikes.dtype == torch.bfloat16
     assert torch.equal(spikes.float(), unit.transpose(0, 1)[2:])
     assert torch.equal(rates(scaled, True), unit.mean(1))
+    counted = made(channels=2, steps=5).to(CPU, event_counts=True)
+    assert torch.equal(counted.train.unit(torch.tensor([3])), counted.train.pixels[[3]].float())
+    assert counted.train.pixels.max() == 3
     with pytest.raises(ValueError, match="5 frames: time_steps is at most that, not 6"):
         encode(scaled, 6, 0, torch.tensor([3, 1]))
 

@@ -1,7 +1,7 @@
 """Labelled images and event recordings in memory: uint8 arrays on the device, scaled, resized and augmented there.
 
 A recording is a sequence of frames of event counts, ``[T, 2, H, W]``. A network is given them as spikes, one where a
-count is not zero, and a dense network their mean over time.
+count is not zero, or as they are; a dense network is given their mean over time.
 """
 
 from dataclasses import dataclass, replace
@@ -43,6 +43,10 @@ OPTIONS = {
         "min": 1,
         "help": "Use only the first so many test images; null: all. The released code drops its last, smaller batch.",
     },
+    "event_counts": {
+        "default": False,
+        "help": "Of recordings: how many events a square had in a frame, not only whether it had one.",
+    },
     "statistics": {
         "default": "dataset",
         "choices": ["dataset", "cifar10-released"],
@@ -64,9 +68,9 @@ class Images:
         return len(self.labels)
 
     def unit(self, samples: Tensor) -> Tensor:
-        """Images in [0, 1], or recordings as 0 and 1, float32."""
-        chosen = self.pixels[samples]
-        return chosen.sign().float() if chosen.dim() == 5 else chosen.float() / 255
+        """Images in [0, 1], or recordings as they are, float32."""
+        chosen = self.pixels[samples].float()
+        return chosen if chosen.dim() == 5 else chosen / 255
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ class ImageData:
         train_limit: int | None = None,
         held_out: int = 0,
         test_limit: int | None = None,
+        event_counts: bool = False,
         statistics: str = "dataset",
     ) -> "ImageData":
         """The same data on a device, resized, with at most ``train_limit`` training images; see OPTIONS."""
@@ -122,6 +127,8 @@ class ImageData:
 
         def moved(images: Images, limit: int | None = None) -> Images:
             pixels = images.pixels[:limit].to(device)
+            if self.recordings and not event_counts:
+                pixels = pixels.sign()
             if image_size is not None and pixels.shape[-1] != image_size and len(pixels):
                 size = (image_size, image_size)
                 smooth = F.interpolate(pixels.float(), size, mode="bilinear", align_corners=False, antialias=True)
