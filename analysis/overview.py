@@ -141,7 +141,7 @@ cards = [
 HTML(grid(cards))
 
 # %%
-recordings = [name for name in datasets if "time_steps" in data.facts(name) and data.manifest_path(name).is_file()]
+recordings = [name for name in datasets if data.is_of_recordings(name) and data.manifest_path(name).is_file()]
 sheets = [
     figure(
         contact_sheet(name, Path(output) / "figures" / f"recordings-{name}.png"),

@@ -157,15 +157,8 @@ def cost_of_time(rows: list[dict[str, Any]]) -> str:
         )
         ratios = f"{b['seconds'] / a['seconds']:.2f} | {own_mb(b) / own_mb(a):.2f}"
         lines.append(f"| {label} | {batch} | {long} / {short} | {ratios} |")
-    if not lines:
-        return ""
-    head = [
-        "### Cost of time-steps",
-        "",
-        "| | batch | T | time ratio | memory ratio |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
-    return "\n".join([*head, *lines])
+    head = ["| | batch | T | time ratio | memory ratio |", "| --- | ---: | ---: | ---: | ---: |"]
+    return _titled("Cost of time-steps", head, lines)
 
 
 def limits(rows: list[dict[str, Any]]) -> str:
@@ -181,12 +174,13 @@ def limits(rows: list[dict[str, Any]]) -> str:
             f"{row['square_gflops']:.0f} | {share:.2f}{'' if share >= 0.5 else ' (below one half)'} | "
             f"{config['layout']}, {'/'.join(map(str, config['pieces']))} |"
         )
-    if not lines:
-        return ""
     head = [
-        "### The limit beside a square matrix product",
-        "",
         "| | limit, GFLOP/s | product of 2048, GFLOP/s | share | layout, images at once by layer |",
         "| --- | ---: | ---: | ---: | --- |",
     ]
-    return "\n".join([*head, *lines])
+    return _titled("The limit beside a square matrix product", head, lines)
+
+
+def _titled(title: str, head: list[str], lines: list[str]) -> str:
+    """A table under its title; nothing where it has no line."""
+    return "\n".join([f"### {title}", "", *head, *lines]) if lines else ""

@@ -43,6 +43,11 @@ def facts(name: str) -> dict[str, Any]:
     return declared.literal(declared.plugins("data", "DATASET")[name], "DATASET")
 
 
+def is_of_recordings(name: str) -> bool:
+    """Whether a dataset is of recordings of an event camera, whose number of frames it then declares."""
+    return "time_steps" in facts(name)
+
+
 def folder(name: str) -> Path:
     """Where the prepared arrays of a dataset lie."""
     return Path(os.environ.get("BNTT_DATA", "data")) / name

@@ -165,7 +165,7 @@ def paper_dataset(dataset: str) -> str:
     """
     if dataset in PAPER_DATASETS:
         return dataset
-    return "dvs-cifar10" if dataset in data.names() and "time_steps" in data.facts(dataset) else "cifar10"
+    return "dvs-cifar10" if dataset in data.names() and data.is_of_recordings(dataset) else "cifar10"
 
 
 def printed_cells(table: int, column: str) -> list[Cell]:
