@@ -3,15 +3,18 @@
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from bntt import __version__
-from bntt.errors import UserError
+from bntt.errors import Stopped, UserError
+
+NOT_FINISHED = 75  # EX_TEMPFAIL of sysexits.h: "try again", for instance as Slurm's RequeueExit
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, or 2 after one line about what the user can mend."""
+    """Run one command; returns the exit status, as the help's last lines explain it."""
     parsed = _parser().parse_args(arguments)
     try:
         parsed.command(parsed)
@@ -22,6 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"bntt: {error}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(f"bntt: {stopped}", file=sys.stderr)
+        return 130 if stopped.interrupted else NOT_FINISHED
     except OSError as error:
         if error.filename is None:
             raise
@@ -51,7 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m bntt",
         description="Retrain, measure and compare low-latency spiking networks.",
-        epilog="Exit status: 0 done, 2 the input was wrong (one line says what), 130 interrupted.",
+        epilog="Exit status: 0 done, 2 the input was wrong (one line says what), 75 a training is not finished and its "
+        "state is saved: run it again, 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"bntt {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -80,6 +87,10 @@ def _parser() -> argparse.ArgumentParser:
             choices=["auto", "cpu", "cuda"],
             help="auto takes a free GPU where there is one, and waits its turn",
         )
+        if name == "train":
+            one.add_argument("--minutes", type=float, help="stop at a saved state after so long, with exit status 75")
+            one.add_argument("--save-minutes", type=float, default=5.0, help="how often the state is saved")
+            one.add_argument("--save-steps", type=int, help="save it after so many steps too")
 
     runs = command("runs", "List the runs of an experiment and what is there of each.", _runs)
     _add_experiment(runs)
@@ -130,9 +141,16 @@ def _selected(parsed: argparse.Namespace):
 
 def _train(parsed: argparse.Namespace) -> None:
     experiment, run = _selected(parsed)
+    from bntt.checkpoints import Checkpoints
     from bntt.pipeline import train
 
-    print(train(experiment, run, parsed.results, parsed.device))
+    for name in ("minutes", "save_minutes", "save_steps"):
+        if (value := getattr(parsed, name)) is not None and not value > 0:
+            raise UserError(f"--{name.replace('_', '-')} must be above 0, not {value:g}")
+    keep = partial(
+        Checkpoints, every_minutes=parsed.save_minutes, every_steps=parsed.save_steps, minutes=parsed.minutes
+    )
+    print(train(experiment, run, parsed.results, parsed.device, keep))
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:

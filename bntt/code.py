@@ -16,8 +16,8 @@ from bntt.experiment import Run
 _DRAWING = {"collect.py", "claims", "figures", "published", "report.py", "runs.py", "statistics.py", "tables"}
 # What decides no number, though what decides numbers imports it: errors, files, names, the reading of options.
 _INFRASTRUCTURE = {
-    "__init__.py", "code.py", "declared.py", "devices.py", "errors.py", "experiment.py", "files.py", "provenance.py",
-    "runs.py",
+    "__init__.py", "checkpoints.py", "code.py", "declared.py", "devices.py", "errors.py", "experiment.py", "files.py",
+    "provenance.py", "runs.py",
 }  # fmt: skip
 
 

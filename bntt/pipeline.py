@@ -2,8 +2,9 @@
 
 import contextlib
 import ctypes
-import json
 import time
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -12,19 +13,28 @@ from typing import Any
 import torch
 
 from bntt import code, data, declared, provenance
+from bntt.checkpoints import Checkpoints
 from bntt.data.images import ImageData
 from bntt.devices import lease
-from bntt.errors import UserError
+from bntt.errors import Stopped, UserError
 from bntt.experiment import Experiment, Run
-from bntt.files import write_json
 from bntt.measurements import Subject, measure_all
 from bntt.methods import Task, Trained
 from bntt.runs import RunDirectory
 from bntt.training import Outcome
 
 
-def train(experiment: Experiment, run: Run, results: Path, device: str = "auto") -> str:
-    """Train or convert, unless the directory already holds this very run. Returns one line that says what happened."""
+def train(
+    experiment: Experiment,
+    run: Run,
+    results: Path,
+    device: str = "auto",
+    keep: Callable[..., Checkpoints] = Checkpoints,
+) -> str:
+    """Train or convert, unless the directory already holds this very run. Returns one line that says what happened.
+
+    ``keep(folder, belongs_to)`` makes the checkpoints. A training that stops before its end raises Stopped.
+    """
     directory = RunDirectory.of(run, results)
     record: dict[str, Any] = {"config": run.training_config(), "code": code.training_code(run), "data": _prepared(run)}
     start = _start(experiment, run, results)
@@ -32,17 +42,20 @@ def train(experiment: Experiment, run: Run, results: Path, device: str = "auto")
         record["start_sha256"] = start.training()["files"].get("model.safetensors")
     if _current(directory, "train", record):
         return f"{directory.path}: already trained"
-    _forget_outdated_state(directory, record)
-
     with lease(device) as chosen:
         _settle(run.threads)
-        began, clock = provenance.now(), time.perf_counter()
+        began, checkpoints = provenance.now(), keep(directory.scratch, record)
         images = _load_data(run, chosen)
         if start is not None and start.training()["status"] != "done":
             trained = Trained({}, Outcome(diverged=f"the row it starts from, {run.start}, diverged"))
         else:
             weights = {} if start is None else {"start": {k: v.to(chosen) for k, v in start.weights().items()}}
-            trained = _user_errors(lambda: _method(run).train(Task(run, images, directory.state_file, **weights)), run)
+            task = Task(run, images, checkpoints, **weights)
+            try:
+                trained = _user_errors(partial(_method(run).train, task), run)
+            except Stopped as stopped:
+                stopped.args = (f"{directory.path}: {stopped}; run it again to go on",)
+                raise
         outcome = trained.outcome
         status = "done" if outcome.diverged is None else "diverged"
         record |= {
@@ -53,10 +66,12 @@ def train(experiment: Experiment, run: Run, results: Path, device: str = "auto")
             **trained.facts,
             "provenance": provenance.environment(_device_name(chosen), run.threads),
             "started": began,
-            "seconds": round(time.perf_counter() - clock, 2),
+            "pieces": checkpoints.pieces,
+            "seconds": round(checkpoints.seconds, 2),
             "peak_memory_mb": provenance.peak_memory_mb(),
         }
         directory.finish_training(record, trained.weights, outcome.history)
+        checkpoints.clear()
     last = outcome.history[-1] if outcome.history else {}
     detail = f", validation accuracy {last['validation_accuracy']:.1f} %" if last and status == "done" else ""
     if "precision" in trained.facts:
@@ -131,19 +146,6 @@ def _current(directory: RunDirectory, command: str, record: dict[str, Any]) -> b
     except UserError:
         return False
     return all(manifest.get(key) == value for key, value in record.items())
-
-
-def _forget_outdated_state(directory: RunDirectory, record: dict[str, Any]) -> None:
-    """Keep the state of an unfinished training only if it belongs to this configuration and code."""
-    note = directory.scratch / "belongs_to.json"
-    try:
-        same = json.loads(note.read_text()) == record
-    except (OSError, ValueError):
-        same = False
-    if not same:
-        write_json(note, {})  # fails with one line, before anything is lost, where results cannot be written
-        directory.state_file.unlink(missing_ok=True)
-        write_json(note, record)
 
 
 def _prepared(run: Run) -> dict[str, Any]:

@@ -41,14 +41,10 @@ class RunDirectory:
     def evaluate_json(self) -> Path:
         return self.path / "evaluate.json"
 
-    @property
-    def state_file(self) -> Path:
-        return self.scratch / "state.pt"
-
     # -- writing ---------------------------------------------------------------------------------------------
 
     def finish_training(self, record: dict[str, Any], weights: "Mapping[str, Tensor]", history: list[dict]) -> None:
-        """Write weights and history, then ``train.json``; remove the training state."""
+        """Write weights and history, then ``train.json``."""
         from safetensors.torch import save_file
 
         tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
@@ -59,7 +55,6 @@ class RunDirectory:
         if history:
             files["history.csv"] = self._write_csv("history.csv", history)
         write_json(self.train_json, record | {"files": files})
-        self.state_file.unlink(missing_ok=True)
 
     def finish_evaluation(self, record: dict[str, Any], tables: Mapping[str, list[dict]]) -> None:
         """Write every measurement, then ``evaluate.json``."""

@@ -3,15 +3,13 @@
 Test images play no part in it, but where the option ``selection`` asks for what the released code does.
 
 SGD with momentum and coupled weight decay, cross-entropy on the logits, and the learning rate divided at fixed shares
-of the epochs (Section 4.1). State is saved at the end of an epoch, so that a killed training goes on from there; since
-all randomness is keyed by epoch, what follows is bit for bit what would have followed.
+of the epochs (Section 4.1). A training that was stopped goes on from its last saved state; as randomness is keyed by
+epoch and sample, what follows is bit for bit what would have followed.
 """
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from bntt.checkpoints import Checkpoints
 from bntt.data.images import ImageData, Images, augment
 from bntt.errors import UserError
-from bntt.files import write_atomically
 from bntt.randomness import key, permutation
 
 EXTENDS = ["bntt.data.images"]
@@ -88,14 +86,13 @@ def fit(
     data: ImageData,
     options: dict[str, Any],
     seed: int,
-    state_file: Path,
+    checkpoints: Checkpoints,
     label: str = "",
 ) -> Outcome:
     """Train in place; returns the history.
 
     ``forward(unit_images, samples, key) -> logits`` scales, encodes and classifies a batch; ``key`` seeds its noise.
-    ``state_file`` holds the state of the last finished epoch while training runs. A loss that is not finite ends the
-    training with ``diverged`` set.
+    A loss that is not finite ends the training with ``diverged`` set; ``checkpoints`` may end it with Stopped.
     """
     size = options["batch_size"]
     if len(data.train) % size == 1:
@@ -116,58 +113,86 @@ def fit(
         fused=True,
     )
     outcome = Outcome()
-    first_epoch, best = _restore(state_file, model, optimiser, outcome)
+    best: dict[str, Any] | None = None  # where weights are selected: epoch, accuracy and weights
+    batches_done = 0  # of the epoch that was under way
+    total_loss = torch.zeros((), device=data.mean.device)
+    correct = torch.zeros((), dtype=torch.long, device=data.mean.device)
+    spent = checkpoints.seconds  # when the epoch began
+    state = checkpoints.load()
+    if state is not None:
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        outcome.history, outcome.steps, best = state["history"], state["steps"], state["best"]
+        batches_done, spent = state["batches_done"], state["spent"]
+        total_loss.copy_(state["total_loss"])
+        correct.copy_(state["correct"])
+    first_epoch = len(outcome.history)
 
     epochs = tqdm(range(first_epoch, options["epochs"]), label, options["epochs"], initial=first_epoch, disable=None)
-    for epoch in epochs:
-        started = time.perf_counter()
-        rate = learning_rate(options, epoch)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        model.train()
-        noise, shifts = key(seed, "training noise", epoch), key(seed, "augmentation", epoch)
-        total_loss = torch.zeros((), device=data.mean.device)
-        correct = torch.zeros((), dtype=torch.long, device=data.mean.device)
-        for batch in permutation(key(seed, "order", epoch), len(data.train), data.mean.device).split(size):
-            images = augment(data.train.unit(batch), shifts, batch, options["crop_padding"], options["flip"])
-            labels = data.train.labels[batch]
-            logits = forward(images, batch, noise)
-            loss = F.cross_entropy(logits, labels)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            total_loss += loss.detach() * len(batch)
-            correct += (logits.detach().argmax(1) == labels).sum()
-            outcome.steps += 1
-        train_loss = total_loss.item() / len(data.train)
-        if not math.isfinite(train_loss):
-            outcome.diverged = f"the loss was not finite in epoch {epoch + 1}"
-            break
-        # NaN never exceeds a threshold, so a network with NaN weights is silent and its loss is finite.
-        if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
-            outcome.diverged = f"weights were not finite in epoch {epoch + 1}"
-            break
-        accuracy = validate(model, forward, data, seed, size)
-        if math.isnan(accuracy) and len(data.validation):
-            outcome.diverged = f"the network's outputs were not finite after epoch {epoch + 1}"
-            break
-        outcome.history.append(
-            {
-                "epoch": epoch + 1,
-                "learning_rate": rate,
-                "train_loss": train_loss,
-                "train_accuracy": 100 * correct.item() / len(data.train),
-                "validation_accuracy": accuracy,
-                "seconds": time.perf_counter() - started,
-            }
-        )
-        epochs.set_postfix(loss=f"{train_loss:.3f}", validation=f"{accuracy:.1f} %")
-        if options["selection"] == "best-test" and (epoch + 1) % SELECTION_EPOCHS == 0:
-            on_test = _accuracy(model, forward, data.test, key(seed, "selection noise"), size)
-            if best is None or on_test > best["accuracy"]:
-                weights = {name: value.clone() for name, value in model.state_dict().items()}
-                best = {"epoch": epoch + 1, "accuracy": on_test, "weights": weights}
-        _save(state_file, model, optimiser, outcome, best)
+    with checkpoints.listening():
+        for epoch in epochs:
+            rate = learning_rate(options, epoch)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            model.train()
+            noise, shifts = key(seed, "training noise", epoch), key(seed, "augmentation", epoch)
+            batches = permutation(key(seed, "order", epoch), len(data.train), data.mean.device).split(size)
+            for done, batch in enumerate(batches[batches_done:], batches_done + 1):
+                images = augment(data.train.unit(batch), shifts, batch, options["crop_padding"], options["flip"])
+                labels = data.train.labels[batch]
+                logits = forward(images, batch, noise)
+                loss = F.cross_entropy(logits, labels)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                optimiser.step()
+                total_loss += loss.detach() * len(batch)
+                correct += (logits.detach().argmax(1) == labels).sum()
+                outcome.steps += 1
+                if checkpoints.due():
+                    checkpoints.save(
+                        {
+                            "model": model.state_dict(),
+                            "optimiser": optimiser.state_dict(),
+                            "history": outcome.history,
+                            "steps": outcome.steps,
+                            "best": best,
+                            "batches_done": done,
+                            "spent": spent,
+                            "total_loss": total_loss,
+                            "correct": correct,
+                        }
+                    )
+            train_loss = total_loss.item() / len(data.train)
+            if not math.isfinite(train_loss):
+                outcome.diverged = f"the loss was not finite in epoch {epoch + 1}"
+                break
+            # NaN never exceeds a threshold, so a network with NaN weights is silent and its loss is finite.
+            if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
+                outcome.diverged = f"weights were not finite in epoch {epoch + 1}"
+                break
+            accuracy = validate(model, forward, data, seed, size)
+            if math.isnan(accuracy) and len(data.validation):
+                outcome.diverged = f"the network's outputs were not finite after epoch {epoch + 1}"
+                break
+            outcome.history.append(
+                {
+                    "epoch": epoch + 1,
+                    "learning_rate": rate,
+                    "train_loss": train_loss,
+                    "train_accuracy": 100 * correct.item() / len(data.train),
+                    "validation_accuracy": accuracy,
+                    "seconds": checkpoints.seconds - spent,
+                }
+            )
+            epochs.set_postfix(loss=f"{train_loss:.3f}", validation=f"{accuracy:.1f} %")
+            if options["selection"] == "best-test" and (epoch + 1) % SELECTION_EPOCHS == 0:
+                on_test = _accuracy(model, forward, data.test, key(seed, "selection noise"), size)
+                if best is None or on_test > best["accuracy"]:
+                    weights = {name: value.clone() for name, value in model.state_dict().items()}
+                    best = {"epoch": epoch + 1, "accuracy": on_test, "weights": weights}
+            batches_done, spent = 0, checkpoints.seconds
+            total_loss.zero_()
+            correct.zero_()
     if best is not None and outcome.diverged is None:
         model.load_state_dict(best["weights"])
         outcome.selected_epoch = best["epoch"]
@@ -194,34 +219,3 @@ def _accuracy(model: nn.Module, forward: Callable, images: Images, noise: int, s
             return math.nan
         correct += (logits.argmax(1) == images.labels[batch]).sum().item()
     return 100 * correct / len(images)
-
-
-def _save(
-    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, outcome: Outcome, best: dict[str, Any] | None
-) -> None:
-    state = {
-        "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "history": outcome.history,
-        "steps": outcome.steps,
-        "best": best,
-    }
-    write_atomically(path, lambda beside: torch.save(state, beside))
-
-
-def _restore(
-    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, outcome: Outcome
-) -> tuple[int, dict[str, Any] | None]:
-    """Load the state of an unfinished training, if there is one; returns the next epoch and the best weights so far."""
-    if not path.is_file():
-        return 0, None
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        outcome.history, outcome.steps, best = state["history"], state["steps"], state["best"]
-    except Exception as error:
-        raise UserError(
-            f"{path}: the saved state cannot be read ({type(error).__name__}); delete it to start anew"
-        ) from None
-    return len(outcome.history), best

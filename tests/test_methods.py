@@ -14,6 +14,7 @@ from tiny import EXPERIMENT, PROJECT, assert_one_line, experiment, images, pytho
 from torch.nn import functional as F
 
 from bntt import declared, pipeline
+from bntt.checkpoints import Checkpoints
 from bntt.errors import UserError
 from bntt.methods import Task, ann, conversion
 from bntt.randomness import key
@@ -42,10 +43,10 @@ def trained(method: str, tmp_path, **options):
         rows["base"] = {"method": "ann", "epochs": 1, "batch_size": 6, "gain": 3.0, "learning_rate": 0.01}
     loaded = experiment(tmp_path, protocol=protocol, rows=rows)
     if "base" in rows:
-        start = ann.train(Task(loaded.run("digits", "base", 0), data, tmp_path / "base.pt")).weights
+        start = ann.train(Task(loaded.run("digits", "base", 0), data, Checkpoints(tmp_path / "base"))).weights
     run = loaded.run("digits", "row", 0)
     module = import_module(METHODS[method])
-    return run, data, module, module.train(Task(run, data, tmp_path / "state.pt", start))
+    return run, data, module, module.train(Task(run, data, Checkpoints(tmp_path), start))
 
 
 @pytest.mark.parametrize("method", METHODS)

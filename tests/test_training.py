@@ -1,24 +1,19 @@
-"""The training loop: its schedule, its steps, and that a killed training goes on as if nothing had happened."""
+"""The training loop: its schedule, its steps, when it diverges, and what its numbers depend on."""
 
 import dataclasses
-import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 from fractions import Fraction
 
 import pytest
 import torch
-from tiny import EXPERIMENT, PROJECT, assert_one_line, environment, images, one_row
+from tiny import EXPERIMENT, assert_one_line, images, one_row, result, same
 from torch import nn
 from torch.nn import functional as F
 
 from bntt import pipeline, randomness, training
+from bntt.checkpoints import Checkpoints
 from bntt.data.images import augment
-from bntt.errors import UserError
+from bntt.errors import Stopped, UserError
 from bntt.runs import RunDirectory
 from bntt.training import decay_budget, fit, learning_rate
 
@@ -129,7 +124,7 @@ def noisy(model):
 def test_the_steps_are_those_of_sgd_written_by_hand(tmp_path):
     data, options, seed = images(), OPTIONS | {"gamma_decay": 0.5}, 3
     model, twin = Small().double(), Small().double()
-    outcome = fit(model, noisy(model), data, options, seed, tmp_path / "state.pt")
+    outcome = fit(model, noisy(model), data, options, seed, Checkpoints(tmp_path))
 
     weight, gamma = twin.linear.weight.data, twin.norm.gamma.data
     velocity = [torch.zeros_like(weight), torch.zeros_like(gamma)]
@@ -170,7 +165,7 @@ def seen_batches(tmp_path, seed, epochs=2):
         batches["train" if model.training else "validation"].append((samples.tolist(), noise))
         return model(unit)
 
-    fit(model, forward, data, OPTIONS | {"epochs": epochs}, seed, tmp_path / f"{seed}.pt")
+    fit(model, forward, data, OPTIONS | {"epochs": epochs}, seed, Checkpoints(tmp_path / str(seed)))
     return batches
 
 
@@ -205,21 +200,21 @@ def test_validation_accuracy_is_a_percentage_of_the_validation_images():
 
 def test_test_images_are_never_looked_at(tmp_path):
     model, data = Small(), dataclasses.replace(images(), test=None)
-    fit(model, noisy(model), data, OPTIONS, 0, tmp_path / "state.pt")
+    fit(model, noisy(model), data, OPTIONS, 0, Checkpoints(tmp_path))
 
 
 def test_without_validation_images_there_is_no_validation_accuracy_and_training_goes_on(tmp_path):
     model = Small()
-    outcome = fit(model, noisy(model), images(validation=0), OPTIONS, 0, tmp_path / "state.pt")
+    outcome = fit(model, noisy(model), images(validation=0), OPTIONS, 0, Checkpoints(tmp_path))
     assert outcome.diverged is None
     assert [math.isnan(row["validation_accuracy"]) for row in outcome.history] == [True] * 3
 
 
-@pytest.mark.parametrize("stopped", [None, 2, 5])
+@pytest.mark.parametrize("stopped", [0, 6, 7, 16])
 def test_the_released_codes_selection_keeps_the_best_of_every_tenth_epoch_on_test_images(
     tmp_path, monkeypatch, stopped
 ):
-    """Every second epoch here; whether or not the training is stopped in between."""
+    """Every second epoch of three steps here; whether or not the training is stopped in between."""
     monkeypatch.setattr(training, "SELECTION_EPOCHS", 2)
     options = OPTIONS | {"epochs": 7, "selection": "best-test", "learning_rate": 1.0}
     data = images(test=30)
@@ -234,28 +229,14 @@ def test_the_released_codes_selection_keeps_the_best_of_every_tenth_epoch_on_tes
 
     monkeypatch.setattr(training, "_accuracy", watched)
 
-    class Stop(Exception):
-        pass
+    def run(minutes=None):
+        model = Small()
+        return model, fit(model, noisy(model), data, options, 0, Checkpoints(tmp_path, minutes=minutes))
 
-    def run(stop):
-        model, save = Small(), training._save
-        if stop is not None:
-
-            def stopping(path, *rest):
-                save(path, *rest)
-                if len(rest[2].history) == stop:
-                    raise Stop
-
-            monkeypatch.setattr(training, "_save", stopping)
-        try:
-            return model, fit(model, noisy(model), data, options, 0, tmp_path / "state.pt")
-        finally:
-            monkeypatch.setattr(training, "_save", save)
-
-    if stopped is not None:
-        with pytest.raises(Stop):
-            run(stopped)
-    model, outcome = run(None)
+    for _ in range(stopped):
+        with pytest.raises(Stopped):
+            run(minutes=0)  # one step
+    model, outcome = run()
     assert len(seen) == 3
     best = max(range(3), key=lambda k: (seen[k][0], -k))
     assert outcome.selected_epoch == 2 * (best + 1)
@@ -270,7 +251,7 @@ def test_validation_leaves_moving_moments_and_weights_alone(tmp_path):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 3))
         used = dataclasses.replace(data, validation=validation)
-        path = tmp_path / f"{len(validation)}.pt"
+        path = Checkpoints(tmp_path / str(len(validation)))
         fit(model, lambda unit, samples, noise: model(unit), used, OPTIONS, 0, path)
         return model.state_dict()
 
@@ -284,10 +265,10 @@ def test_a_last_batch_of_one_image_is_refused_before_any_step(tmp_path, count, s
     before = model.linear.weight.clone()
     options = OPTIONS | {"batch_size": size, "epochs": 1}
     if not refused:
-        fit(model, noisy(model), images(train=count), options, 0, tmp_path / "state.pt")
+        fit(model, noisy(model), images(train=count), options, 0, Checkpoints(tmp_path))
         return
     with pytest.raises(UserError) as raised:
-        fit(model, noisy(model), images(train=count), options, 0, tmp_path / "state.pt")
+        fit(model, noisy(model), images(train=count), options, 0, Checkpoints(tmp_path))
     assert_one_line(raised.value, f"batch_size {size}", str(count), "choose another batch_size")
     assert torch.equal(model.linear.weight, before)
 
@@ -301,7 +282,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_as_diverged(tmp_path, bad):
         calls.append(model.training)
         return model(unit) * (bad if len(calls) == 6 else 1.0)
 
-    outcome = fit(model, forward, images(), OPTIONS | {"epochs": 9}, 0, tmp_path / "state.pt")
+    outcome = fit(model, forward, images(), OPTIONS | {"epochs": 9}, 0, Checkpoints(tmp_path))
     assert outcome.diverged == "the loss was not finite in epoch 2"
     assert [row["epoch"] for row in outcome.history] == [1]
 
@@ -327,133 +308,11 @@ def test_weights_that_are_not_finite_after_the_last_step_are_diverged_too(tmp_pa
     assert RunDirectory.of(run, tmp_path).training()["status"] == "diverged"
 
 
-# -- killed and continued ---------------------------------------------------------------------------------
-
-ROWS = {
-    "surrogate": {"method": "surrogate", "time_steps": 2, "epochs": 4},
-    "surrogate-plain": {"method": "surrogate", "norm": "none", "time_steps": 2, "epochs": 4, "gain": 4.0},
-    "ann-dropout": {"method": "ann", "dropout": 0.4, "epochs": 4},
-    "ann-bn": {"method": "ann", "batch_norm": True, "epochs": 4},
-}
-
-
-def result(run, root):
-    directory = RunDirectory.of(run, root)
-    history = directory.table("history.csv").drop(columns="seconds")
-    return directory.weights(), history.to_dict("list"), directory.training()["steps"]
-
-
-def same(one, other) -> bool:
-    weights = all(torch.equal(one[0][name], other[0][name]) for name in one[0] | other[0])
-    return weights and one[1:] == other[1:]
-
-
-def interrupt(monkeypatch, used, run, root, at_step: int) -> None:
-    """Train until some step, and stop there as a kill would: nothing is cleaned up."""
-    real, steps = torch.optim.SGD.step, []
-
-    class Killed(BaseException):
-        pass
-
-    def step(self, *arguments, **settings):
-        steps.append(1)
-        if len(steps) == at_step:
-            raise Killed
-        return real(self, *arguments, **settings)
-
-    monkeypatch.setattr(torch.optim.SGD, "step", step)
-    with pytest.raises(Killed):
-        pipeline.train(used, run, root, "cpu")
-    monkeypatch.setattr(torch.optim.SGD, "step", real)
-
-
-@pytest.mark.parametrize("row", ROWS)
-def test_a_training_that_was_stopped_ends_bit_for_bit_like_one_that_was_not(tmp_path, monkeypatch, row):
-    used, run = one_row(tmp_path, protocol={"crop_padding": 1}, **ROWS[row])
-    pipeline.train(used, run, tmp_path / "whole", "cpu")
-    expected = result(run, tmp_path / "whole")
-    interrupt(monkeypatch, used, run, tmp_path / "stopped", 5)  # in the second epoch of three steps each
-    interrupt(monkeypatch, used, run, tmp_path / "stopped", 5)  # goes on after the first, into the third
-    torch.manual_seed(99)  # the state of torch's own generator is no matter
-    pipeline.train(used, run, tmp_path / "stopped", "cpu")
-    assert same(result(run, tmp_path / "stopped"), expected)
-    assert not RunDirectory.of(run, tmp_path / "stopped").state_file.exists()
-
-
-def test_a_training_goes_on_and_does_not_start_anew(tmp_path, monkeypatch):
-    used, run = one_row(tmp_path, **ROWS["surrogate"])
-    interrupt(monkeypatch, used, run, tmp_path, 8)  # two epochs are done
-    real, steps = torch.optim.SGD.step, []
-    monkeypatch.setattr(torch.optim.SGD, "step", lambda self, *a, **k: (steps.append(1), real(self, *a, **k))[1])
-    pipeline.train(used, run, tmp_path, "cpu")
-    assert len(steps) == 6
-    assert RunDirectory.of(run, tmp_path).training()["steps"] == 12
-
-
-def test_kill_minus_nine_at_any_moment(tmp_path):
-    used, run = one_row(tmp_path, method="surrogate", time_steps=2, epochs=30)
-    state = RunDirectory.of(run, tmp_path / "killed").state_file
-    command = [sys.executable, "-m", "bntt", "train", "--experiment", str(tmp_path / "one.yaml"), "--row", "row"]
-    process = subprocess.Popen(
-        [*command, "--results", str(tmp_path / "killed"), "--device", "cpu"],
-        cwd=PROJECT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not state.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert state.exists()
-    assert not RunDirectory.of(run, tmp_path / "killed").train_json.exists()
-    for place in ("killed", "whole"):
-        pipeline.train(used, run, tmp_path / place, "cpu")
-    assert same(result(run, tmp_path / "killed"), result(run, tmp_path / "whole"))
-
-
-@pytest.mark.parametrize("other", ["options", "code", "no note"])
-def test_the_state_of_another_configuration_or_code_is_not_used(tmp_path, monkeypatch, other):
-    used, run = one_row(tmp_path, **ROWS["surrogate"])
-    pipeline.train(used, run, tmp_path / "whole", "cpu")
-    before, its_run = one_row(tmp_path, **ROWS["surrogate"] | ({"leak": 0.5} if other == "options" else {}))
-    interrupt(monkeypatch, before, its_run, tmp_path / "stopped", 8)
-    note = RunDirectory.of(run, tmp_path / "stopped").scratch / "belongs_to.json"
-    if other == "code":
-        note.write_text(json.dumps(json.loads(note.read_text()) | {"code": "0" * 16}))
-    elif other == "no note":
-        note.unlink()
-    used, run = one_row(tmp_path, **ROWS["surrogate"])
-    real, steps = torch.optim.SGD.step, []
-    monkeypatch.setattr(torch.optim.SGD, "step", lambda self, *a, **k: (steps.append(1), real(self, *a, **k))[1])
-    pipeline.train(used, run, tmp_path / "stopped", "cpu")
-    assert len(steps) == 12
-    assert same(result(run, tmp_path / "stopped"), result(run, tmp_path / "whole"))
-
-
-@pytest.mark.parametrize("content", [b"", b"not a state", "truncated", "a pickle"])
-def test_a_state_that_cannot_be_read_is_one_line_and_is_never_unpickled(tmp_path, monkeypatch, content):
-    used, run = one_row(tmp_path, **ROWS["surrogate"])
-    interrupt(monkeypatch, used, run, tmp_path, 5)
-    state = RunDirectory.of(run, tmp_path).state_file
-
-    class Trap:
-        def __reduce__(self):
-            return (os.mkdir, (str(tmp_path / "opened"),))
-
-    if content == "a pickle":
-        torch.save({"model": Trap()}, state)
-    else:
-        state.write_bytes(state.read_bytes()[:1000] if content == "truncated" else content)
-    with pytest.raises(UserError) as raised:
-        pipeline.train(used, run, tmp_path, "cpu")
-    assert_one_line(raised.value, str(state), "delete it to start anew")
-    assert not (tmp_path / "opened").exists()
-
-
 # -- numbers depend on nothing else -----------------------------------------------------------------------
 
 
 def test_the_same_run_again_gives_the_same_bits_and_another_seed_does_not(tmp_path):
-    used, run = one_row(tmp_path, **ROWS["ann-dropout"])
+    used, run = one_row(tmp_path, method="ann", dropout=0.4, epochs=4)
     for place in ("a", "b"):
         pipeline.train(used, run, tmp_path / place, "cpu")
         torch.manual_seed(5)
@@ -464,7 +323,7 @@ def test_the_same_run_again_gives_the_same_bits_and_another_seed_does_not(tmp_pa
 
 
 def test_threads_are_those_of_the_experiment(tmp_path):
-    used, run = one_row(tmp_path, **ROWS["ann-bn"])
+    used, run = one_row(tmp_path, method="ann", batch_norm=True, epochs=4)
     torch.set_num_threads(2)
     try:
         pipeline.train(used, run, tmp_path, "cpu")

@@ -10,7 +10,8 @@ import torch
 import yaml
 
 from bntt.data.images import ImageData, Images
-from bntt.experiment import Experiment, load
+from bntt.experiment import Experiment, Run, load
+from bntt.runs import RunDirectory
 
 PROJECT = Path(__file__).parent.parent
 
@@ -130,3 +131,15 @@ def assert_one_line(error: BaseException | subprocess.CompletedProcess, *parts: 
     assert "\n" not in text, text
     for part in parts:
         assert part in text, text
+
+
+def result(run: Run, root: Path) -> tuple:
+    """What a training came to: weights, history without its seconds, and the number of steps."""
+    directory = RunDirectory.of(run, root)
+    history = directory.table("history.csv").drop(columns="seconds")
+    return directory.weights(), history.to_dict("list"), directory.training()["steps"]
+
+
+def same(one: tuple, other: tuple) -> bool:
+    """Whether two results are alike to the last bit."""
+    return all(torch.equal(one[0][name], other[0][name]) for name in one[0] | other[0]) and one[1:] == other[1:]

@@ -12,11 +12,11 @@ A method that sets ``NEEDS_START = True`` begins from another row's weights, whi
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from bntt.checkpoints import Checkpoints
 from bntt.data.images import ImageData
 from bntt.experiment import Run
 from bntt.training import Outcome
@@ -24,11 +24,11 @@ from bntt.training import Outcome
 
 @dataclass(frozen=True)
 class Task:
-    """What a method is given: the run, its data on the device, where to keep state, and the weights to start from."""
+    """What a method is given: the run, its data on the device, the keeper of its state, the weights to start from."""
 
     run: Run
     data: ImageData
-    state_file: Path
+    checkpoints: Checkpoints
     start: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property

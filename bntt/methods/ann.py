@@ -44,7 +44,7 @@ def train(task: Task) -> Trained:
             torch.manual_seed(key(noise, "dropout", int(samples[0])) >> 1)
         return network(rates(data.scaled(unit, signed), signed))
 
-    outcome = fit(network, forward, data, options, seed, task.state_file, task.run.name)
+    outcome = fit(network, forward, data, options, seed, task.checkpoints, task.run.name)
     return Trained(network.state_dict(), outcome, {"parameters": sum(p.numel() for p in network.parameters())})
 
 

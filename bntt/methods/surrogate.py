@@ -98,7 +98,7 @@ def train(task: Task, norm=None) -> Trained:
         spikes = encode(scaled, options["time_steps"], noise, samples, signed=signed, dtype=dtype)
         return network.logits(network(spikes, options["time_chunk"] if network.training else None))
 
-    outcome = fit(network, forward, data, options, seed, task.state_file, task.run.name)
+    outcome = fit(network, forward, data, options, seed, task.checkpoints, task.run.name)
     facts = {
         "parameters": sum(p.numel() for p in network.parameters()),
         "precision": precision,
