@@ -13,7 +13,10 @@ from pathlib import Path
 from bntt import declared
 from bntt.experiment import Run
 
-_DRAWING = {"collect.py", "claims", "figures", "published", "report.py", "runs.py", "statistics.py", "tables"}
+_DRAWING = {
+    "collect.py", "claims", "energy.py", "figures", "published", "report.py", "reproduction.py", "runs.py",
+    "statistics.py", "tables", "verdicts.py",
+}  # fmt: skip
 # What decides no number, though what decides numbers imports it: errors, files, names, the reading of options.
 _INFRASTRUCTURE = {
     "__init__.py", "checkpoints.py", "code.py", "declared.py", "devices.py", "errors.py", "experiment.py", "files.py",

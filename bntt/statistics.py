@@ -115,6 +115,16 @@ def student_interval(values: ArrayLike) -> Estimate:
     return Estimate(mean, mean - half, mean + half)
 
 
+def prediction_interval(values: ArrayLike) -> Estimate:
+    """Mean with the interval in which one more value falls: mean -+ t(n - 1) s sqrt(1 + 1/n) (Hahn 1970, JASA 65:1668).
+
+    Of independent normal values, a new one is outside in 5 % of cases; n is at least 2.
+    """
+    mean, low, high = student_interval(values)
+    half = (high - low) / 2 * math.sqrt(np.asarray(values).size + 1)
+    return Estimate(mean, mean - half, mean + half)
+
+
 def paired_mean_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
     """Mean of ``first - second`` over the same images, with Student's interval of the differences."""
     first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)

@@ -11,6 +11,7 @@ import yaml
 from bntt import report, tables
 from bntt.claims import judge
 from bntt.collect import Results
+from bntt.energy import energy_ratios, exit_energy_ratios
 from bntt.experiment import load
 from bntt.report import Html
 from bntt.runs import Found
@@ -235,7 +236,7 @@ def test_constants_that_differ_are_not_passed_over(monkeypatch):
 
 
 def test_energy_ratios_by_hand(tmp_path):
-    ratios = tables.energy_ratios(results(tmp_path).frame("energy.csv")).set_index(["row", "time_step"])
+    ratios = energy_ratios(results(tmp_path).frame("energy.csv")).set_index(["row", "time_step"])
     bntt = ratios.loc[("bntt", 4)]
     # 3 mJ dense; own: 0.1 * 4 * (2 + 1 + 1) = 1.6; without conv1: 2 mJ over 0.8
     assert bntt["own"] == pytest.approx(3 / 1.6)
@@ -246,13 +247,13 @@ def test_energy_ratios_by_hand(tmp_path):
 
 
 def test_a_silent_network_spends_nothing():
-    ratios = tables.energy_ratios(energy([2], 0.0).assign(dataset="digits", row="x", seed=0))
+    ratios = energy_ratios(energy([2], 0.0).assign(dataset="digits", row="x", seed=0))
     assert ratios["own"].iloc[0] == math.inf
 
 
 def test_energy_at_the_exit_by_hand():
     spikes = measured("bntt", "fe")["spikes.csv"]
-    found = tables.exit_energy_ratios(energy([4], 0.1), spikes, 3)
+    found = exit_energy_ratios(energy([4], 0.1), spikes, 3)
     # three steps of 0.1 in conv1 and fc1, and fc2 takes fc1's: 0.3 each, so 4.6 / (0.9 * 0.3)
     assert found == pytest.approx({"own": 4.6 / 0.27, "own_hidden": 4.6 / 0.27, "spikes": 0.3})
 

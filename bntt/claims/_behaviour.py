@@ -20,9 +20,9 @@ from bntt.claims._evidence import (
     part,
     versus,
 )
+from bntt.energy import READINGS, energy_ratios
 from bntt.report import listed, number
 from bntt.statistics import Estimate, bootstrap_mean, paired_difference, paired_mean_difference, peak_delay, peak_step
-from bntt.tables import READINGS, energy_ratios
 
 SAVED_PERCENT = 20.0  # Section 4.2: an early exit "further reduces the latency by ~20 %"
 LITTLE_POINTS = 1.0  # Table 1's early exits lose 0.2, 0.8 and 1.0 points: the largest loss that the paper calls none

@@ -1,6 +1,7 @@
 """The paper's printed numbers, each with where it stands, what it measures and how closely it can be met.
 
-The numbers live in `tables.yaml`, laid out like the paper's tables. `cells()` gives them one by one,
+The numbers live in `tables.yaml`, laid out like the paper's tables, and `text.yaml`, for its figures and its text.
+`cells()` gives them one by one,
 `published()` looks one up and `table()` gives a table as printed. Nothing here knows of runs: a cell only
 names the row of experiment `paper` that reproduces it.
 """
@@ -19,18 +20,22 @@ import yaml
 if TYPE_CHECKING:
     import pandas
 
-Metric = Literal["accuracy", "time_steps", "exit_step", "exit_accuracy", "energy_ratio", "energy_per_operation"]
+Metric = Literal[
+    "accuracy", "time_steps", "exit_step", "exit_accuracy", "energy_ratio", "energy_per_operation", "mean_gamma",
+    "peak_step", "setting", "images", "ratio",
+]  # fmt: skip
 Direction = Literal["higher", "lower", "none"]
 
 ILLEGIBLE = "illegible"
 TABLES = Path(__file__).with_name("tables.yaml")
+TEXT = Path(__file__).with_name("text.yaml")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """One printed number of the paper."""
 
-    place: str  # where it stands: "Table 1"
+    place: str  # where it stands: "Table 1", "Section 4.4"
     row: str  # name of its line, unique within the place: "cifar10/bntt"
     column: str  # "accuracy"
     printed: str  # as printed: "90.5"; also "n/a" and "-", and ILLEGIBLE where the copy of the paper lost it
@@ -45,6 +50,8 @@ class Cell:
     not_run: str = ""  # ... or why none does; always one of the two
     time_step: int | None = None  # the step at which the run is read, where the cell is about a given one
     threshold: float | None = None  # of the early exit, where the rule decides the step
+    layer: str = ""  # that the cell is about
+    option: str = ""  # of the run, where the cell is a setting; "milestones.0" is the first of a list
     underspecified: str = ""  # what is needed to reproduce the cell and is said nowhere
     note: str = ""  # contradictions and doubts
 
@@ -62,7 +69,7 @@ class Cell:
 @cache
 def cells() -> tuple[Cell, ...]:
     """Every published number, in the order of the paper."""
-    return parse(TABLES.read_text(encoding="utf-8"), TABLES.name)
+    return tuple(cell for path in (TABLES, TEXT) for cell in parse(path.read_text(encoding="utf-8"), path.name))
 
 
 def published(*, table: int, row: str, column: str) -> Cell:
@@ -96,7 +103,7 @@ def parse(text: str, source: str) -> tuple[Cell, ...]:
             printed = dict(zip(content["columns"], _split(row["printed"]), strict=True))
             dataset = {"dataset": name.partition("/")[0]} if "/" in name else {}
             for key, column in content["columns"].items():
-                if "metric" in column:
+                if "metric" in column and printed[key]:
                     own = row.get("cells", {}).get(key, {})
                     written = _merge(content.get("shared", {}), column, dataset, row, own)
                     typed = _typed(written, key, printed, f"{source}, {place}, row {name}, column {key}")
@@ -204,9 +211,8 @@ def _typed(written: dict[str, str], column: str, printed: Mapping[str, str], whe
     for key, allowed in choices.items():
         if written.get(key) not in allowed:
             raise fail(key, ", ".join(allowed))
-    for key in ("unit", "tolerance_reason"):
-        if not written.get(key):
-            raise fail(key, "a text")
+    if not written.get("tolerance_reason") or "unit" not in written:
+        raise fail("unit" if "unit" not in written else "tolerance_reason", "a text")
     if ("run" in written) == ("not_run" in written):
         raise ValueError(f"{where}: expected one of run (the row that reproduces it) and not_run (why none does)")
     if "run" in written and not re.fullmatch("[a-z0-9-]+", written["run"]):
@@ -238,12 +244,12 @@ def _split(line: str) -> list[str]:
 
 def _digits(printed: str) -> re.Match[str] | None:
     """The number at the start of a printed cell: 4.6 of "4.6 (= E_MULT + E_ADD)"."""
-    return re.match(r"\d+(?:\.(?P<decimals>\d+))?", printed)
+    return re.match(r"\d+(?:,\d{3})*(?:\.(?P<decimals>\d+))?", printed)
 
 
 def _number(printed: str) -> float | None:
     found = _digits(printed)
-    return float(found[0]) if found else None
+    return float(found[0].replace(",", "")) if found else None
 
 
 def _half_digit(printed: str) -> float | None:

@@ -5,17 +5,14 @@ the paper's dataset, and a note of the table says where the data is another.
 """
 
 from bntt.tables._accuracy import condensed, table1
-from bntt.tables._energy import READINGS, energy_ratios, exit_energy_ratios, table2, table3
+from bntt.tables._energy import table2, table3
 from bntt.tables._lines import PAPER_DATASETS
 from bntt.tables._table import Table, latex_escape, to_html, to_latex, to_markdown, write
 
 __all__ = [
     "PAPER_DATASETS",
-    "READINGS",
     "Table",
     "condensed",
-    "energy_ratios",
-    "exit_energy_ratios",
     "latex_escape",
     "table1",
     "table2",

@@ -1,0 +1,252 @@
+"""Which runs may answer a printed number: runs of the declared protocol on data known to be the publisher's."""
+
+import copy
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from bntt import experiment, reproduction
+from bntt.collect import Results
+from bntt.experiment import CONFIG, load
+from bntt.published import Cell, cells, published
+from bntt.reproduction import PROTOCOL_SHA256, judge_all, judge_cell, protocol_digest
+from bntt.runs import Found
+from bntt.verdicts import DECIDED
+
+IMAGES = 10_000
+ITEMS = reproduction.data.facts("cifar10")["partial"]["items"]
+LAYERS = [*(f"conv{k}" for k in range(1, 8)), "fc1"]
+
+
+@dataclass(frozen=True)
+class Made(Found):
+    """A run with measurements from memory."""
+
+    state: str = "archive"
+    right: dict[int, int] = field(default_factory=dict)  # test images right by time-step
+    exit_step: int = 20
+
+    def table(self, name):
+        if self.status != "done":
+            return None
+        return {"anytime.csv": self.anytime, "early_exit.csv": self.exits, "gamma.csv": self.gamma,
+                "energy.csv": self.energy}[name]()  # fmt: skip
+
+    def anytime(self):
+        lines = []
+        for step, count in self.right.items():
+            bits = np.arange(IMAGES) < count
+            correct = np.packbits(bits).tobytes().hex()
+            lines.append((step, 100 * count / IMAGES, 0.5, correct))
+        return pd.DataFrame(lines, columns=["time_step", "accuracy", "loss", "correct"])
+
+    def exits(self):
+        return pd.DataFrame({"threshold": [0.1], "exit_step": [self.exit_step], "exits": [1], "accuracy": [0.0]})
+
+    def gamma(self):
+        """Peaks at t = 9 in conv4 and t = 13 in conv7, as printed; 0.07 at t = 9 in conv1."""
+        lines = []
+        for layer in LAYERS:
+            peak = {"conv4": 9, "conv7": 13}.get(layer, 3)
+            lines += [(layer, t, c, 0.9 if t == peak else 0.07) for t in range(1, 26) for c in range(2)]
+        return pd.DataFrame(lines, columns=["layer", "time_step", "channel", "gamma"])
+
+    def energy(self):
+        """0.56 spikes per neuron in every layer, which the formula makes 9.13."""
+        spikes = 0.56
+        lines = [(25, layer, 100, spikes, 4.6, 0.9 * spikes, 0.0, 0.0) for layer in (*LAYERS, "fc2")]
+        columns = ["time_step", "layer", "macs", "count_own", "dense_mj", "own_mj", "events_mj", "mass_mj"]
+        return pd.DataFrame(lines, columns=columns)
+
+    @property
+    def training(self):
+        return {"data": {"state": self.state, "images": {"test": IMAGES}}} if self.status != "missing" else None
+
+
+RIGHT = (9040, 9050, 9060)  # 90.4, 90.5, 90.6 %
+
+
+def results(loaded, right=RIGHT, state="archive", status=("done",) * 3) -> Results:
+    """Results of an experiment, with these counts of right test images at every step that is asked for."""
+    made = Results(loaded)
+    steps = (20, 25, 30, 50, 100, 500, 1000)
+    made.__dict__["runs"] = [
+        Made(run, None, status[run.seed % 3], "", state, dict.fromkeys(steps, right[run.seed % 3]))
+        for run in loaded.runs
+    ]
+    return made
+
+
+def bntt(column="accuracy", row="bntt") -> Cell:
+    return published(table=1, row=f"cifar10/{row}", column=column)
+
+
+def test_the_declared_protocol_is_the_file():
+    """Whoever changes config/paper.yaml declares a new protocol: here, and in docs/protocol.md."""
+    assert protocol_digest(load("paper")) == PROTOCOL_SHA256
+
+
+def test_numbers_of_the_papers_protocol_are_judged():
+    found = results(load("paper"))
+    verdict = judge_cell(found, bntt()).verdict
+    assert (verdict.word, verdict.mean, len(verdict.values)) == ("MATCH", 90.5, 3)
+    assert judge_cell(found, bntt("time_steps")).verdict.word == "MATCH"
+    assert judge_cell(found, bntt("time_steps", "bntt-early-exit")).verdict.word == "MATCH"
+    early = judge_cell(found, bntt(row="bntt-early-exit")).verdict
+    assert (early.word, early.weak) == ("CONSISTENT", False)  # 90.3 in 90.5 -+ 0.497
+    ratio = judge_cell(found, published(table=3, row="bntt", column="energy_ratio")).verdict
+    assert (ratio.word, ratio.mean) == ("BETTER" if ratio.mean > 9.14 else "WORSE", pytest.approx(4.6 / (0.9 * 0.56)))
+    words = {(one.cell.place, one.cell.row, one.cell.column): one.verdict.word for one in judge_all(found)}
+    assert words["Section 4.4", "conv4", "peak_step"] == words["Section 4.4", "conv7", "peak_step"] == "MATCH"
+    assert words["Figure 3", "conv1", "9"] == "MATCH"
+    assert words["Figure 3", "conv1", "10"] == "DIFFERS"
+    assert words["Section 3.4", "cifar10/exit", "exit_step"] == "MATCH"
+    assert {word for (place, *_), word in words.items() if place == "Section 4.1"} == {"MATCH"}
+
+
+def test_every_printed_number_gets_a_verdict_and_nothing_underspecified_a_decision():
+    judged = judge_all(results(load("paper")))
+    assert [one.cell for one in judged] == list(cells())
+    for one in judged:
+        assert one.verdict.reason or one.verdict.word in DECIDED
+        if one.cell.underspecified:
+            assert one.verdict.word in ("UNDERSPECIFIED", "NOT_RUN")
+        if one.cell.value is None:
+            assert one.verdict.word not in DECIDED
+
+
+@pytest.mark.parametrize(
+    ("status", "word", "reason"),
+    [
+        (("missing",) * 3, "NOT_RUN", "no result yet"),
+        (("done", "missing", "done"), "INCOMPLETE", "2 of 3 planned seeds"),
+        (("done", "damaged", "damaged"), "INCOMPLETE", "1 of 3 planned seeds"),
+        (("done", "diverged", "done"), "INCOMPLETE", "1 diverged"),
+        (("diverged",) * 3, "WORSE", "all 3 seeds diverged"),
+    ],
+)
+def test_seeds_without_a_result(status, word, reason):
+    verdict = judge_cell(results(load("paper"), status=status), bntt()).verdict
+    assert verdict.word == word
+    assert reason in verdict.reason
+
+
+def test_data_that_are_not_known_earn_nothing():
+    assert not {one.verdict.word for one in judge_all(results(load("paper"), state="unknown"))} & DECIDED
+
+
+@pytest.mark.parametrize(
+    ("right", "word"),
+    [
+        # Of the first 9,050 images 19 of the 20 items are right: 90.31 to 90.51 %.
+        (RIGHT, "NOT_RUN"),  # a match as it is, consistent where all are wrong
+        ((8990, 8990, 8991), "WORSE"),
+        ((9030, 9050, 9200), "CONSISTENT"),
+    ],
+)
+def test_partial_data_earn_a_verdict_that_does_not_depend_on_the_differing_items(right, word):
+    verdict = judge_cell(results(load("paper"), right, state="partial"), bntt()).verdict
+    assert verdict.word == word
+    if word == "NOT_RUN":
+        assert "count as all wrong" in verdict.reason
+    # What needs no test image is judged as ever.
+    assert judge_cell(results(load("paper"), right, state="partial"), bntt("time_steps")).verdict.word == "MATCH"
+
+
+def edited(tmp_path: Path, change) -> Results:
+    document = yaml.safe_load((CONFIG / "paper.yaml").read_text())
+    change(document)
+    path = tmp_path / "paper.yaml"
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    return results(load(str(path)))
+
+
+CHANGES = {
+    "fewer epochs": (lambda d: d["datasets"]["cifar10"].update(epochs=119), "epochs of bntt is 119, not 120"),
+    "a subset of the training images": (lambda d: d["protocol"].update(train_limit=10_000), "train_limit"),
+    "a subset of the test images": (lambda d: d["protocol"].update(test_limit=9_728), "test_limit of bntt is 9728"),
+    "selection on test images": (lambda d: d["protocol"].update(selection="best-test"), "selection"),
+    "a narrower network": (lambda d: d["datasets"]["cifar10"].update(width=0.5), "width of bntt is 0.5, not 1.0"),
+    "another norm": (lambda d: d["rows"]["bntt"].update(norm="tebn"), "norm of bntt is 'tebn'"),
+    "another method": (lambda d: d["rows"].update(bntt={"method": "ann"}), "row bntt is method ann"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_another_protocol_earns_nothing(tmp_path, name):
+    change, reason = CHANGES[name]
+    verdict = judge_cell(edited(tmp_path, change), bntt()).verdict
+    assert verdict.word == "NOT_RUN"
+    assert reason in verdict.reason
+
+
+def test_a_conversion_of_another_network_earns_nothing(tmp_path):
+    cell = published(table=3, row="conversion-1000", column="accuracy")
+    assert judge_cell(results(load("paper")), cell).verdict.word in DECIDED
+    found = edited(tmp_path, lambda d: d["rows"]["ann"].update(dropout=0.5))
+    assert "dropout of ann is 0.5, not 0.2" in judge_cell(found, cell).verdict.reason
+
+
+def test_what_changes_numbers_by_rounding_alone_is_allowed(tmp_path):
+    found = edited(tmp_path, lambda d: (d["protocol"].update(precision="fp32"), d.update(threads=1)))
+    assert judge_cell(found, bntt()).verdict.word == "MATCH"
+
+
+def test_more_seeds_than_declared_are_planned_seeds(tmp_path):
+    found = edited(tmp_path, lambda d: d.update(seeds=[0, 1, 2, 3, 4]))
+    assert judge_cell(found, bntt()).verdict.word == "MATCH"
+    fewer = edited(tmp_path, lambda d: d.update(seeds=[0, 1]))
+    assert judge_cell(fewer, bntt()).verdict.word == "INCOMPLETE"
+
+
+def test_an_edited_paper_yaml_is_not_the_paper(tmp_path, monkeypatch):
+    """Even where it is edited in its place."""
+    document = yaml.safe_load((CONFIG / "paper.yaml").read_text())
+    document["protocol"]["learning_rate"] = 0.1
+    (tmp_path / "paper.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    monkeypatch.setattr(experiment, "CONFIG", tmp_path)
+    reproduction._paper.cache_clear()
+    try:
+        verdict = judge_cell(results(load("paper")), bntt()).verdict
+        assert "not the protocol that was declared" in verdict.reason
+    finally:
+        reproduction._paper.cache_clear()
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(CONFIG.glob("*.yaml")) if path.stem != "paper"])
+def test_no_other_experiment_of_this_repository_earns_a_verdict(name):
+    for one in judge_all(results(load(name))):
+        assert one.verdict.word not in DECIDED or one.cell.metric == "setting", one
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_random_change_of_options_or_data_earns_a_verdict(tmp_path, seed):
+    """A property: change one option of bntt on CIFAR-10, or take another dataset, and the cell is not judged."""
+    draws = random.Random(seed)
+    loaded = load("paper")
+    run = loaded.run("cifar10", "bntt", 0)
+    name = draws.choice([name for name in run.options if name not in reproduction.ONLY_ROUNDING])
+    value = run.options[name]
+    other = {
+        bool: lambda: not value,
+        int: lambda: value + draws.randint(1, 5),
+        float: lambda: value * draws.uniform(0.1, 0.9) + 1e-6,
+        str: lambda: f"{value}-other",
+        list: lambda: [*value, 0.5],
+        type(None): lambda: 7,
+    }[type(value)]()
+    runs = []
+    for one in loaded.runs:
+        options = copy.deepcopy(dict(one.options))
+        if (one.dataset, one.row) == ("cifar10", "bntt"):
+            options[name] = other
+        runs.append(type(one)(**{**one.__dict__, "options": options}))
+    changed = type(loaded)(loaded.name, loaded.title, loaded.notes, tuple(runs))
+    verdict = judge_cell(results(changed), bntt()).verdict
+    assert verdict.word == "NOT_RUN"
+    assert name in verdict.reason

@@ -1,0 +1,128 @@
+"""Verdicts on hand-computable numbers, and how often chance alone refuses."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bntt.statistics import prediction_interval, student_quantile
+from bntt.verdicts import DECIDED, WORDS, Verdict, beyond, judge, refusals_by_chance
+
+# Three values 90, 91, 92: mean 91, s = 1, t(2) = 4.303, half-width 4.303 * sqrt(4/3) = 4.968.
+THREE = [90.0, 91.0, 92.0]
+
+
+def test_the_prediction_interval_by_hand():
+    found = prediction_interval(THREE)
+    assert found.value == 91
+    assert found.high - 91 == pytest.approx(4.302652729911275 * math.sqrt(4 / 3), rel=1e-9)
+    assert 91 - found.low == pytest.approx(found.high - 91)
+
+
+@pytest.mark.parametrize(
+    ("printed", "tolerance", "direction", "word"),
+    [
+        (91.0, 0.0, "higher", "MATCH"),
+        (91.05, 0.05, "higher", "MATCH"),  # the border belongs to it, though 91.05 - 91 is 0.04999...
+        (90.95, 0.05, "higher", "MATCH"),
+        (91.06, 0.05, "higher", "CONSISTENT"),
+        (95.96, 0.05, "higher", "CONSISTENT"),
+        (95.97, 0.05, "higher", "WORSE"),
+        (86.04, 0.05, "higher", "CONSISTENT"),
+        (86.03, 0.05, "higher", "BETTER"),
+        (95.97, 0.05, "lower", "BETTER"),
+        (86.03, 0.05, "lower", "WORSE"),
+        (95.97, 0.05, "none", "DIFFERS"),
+        (86.03, 0.05, "none", "DIFFERS"),
+    ],
+)
+def test_three_seeds(printed, tolerance, direction, word):
+    found = judge(printed, THREE, 3, tolerance, direction, percent=True)
+    assert found.word == word
+    assert found.mean == 91
+    assert found.half_width == pytest.approx(4.968, abs=1e-3)
+    assert found.weak == (word == "CONSISTENT")
+    assert str(found) == ("CONSISTENT (weak)" if found.weak else word)
+
+
+@pytest.mark.parametrize(
+    ("values", "planned", "reason"),
+    [
+        ([], 3, "0 of 3 planned seeds; at least 3 are needed"),
+        ([91.0], 1, "1 seeds; at least 3 are needed"),
+        ([91.0, 91.0], 2, "2 seeds; at least 3 are needed"),
+        ([91.0, 91.0], 3, "2 of 3 planned seeds; at least 3 are needed"),
+        ([91.0] * 4, 5, "4 of 5 planned seeds; at least 3 are needed"),
+    ],
+)
+def test_fewer_seeds_than_planned_or_than_three_are_incomplete(values, planned, reason):
+    found = judge(91.0, values, planned, 0.05, "higher")
+    assert (found.word, found.reason) == ("INCOMPLETE", reason)
+    assert found.mean == (91 if values else None)
+
+
+@pytest.mark.parametrize(
+    ("printed", "spread", "percent", "weak"),
+    [(90.0, 0.2, True, False), (90.0, 0.3, True, True), (9.0, 0.1, False, False), (9.0, 0.3, False, True)],
+)
+def test_consistent_is_weak_beyond_a_point_or_a_tenth(printed, spread, percent, weak):
+    """Half-widths are 0.99, 1.49, 0.50 and 1.49."""
+    found = judge(printed, [printed + 0.01 + k * spread for k in (-1, 0, 1)], 3, 0.0, "higher", percent=percent)
+    assert (found.word, found.weak) == ("CONSISTENT", weak)
+
+
+def test_values_without_spread_have_no_interval_to_hide_in():
+    assert judge(20.0, [20.0] * 3, 3, 0.5, "lower").word == "MATCH"
+    assert judge(20.0, [21.0] * 3, 3, 0.5, "lower").word == "WORSE"
+
+
+def test_a_number_that_is_not_finite_is_no_match():
+    assert judge(9.14, [math.inf] * 3, 3, 0.005, "higher").word == "BETTER"
+    assert judge(9.14, [9.0, math.inf, 9.0], 3, 0.005, "none").word == "DIFFERS"
+
+
+def test_every_word_is_listed_and_beyond_gives_one_of_them():
+    assert len(set(WORDS)) == 8
+    assert {beyond(1, 0, side) for side in ("higher", "lower", "none")} == {"BETTER", "WORSE", "DIFFERS"}
+    assert set(WORDS) > DECIDED
+
+
+FINITE = st.floats(-1e6, 1e6)
+
+
+@given(st.lists(FINITE, max_size=8), st.integers(1, 8), FINITE, st.floats(0, 10), st.sampled_from(["higher", "lower"]))
+def test_properties(values, planned, printed, tolerance, direction):
+    found = judge(printed, values, planned, tolerance, direction)
+    assert (found.word == "INCOMPLETE") == (len(values) < max(planned, 3))
+    mirrored = judge(
+        -printed, [-value for value in values], planned, tolerance, {"higher": "lower", "lower": "higher"}[direction]
+    )
+    assert mirrored.word == found.word
+    if found.word in ("BETTER", "WORSE"):
+        assert abs(np.mean(values) - printed) > tolerance
+        assert (found.word == "BETTER") == ((np.mean(values) > printed) == (direction == "higher"))
+    # A wider tolerance never takes a match away.
+    if found.word == "MATCH":
+        assert judge(printed, values, planned, tolerance + 1, direction).word == "MATCH"
+
+
+@pytest.mark.parametrize("seeds", range(3, 11))
+def test_a_number_of_the_same_distribution_is_refused_in_five_per_cent_of_cases(seeds):
+    """Zero tolerance. First by the rule in one array operation, 40,000 times; then that `judge` is that rule."""
+    draws = np.random.default_rng(seeds).normal(90, 0.3, size=(40_000, seeds + 1))
+    printed, values = draws[:, 0], draws[:, 1:]
+    half = student_quantile(0.975, seeds - 1) * values.std(1, ddof=1) * math.sqrt(1 + 1 / seeds)
+    refused = np.abs(values.mean(1) - printed) > half
+    assert abs(refused.mean() - 0.05) < 0.005
+    for one in range(300):
+        found = judge(printed[one], values[one], seeds, 0.0, "higher", percent=True)
+        assert (found.word != "CONSISTENT") == refused[one]
+
+
+def test_refusals_by_chance_count_what_has_a_spread():
+    spread = judge(91.0, THREE, 3, 0.0, "higher")
+    setting = judge(25.0, [25.0] * 3, 3, 0.0, "none")
+    incomplete = judge(91.0, THREE[:2], 3, 0.0, "higher")
+    assert refusals_by_chance([spread] * 40 + [setting, incomplete, Verdict("NOT_RUN")]) == pytest.approx(2.0)
