@@ -41,6 +41,23 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
     write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
+def write_sealed(path: Path, document: dict[str, Any]) -> None:
+    """Write a JSON document that carries the hash of its own content, so that no damage to it goes unseen."""
+    write_json(path, {**document, "sha256": _content_digest(document)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The document that was written, without its hash; a ValueError where it is not that document any more."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(document, dict) or document.pop("sha256", None) != _content_digest(document):
+        raise ValueError(f"{path} does not match its own sha256")
+    return document
+
+
+def _content_digest(document: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
 def sha256(path: Path) -> str:
     """Hash of a file's content, in hexadecimal."""
     with path.open("rb") as stream:

@@ -1,10 +1,9 @@
 """Run directories: the only reader and writer of ``results/<experiment>/runs/<dataset>/<row>/seed-<k>/``.
 
 ``train.json`` is written last by training, ``evaluate.json`` last by evaluation; each names the files that belong to it
-with their sha256, and readers accept no other. Notebooks read the planned runs joined with those found.
+with their sha256, and has its own; readers accept no other. Notebooks read the planned runs joined with those found.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bntt.errors import UserError
 from bntt.experiment import Experiment, Run
-from bntt.files import sha256, write_atomically, write_json
+from bntt.files import read_sealed, sha256, write_atomically, write_sealed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,12 +53,12 @@ class RunDirectory:
             files["model.safetensors"] = sha256(self.path / "model.safetensors")
         if history:
             files["history.csv"] = self._write_csv("history.csv", history)
-        write_json(self.train_json, record | {"files": files})
+        write_sealed(self.train_json, record | {"files": files})
 
     def finish_evaluation(self, record: dict[str, Any], tables: Mapping[str, list[dict]]) -> None:
         """Write every measurement, then ``evaluate.json``."""
         files = {name: self._write_csv(name, rows) for name, rows in tables.items()}
-        write_json(self.evaluate_json, record | {"files": files})
+        write_sealed(self.evaluate_json, record | {"files": files})
 
     def _write_csv(self, name: str, rows: list[dict]) -> str:
         import pandas as pd
@@ -118,14 +117,13 @@ class RunDirectory:
     @staticmethod
     def _manifest(path: Path, command: str) -> dict[str, Any]:
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = read_sealed(path)
         except FileNotFoundError:
             raise UserError(f"{path} is missing; run `python -m bntt {command}` for it first") from None
         except (OSError, ValueError):
             raise UserError(f"{path} is damaged; run `python -m bntt {command}` for it again") from None
         valid = (
-            isinstance(document, dict)
-            and document.get("status") in ("done", "diverged")
+            document.get("status") in ("done", "diverged")
             and isinstance(document.get("files"), dict)
             and all(isinstance(value, str) and Path(name).name == name for name, value in document["files"].items())
         )

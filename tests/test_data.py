@@ -14,7 +14,7 @@ import torch
 from tiny import PROJECT, assert_one_line, bntt, environment, images
 from torch.nn import functional as F
 
-from bntt import data
+from bntt import data, files
 from bntt.data import digits
 from bntt.data._parts import divided
 from bntt.data.images import augment
@@ -144,9 +144,9 @@ def test_other_content_is_known_as_such(place, monkeypatch):
 
 def test_data_prepared_with_another_split_is_not_used(prepared):
     """The split or the reader was edited, or the repository moved on, after the arrays were made."""
-    record = json.loads((prepared / "manifest.json").read_text())
+    record = files.read_sealed(prepared / "manifest.json")
     record["split_sha256"] = "0" * 64
-    (prepared / "manifest.json").write_text(json.dumps(record))
+    files.write_sealed(prepared / "manifest.json", record)
     try:
         data.prepare("digits")
         used = data.load("digits")
@@ -207,9 +207,9 @@ def test_a_pickle_is_never_opened(prepared):
 
     path = prepared / "test-labels.npy"
     np.save(path, np.array([Trap()], dtype=object), allow_pickle=True)
-    record = json.loads((prepared / "manifest.json").read_text())
+    record = files.read_sealed(prepared / "manifest.json")
     record["files"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    (prepared / "manifest.json").write_text(json.dumps(record))
+    files.write_sealed(prepared / "manifest.json", record)
     with pytest.raises((UserError, ValueError)):
         data.load("digits")
     assert not (prepared / "opened").exists()
@@ -231,7 +231,7 @@ def test_several_processes_may_prepare_at_once(place):
 # Every array of a dataset is hashed once after it was written: there the process says so, and waits to be killed.
 STOPPING = """
 import sys
-from bntt import data
+from bntt import data, files
 hashed = data.sha256
 data.sha256 = lambda path: (print(path.name, flush=True), sys.stdin.readline(), hashed(path))[2]
 data.prepare("digits")

@@ -329,20 +329,30 @@ def test_a_manifest_with_wrong_hashes_is_refused(results):
     tiny, root = results
     directory = RunDirectory.of(tiny.runs[0], root)
     for path in (directory.train_json, directory.evaluate_json):
-        record = json.loads(path.read_text())
+        record = files.read_sealed(path)
         record["files"] = dict.fromkeys(record["files"], "0" * 64)
-        path.write_text(json.dumps(record))
+        files.write_sealed(path, record)
     assert status(tiny, root) == "damaged"
     with pytest.raises(UserError, match="damaged"):
         directory.weights()
     assert "done" in pipeline.train(tiny, tiny.runs[0], root, "cpu")  # and is not taken for a finished training
 
 
+def test_a_manifest_that_is_not_what_was_written_is_refused(results):
+    """One digit of one number, in a document that is whole otherwise."""
+    tiny, root = results
+    path = RunDirectory.of(tiny.runs[0], root).train_json
+    record = json.loads(path.read_text())
+    record["parameters"] += 1
+    path.write_text(json.dumps(record))
+    assert status(tiny, root) == "damaged"
+
+
 def test_a_weights_file_that_is_vouched_for_but_none_is_one_line(directory):
     directory.path.mkdir(parents=True)
     path = directory.path / "model.safetensors"
     path.write_bytes(b"not weights")
-    files.write_json(directory.train_json, {"status": "done", "files": {path.name: files.sha256(path)}})
+    files.write_sealed(directory.train_json, {"status": "done", "files": {path.name: files.sha256(path)}})
     with pytest.raises(UserError) as raised:
         directory.weights()
     assert_one_line(raised.value, str(path), "not a safetensors file")
@@ -437,9 +447,9 @@ def test_weights_of_another_network_are_one_line(results):
     directory = RunDirectory.of(tiny.run("digits", "bntt", 0), root)
     other = RunDirectory.of(tiny.run("digits", "ann", 0), root).path / "model.safetensors"
     shutil.copy(other, directory.path / "model.safetensors")
-    record = json.loads(directory.train_json.read_text())
+    record = files.read_sealed(directory.train_json)
     record["files"]["model.safetensors"] = files.sha256(other)
-    directory.train_json.write_text(json.dumps(record))
+    files.write_sealed(directory.train_json, record)
     with pytest.raises(UserError) as raised:
         pipeline.evaluate(tiny.run("digits", "bntt", 0), root, "cpu")
     assert_one_line(raised.value, "model.safetensors", "row bntt", "train it again")
@@ -459,9 +469,9 @@ def test_weights_trained_on_another_split_are_not_measured(results):
     """Its training images may be among the test images of this one."""
     tiny, root = results
     directory = RunDirectory.of(tiny.runs[0], root)
-    record = json.loads(directory.train_json.read_text())
+    record = files.read_sealed(directory.train_json)
     record["data"]["split_sha256"] = "0" * 64
-    directory.train_json.write_text(json.dumps(record))
+    files.write_sealed(directory.train_json, record)
     with pytest.raises(UserError) as raised:
         pipeline.evaluate(tiny.runs[0], root, "cpu")
     assert_one_line(raised.value, "split", "train it again")

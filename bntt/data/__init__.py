@@ -24,7 +24,7 @@ import numpy as np
 
 from bntt import declared
 from bntt.errors import UserError
-from bntt.files import ensure_space, sha256
+from bntt.files import ensure_space, read_sealed, sha256, write_sealed
 
 if TYPE_CHECKING:
     from bntt.data._parts import Parts
@@ -134,7 +134,7 @@ def _prepare(name: str, source: Path | None, work: Path) -> None:
                 file = f"{part}-{kind}.npy"
                 np.save(work / file, array)
                 files[file] = sha256(work / file)
-        (work / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+        write_sealed(work / "manifest.json", manifest)
     except OSError as error:  # numpy's says how many bytes it could not write, not where
         raise UserError(f"cannot write prepared data to {work.parent}: {error}; make room, or set BNTT_DATA") from None
     target = folder(name)
@@ -205,7 +205,7 @@ def manifest(name: str) -> dict[str, Any]:
     """The manifest of a prepared dataset; an error says how to prepare it."""
     path = manifest_path(name)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_sealed(path)
         whole = set(document["files"]) == {f"{part}-{kind}.npy" for part in SPLITS for kind in ("pixels", "labels")}
     except (OSError, ValueError, KeyError, TypeError):
         whole = False
