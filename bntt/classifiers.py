@@ -70,6 +70,7 @@ class DenseClassifier:
     """A network without time, on the expected value of the spikes that its conversion would see."""
 
     spiking = False
+    rates = False
     time_steps = 1
 
     def __init__(self, network: DenseNetwork, signed: bool) -> None:

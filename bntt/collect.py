@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from bntt.errors import UserError
 from bntt.experiment import Experiment, load
 from bntt.runs import RESULTS, Found, found
 
@@ -25,6 +26,22 @@ class Results:
     @classmethod
     def of(cls, experiment: str, results: str | Path = RESULTS) -> "Results":
         return cls(load(experiment), Path(results))
+
+    @classmethod
+    def at(cls, folder: Path, experiment: str | None = None) -> "Results":
+        """The results in ``folder``, which is called like its experiment unless one is named."""
+        if not folder.is_dir():
+            raise UserError(f"{folder}: there is no such folder of results; give one like results/demo")
+        folder = folder.resolve()
+        loaded = load(experiment or folder.name)
+        if loaded.name != folder.name:
+            raise UserError(f"{folder} is not of experiment {loaded.name}; its folder is called {loaded.name}")
+        return cls(loaded, folder.parent)
+
+    @property
+    def folder(self) -> Path:
+        """Where the results of this experiment lie."""
+        return self.root / self.experiment.name
 
     @cached_property
     def runs(self) -> list[Found]:

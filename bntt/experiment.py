@@ -40,6 +40,11 @@ EVALUATION: dict[str, dict[str, Any]] = {
         "min": 1,
         "help": "Time-steps at which spikes, energy and accuracy under noise are reported, besides the last.",
     },
+    "draws": {
+        "default": 3,
+        "min": 1,
+        "help": "Draws of the input's Poisson noise over which the spread of the accuracy is measured.",
+    },
     "noise_sigmas": {
         "default": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8],
         "min": 0.0,

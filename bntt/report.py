@@ -63,6 +63,11 @@ def interval(estimate: Estimate | None, digits: int = 2, unit: str = "") -> str:
     return text + unit if unit == "×" else f"{text} {unit}".strip()
 
 
+def ends(estimate: Estimate | None, digits: int = 2) -> str:
+    """The interval alone, ``[low, high]``."""
+    return DASH if estimate is None else f"[{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
+
+
 def listed(words: Sequence[str]) -> str:
     """Words as an enumeration: a, b and c."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -16,6 +16,7 @@ from bntt.measurements import (
     Subject,
     anytime,
     approximations,
+    draws,
     early_exit,
     energy,
     gamma,
@@ -25,6 +26,7 @@ from bntt.measurements import (
     spikes,
     to_bits,
 )
+from bntt.randomness import key
 from bntt.spiking.encoding import poisson
 from bntt.spiking.networks import DenseNetwork, SpikingNetwork, WeightLayer, initialise, weight_layers
 from bntt.spiking.neurons import LIF
@@ -68,7 +70,7 @@ def by_loop(of: Subject):
     network, data = of.classifier.network, of.data
     samples = torch.arange(len(data.test))
     scaled = (data.test.pixels.float() / 255 - data.mean) / data.deviation
-    train = poisson(scaled, STEPS, of.noise_key, samples, signed=True)
+    train = poisson(scaled, STEPS, of.noise_key(), samples, signed=True)
     layers = network.description
     inputs = {layer.name: [] for layer in layers}
     fired = {layer.name: [] for layer in layers[:-1]}
@@ -93,6 +95,31 @@ def by_loop(of: Subject):
         voltages.append(network.classifier(x).detach())
     stack = lambda d: {name: torch.stack(values).double() for name, values in d.items()}  # noqa: E731
     return stack(inputs), stack(fired), torch.stack(voltages)
+
+
+# -- draws ------------------------------------------------------------------------------------------------
+
+
+def test_each_draw_is_the_accuracy_under_its_own_noise_and_the_first_is_that_of_the_other_measurements(tmp_path):
+    of = subject(tmp_path, draws=4)
+    rows = draws.measure(of)
+    assert [(row["draw"], row["time_step"]) for row in rows] == [
+        (draw, step) for draw in range(4) for step in (2, STEPS)
+    ]
+    curve = {row["time_step"]: row["accuracy"] for row in anytime.measure(of)}
+    assert all(row["accuracy"] == curve[row["time_step"]] for row in rows if row["draw"] == 0)
+    samples = torch.arange(len(of.data.test))
+    for row in rows:
+        scaled = of.classifier.scaled(of.data, of.data.test.unit(samples))
+        noise = key(of.run.seed, "test noise", row["draw"])
+        running = torch.cat([logits for _, logits in of.classifier.running_logits(scaled, samples, noise)])
+        right = running[row["time_step"] - 1].argmax(1) == of.data.test.labels
+        assert row["accuracy"] == pytest.approx(100 * right.double().mean().item())
+    assert len({key(of.run.seed, "test noise", draw) for draw in range(4)}) == 4
+
+
+def test_where_nothing_is_drawn_there_are_no_draws(tmp_path):
+    assert "dense" in draws.measure(subject(tmp_path, dense()))
 
 
 # -- the pass over the test images ------------------------------------------------------------------------

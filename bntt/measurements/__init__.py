@@ -44,10 +44,9 @@ class Subject:
         last = self.classifier.time_steps
         return sorted({step for step in self.run.evaluation["report_steps"] if step <= last} | {last})
 
-    @property
-    def noise_key(self) -> int:
-        """Seeds the Poisson noise of the test images."""
-        return key(self.run.seed, "test noise", 0)
+    def noise_key(self, draw: int = 0) -> int:
+        """Seeds the Poisson noise of the test images; all measurements but that of the draws share the first."""
+        return key(self.run.seed, "test noise", draw)
 
 
 def measure_all(subject: Subject) -> tuple[dict[str, Rows], dict[str, str]]:

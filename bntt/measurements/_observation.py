@@ -1,5 +1,6 @@
 """One pass over the test images, from which most measurements are read."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -47,9 +48,29 @@ def observe(subject: Subject) -> Observation:
 
         labels = data.test.labels[batch]
         scaled = classifier.scaled(data, data.test.unit(batch))
-        for start, logits in classifier.running_logits(scaled, batch, subject.noise_key, watch):
+        for start, logits in classifier.running_logits(scaled, batch, subject.noise_key(), watch):
             window = slice(start, start + len(logits))
             seen.right[window, columns] = (logits.argmax(2) == labels).cpu()
             losses = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction="none")
             seen.loss[window] += losses.reshape(len(logits), -1).sum(1, dtype=torch.float64).cpu() / images
     return seen
+
+
+@torch.no_grad()
+def right_at_reported_steps(
+    subject: Subject, key: int, scaled: Callable[[Tensor, Tensor], Tensor] | None = None
+) -> dict[int, Tensor]:
+    """Which test images are right after each reported step, bool ``[N]``, in a pass with Poisson noise of ``key``.
+
+    ``scaled(unit, batch)`` makes the input of a batch of images in [0, 1]; by default as the classifier was trained.
+    """
+    classifier, data = subject.classifier, subject.data
+    right = {step: torch.zeros(len(data.test), dtype=torch.bool) for step in subject.report_steps}
+    for batch in torch.arange(len(data.test), device=data.mean.device).split(subject.run.evaluation["batch_size"]):
+        unit = data.test.unit(batch)
+        given = classifier.scaled(data, unit) if scaled is None else scaled(unit, batch)
+        for start, logits in classifier.running_logits(given, batch, key):
+            for step, of_step in right.items():
+                if start < step <= start + len(logits):
+                    of_step[batch.cpu()] = (logits[step - start - 1].argmax(1) == data.test.labels[batch]).cpu()
+    return right

@@ -52,7 +52,7 @@ def measure(subject: Subject) -> Rows | str:
         return "Eq. 16 is about soft reset"
     samples = torch.arange(min(IMAGES, len(data.test)), device=data.mean.device)
     scaled = classifier.scaled(data, data.test.unit(samples))
-    spikes = encode(scaled, classifier.time_steps, subject.noise_key, samples, signed=classifier.signed)
+    spikes = encode(scaled, classifier.time_steps, subject.noise_key(), samples, signed=classifier.signed)
     rows: Rows = []
     norms = network.norms()
     for name, layer in network.hidden().items():

@@ -1,10 +1,10 @@
 """Accuracy under Gaussian noise on the input image (Fig. 4(b)); every method sees the same noisy images."""
 
-import torch
 from torch import Tensor
 
 from bntt import randomness
 from bntt.measurements import Rows, Subject, to_bits
+from bntt.measurements._observation import right_at_reported_steps
 
 COLUMNS = {
     "sigma": "Standard deviation of the noise.",
@@ -37,20 +37,15 @@ def measure(subject: Subject) -> Rows | str:
 
 def _right(subject: Subject, sigma: float) -> dict[int, Tensor]:
     """Which test images are right after each reported step, bool ``[N]``, under noise of this standard deviation."""
-    classifier, data, evaluation = subject.classifier, subject.data, subject.run.evaluation
+    classifier, data = subject.classifier, subject.data
     if sigma == 0:  # the images as they are, under the same spikes: the pass that was made already
         return {step: subject.observation.right[step - 1] for step in subject.report_steps}
     noise_key = randomness.key("input noise")
-    right = {step: torch.zeros(len(data.test), dtype=torch.bool) for step in subject.report_steps}
-    for batch in torch.arange(len(data.test), device=data.mean.device).split(evaluation["batch_size"]):
-        unit = data.test.unit(batch)
+
+    def noisy(unit: Tensor, batch: Tensor) -> Tensor:
         noise = sigma * randomness.normal(noise_key, batch, unit[0].numel()).reshape(unit.shape)
-        if evaluation["noise_space"] == "pixel":
-            scaled = classifier.scaled(data, (unit + noise).clamp(0, 1))
-        else:
-            scaled = classifier.scaled(data, unit) + noise
-        for start, logits in classifier.running_logits(scaled, batch, subject.noise_key):
-            for step, of_step in right.items():
-                if start < step <= start + len(logits):
-                    of_step[batch.cpu()] = (logits[step - start - 1].argmax(1) == data.test.labels[batch]).cpu()
-    return right
+        if subject.run.evaluation["noise_space"] == "pixel":
+            return classifier.scaled(data, (unit + noise).clamp(0, 1))
+        return classifier.scaled(data, unit) + noise
+
+    return right_at_reported_steps(subject, subject.noise_key(), noisy)

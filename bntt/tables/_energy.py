@@ -10,7 +10,7 @@ from bntt import published
 from bntt.collect import Results
 from bntt.energy import AC_PJ, MAC_PJ, READINGS, energy_ratios, exit_energy_ratios
 from bntt.published import Cell
-from bntt.report import number
+from bntt.report import DASH, number
 from bntt.tables._lines import (
     NOT_RUN,
     absent_lines,
@@ -20,11 +20,15 @@ from bntt.tables._lines import (
     counterpart,
     dataset_notes,
     flat_absent,
+    flat_interval,
+    flat_verdict,
     measured,
+    paper_dataset,
     printed_cells,
     select,
     shown_absent,
     steps,
+    verdicts,
 )
 from bntt.tables._table import Table
 
@@ -73,7 +77,11 @@ def table3(results: Results) -> Table:
     lines: list[dict[str, Any]] = []
     for dataset in results.experiment.datasets:
         for row in results.experiment.rows_on(dataset):
-            cells_of_row = [cell for cell in cells if _row_of_line(cell, results.experiment.rows) == row]
+            cells_of_row = [
+                cell
+                for cell in cells
+                if cell.dataset == paper_dataset(dataset) and _row_of_line(cell, results.experiment.rows) == row
+            ]
             for line in accuracy_lines(results, dataset, row, {}):
                 found = select(ratios, dataset, row)
                 if line["early_exit"]:
@@ -82,12 +90,18 @@ def table3(results: Results) -> Table:
                     found = found[found["time_step"] == line["time_steps"]]
                     line["paper"] = _cell_at(cells_of_row, line["time_steps"])
                 means = {name: found[name].mean() if name in found and len(found) else math.nan for name in measures}
+                means["own_deviation"] = found["own"].std() if len(found) > 1 else math.nan
                 lines.append(line | means | {"paper_line": line["paper"].row if line["paper"] else ""})
 
     def ratio(line: Mapping[str, Any], name: str) -> str:
         return "n/a" if line["status"] == "diverged" else number(line[name]) + ("×" if line[name] > 0 else "")
 
+    def with_deviation(line: Mapping[str, Any]) -> str:
+        deviation = line["own_deviation"]
+        return ratio(line, "own") + (f" ± {number(deviation)}" if deviation > 0 else "")
+
     several = len(results.experiment.datasets) > 1
+    judged = verdicts(results, lines)
     names = [
         ({"Dataset": line["dataset"]} if several else {})
         | {"Row": line["row"] + (" + early exit" if line["early_exit"] else ""), "Latency": steps(line["time_steps"])}
@@ -96,16 +110,21 @@ def table3(results: Results) -> Table:
     shown = [
         {
             "Accuracy (%)": accuracy(line),
-            "E_ANN/E_method": ratio(line, "own"),
+            "E_ANN/E_method": with_deviation(line),
             "Paper": beside(line),
+            **({"Verdict": DASH if found is None else str(found)} if any(judged) else {}),
             "Spikes per neuron": number(line["spikes"], 3),
         }
-        for line in lines
+        for line, found in zip(lines, judged, strict=True)
     ]
     readings = [{header: ratio(line, name) for name, header in READINGS.items()} for line in lines]
-    flat = [{key: value for key, value in line.items() if key not in ("minus_bntt", "paper")} for line in lines]
-    for one, line in zip(flat, lines, strict=True):
-        one["paper_ratio"] = line["paper"].printed if line["paper"] else ""
+    flat = [
+        {key: value for key, value in line.items() if key not in ("minus_bntt", "paper", "interval")}
+        | flat_interval(line)
+        | {"paper_ratio": line["paper"].printed if line["paper"] else ""}
+        | flat_verdict(found)
+        for line, found in zip(lines, judged, strict=True)
+    ]
     absent = absent_lines(3, results, {line["paper_line"] for line in lines})
     sections = {
         "": pd.DataFrame([name | line for name, line in zip(names, shown, strict=True)]),
@@ -115,6 +134,7 @@ def table3(results: Results) -> Table:
         NOT_RUN: shown_absent(absent),
     }
     notes = [
+        "± is the standard deviation over seeds.",
         "E_ANN/E_method: the paper's accounting, dense operations times the layer's own spikes, all layers. E_ANN is "
         "the dense network of the same architecture and width. Latency is in time-steps.",
         "Own: a layer's own spikes. Events: its non-zero inputs. Mass: its inputs by magnitude. Hidden: the input "

@@ -9,10 +9,13 @@ import pandas as pd
 
 from bntt import data, declared, published
 from bntt.collect import Results
+from bntt.comparison import accuracy_difference, last_step
 from bntt.experiment import Run
 from bntt.published import Cell
 from bntt.report import DASH, listed, number, test_images, why_absent
-from bntt.statistics import Estimate, decode_bits, mean_std, paired_difference, standard_error
+from bntt.reproduction import judge_cell
+from bntt.statistics import Estimate, mean_std, standard_error, student_interval
+from bntt.verdicts import Verdict
 
 PAPER_DATASETS = {
     "cifar10": "CIFAR-10",
@@ -74,6 +77,8 @@ def _line(results: Results, run: Run, found: pd.DataFrame, cell: Cell | None) ->
         "accuracy": mean,
         "uncertainty": uncertainty,
         "uncertainty_is": kind,
+        "interval": student_interval(found["accuracy"]) if len(found) > 1 else None,
+        "over_draws": _over_draws(results, run, found),
         "seeds": len(found),
         "status": "done" if len(found) else ("diverged" if any(a.status == "diverged" for a in absent) else "not run"),
         "minus_bntt": _minus_bntt(results, run, found, images),
@@ -84,16 +89,21 @@ def _line(results: Results, run: Run, found: pd.DataFrame, cell: Cell | None) ->
 
 
 def _minus_bntt(results: Results, run: Run, found: pd.DataFrame, images: int | None) -> Estimate | None:
-    """Paired difference to the row bntt after all its steps, in points, on the first seed that both have."""
-    bntt = measured(results, "anytime", run.dataset, "bntt")
-    if images is None or bntt.empty:
+    """Paired difference to the row bntt after all its steps, in points."""
+    bntt = last_step(measured(results, "anytime", run.dataset, "bntt"))
+    both = found.merge(bntt, on="seed", suffixes=("", "_bntt"))
+    if run.row == "bntt" and (both["correct"] == both["correct_bntt"]).all():
         return None
-    both = _last_step(bntt).merge(found, on="seed", suffixes=("_bntt", ""))
-    if both.empty or (run.row == "bntt" and both["correct"].iloc[0] == both["correct_bntt"].iloc[0]):
-        return None
-    first = both.sort_values("seed").iloc[0]
-    right, reference = decode_bits(first["correct"], images), decode_bits(first["correct_bntt"], images)
-    return paired_difference(right, reference).times(100)
+    return accuracy_difference(found, bntt, images)[0]
+
+
+def _over_draws(results: Results, run: Run, found: pd.DataFrame) -> float:
+    """Standard deviation of the accuracy over draws of the input's noise, pooled over seeds; NaN for none."""
+    draws = measured(results, "draws", run.dataset, run.row)
+    if draws.empty or "time_step" not in found:
+        return math.nan
+    draws = draws.merge(found[["seed", "time_step"]], on=["seed", "time_step"])
+    return math.sqrt(draws.groupby("seed")["accuracy"].var(ddof=1).mean())
 
 
 def accuracy(line: Mapping[str, Any]) -> str:
@@ -119,10 +129,6 @@ def measured(results: Results, name: str, dataset: str, row: str) -> pd.DataFram
 def select(frame: pd.DataFrame, dataset: str, row: str) -> pd.DataFrame:
     """The part of a frame that belongs to a row on a dataset."""
     return frame[(frame["dataset"] == dataset) & (frame["row"] == row)]
-
-
-def _last_step(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[frame["time_step"] == frame.groupby("seed")["time_step"].transform("max")]
 
 
 def architecture(run: Run) -> str:
@@ -218,8 +224,29 @@ def flat_absent(line: tuple[Cell, str], column: str) -> dict[str, Any]:
     return {"dataset": cell.dataset, "status": "not run", "paper_line": cell.row, column: cell.printed, "note": reason}
 
 
+def verdicts(results: Results, lines: Iterable[Mapping[str, Any]]) -> list[Verdict | None]:
+    """The verdict on the printed number beside each line, where it is about the line's own dataset."""
+    return [
+        judge_cell(results, line["paper"]).verdict if line["paper"] and line["dataset"] in PAPER_DATASETS else None
+        for line in lines
+    ]
+
+
+def flat_verdict(verdict: Verdict | None) -> dict[str, Any]:
+    """A verdict for the csv file."""
+    return {} if verdict is None else {"verdict": verdict.word, "verdict_weak": verdict.weak, "why": verdict.reason}
+
+
+def flat_interval(line: Mapping[str, Any]) -> dict[str, float]:
+    """The ends of the interval over seeds, for the csv file."""
+    return {f"interval_{name}": getattr(line["interval"], name, math.nan) for name in ("low", "high")}
+
+
 def dataset_notes(results: Results) -> list[str]:
     foreign = [dataset for dataset in results.experiment.datasets if dataset not in PAPER_DATASETS]
     if not foreign:
-        return ["The paper's numbers stand beside; they are given no verdict in this table."]
+        return [
+            "Verdict: on the printed number beside. MATCH: within half its last digit. CONSISTENT: it is in the 95 % "
+            "prediction interval of one new run; weak: that interval is wider than a point to either side."
+        ]
     return [f"No verdict: the data is {listed(foreign)}, not {PAPER_DATASETS[paper_dataset(foreign[0])]}."]
