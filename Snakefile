@@ -3,6 +3,7 @@
 #
 #     snakemake --cores 8 all                            config/demo.yaml
 #     snakemake --cores 8 all --config experiment=NAME   config/NAME.yaml
+#     snakemake --cores 1 check                          judges what exists, trains nothing
 
 from snakemake.utils import min_version
 
@@ -15,6 +16,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/analyse.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/check.smk"
 
 
 rule all:

@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status, as the help's last lines explain it."""
     parsed = _parser().parse_args(arguments)
     try:
-        parsed.command(parsed)
+        status = parsed.command(parsed) or 0
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output has seen enough; let nothing complain while Python ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("bntt: interrupted; what was finished is kept", file=sys.stderr)
         return 130
-    return 0
+    return status
 
 
 class _Parser(argparse.ArgumentParser):
@@ -57,8 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m bntt",
         description="Retrain, measure and compare low-latency spiking networks.",
-        epilog="Exit status: 0 done, 2 the input was wrong (one line says what), 75 a training is not finished and its "
-        "state is saved: run it again, 130 interrupted.",
+        epilog="Exit status: 0 done, 1 `check` found something missing, damaged or to fail on, 2 the input was wrong "
+        "(one line says what), 75 a training is not finished and its state is saved: run it again, 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"bntt {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -94,6 +94,25 @@ def _parser() -> argparse.ArgumentParser:
 
     runs = command("runs", "List the runs of an experiment and what is there of each.", _runs)
     _add_experiment(runs)
+
+    check = command("check", "Judge every number of the paper, and every run, by what exists; trains nothing.", _check)
+    check.add_argument(
+        "folder", type=Path, metavar="RESULTS", help="the results of an experiment, such as results/demo"
+    )
+    check.add_argument("--experiment", help="its file, where that does not lie in config/")
+    check.add_argument("--fail-on", metavar="VERDICT", help="exit with 1 on this verdict too, such as WORSE")
+
+    compare = command("compare", "Paired differences between two folders of results, second minus first.", _compare)
+    compare.add_argument("folders", type=Path, nargs=2, metavar="RESULTS", help="such as results/demo")
+    compare.add_argument("--experiment", help="file of both, where that does not lie in config/")
+
+    explain = command("explain", "Print where a number of a table comes from, back to weights and data.", _explain)
+    explain.add_argument("table", type=Path, metavar="CSV", help="such as results/demo/tables/table1.csv")
+    explain.add_argument("--row", required=True, help="row of the experiment")
+    explain.add_argument("--column", default="accuracy", help="column of the csv file")
+    explain.add_argument("--dataset", help="dataset, where the row has several")
+    explain.add_argument("--time-steps", type=float, help="time-steps, where the row has several lines")
+    explain.add_argument("--experiment", help="its file, where that does not lie in config/")
 
     data = command("data", "List, prepare, verify or look at datasets.", _data)
     data.add_argument(
@@ -168,6 +187,38 @@ def _runs(parsed: argparse.Namespace) -> None:
         print(f"{one.status:9} {one.run.name}{'  ' + one.reason if one.reason and one.status != 'missing' else ''}")
 
 
+def _check(parsed: argparse.Namespace) -> int:
+    from bntt.check import check
+    from bntt.collect import Results
+    from bntt.experiment import check_name
+    from bntt.verdicts import WORDS
+
+    if parsed.fail_on is not None:
+        check_name("verdict", parsed.fail_on, WORDS, "--fail-on")
+    found = check(Results.at(parsed.folder, parsed.experiment))
+    print(*found.lines, sep="\n")
+    return int(found.broken > 0 or found.counts[parsed.fail_on] > 0)
+
+
+def _compare(parsed: argparse.Namespace) -> None:
+    from bntt.collect import Results
+    from bntt.comparison import compare
+    from bntt.report import interval, number
+
+    first, second = (Results.at(folder, parsed.experiment) for folder in parsed.folders)
+    for one in compare(first, second):
+        difference = f"{interval(one.estimate)} ({one.pairing})" if one.estimate else number(one.second - one.first)
+        numbers = f"{number(one.first)} and {number(one.second)}, difference {difference}, n = {one.seeds}"
+        print(f"{one.dataset}, {one.row}, {one.metric}: {numbers}")
+
+
+def _explain(parsed: argparse.Namespace) -> None:
+    from bntt.explain import explain
+
+    where = {"dataset": parsed.dataset, "time_steps": parsed.time_steps, "experiment": parsed.experiment}
+    print(*explain(parsed.table, parsed.row, parsed.column, **where), sep="\n")
+
+
 def _data(parsed: argparse.Namespace) -> None:
     from bntt import data
     from bntt.experiment import check_name
@@ -195,16 +246,20 @@ def _data(parsed: argparse.Namespace) -> None:
 
 
 def _notebook(parsed: argparse.Namespace) -> None:
-    from bntt.experiment import load
+    from bntt.collect import Results
+    from bntt.drawings import write_record
     from bntt.notebook import execute
     from bntt.provenance import ROOT
 
-    results = parsed.results.resolve()
-    if results.is_relative_to(ROOT):
-        results = results.relative_to(ROOT)  # a notebook's paths start at the repository's root
-    output = results / load(parsed.experiment).name
-    parameters = {"experiment": parsed.experiment, "results": str(results), "output": str(output)}
+    folder = parsed.results.resolve()
+    if folder.is_relative_to(ROOT):
+        folder = folder.relative_to(ROOT)  # a notebook's paths start at the repository's root
+    results = Results.of(parsed.experiment, folder)
+    parameters = {"experiment": parsed.experiment, "results": str(folder), "output": str(results.folder)}
     execute(parsed.source, parsed.notebook, parsed.page, parameters)
+    results = Results.of(parsed.experiment, parsed.results)
+    record = parsed.notebook.with_suffix(".json")
+    write_record(record, parsed.source, parsed.experiment, results, [parsed.notebook, parsed.page])
     print(f"{parsed.notebook} and {parsed.page}")
 
 

@@ -24,7 +24,7 @@ Word = Literal["NOT_RUN", "UNDERSPECIFIED", "INCOMPLETE", "MATCH", "CONSISTENT",
 WORDS: tuple[Word, ...] = (
     "MATCH", "CONSISTENT", "BETTER", "WORSE", "DIFFERS", "INCOMPLETE", "UNDERSPECIFIED", "NOT_RUN"
 )  # fmt: skip
-DECIDED = frozenset({"MATCH", "CONSISTENT", "BETTER", "WORSE", "DIFFERS"})
+DECIDED: frozenset[Word] = frozenset({"MATCH", "CONSISTENT", "BETTER", "WORSE", "DIFFERS"})
 
 FEWEST_SEEDS = 3
 WEAK_POINTS = 1.0  # half-width in points of accuracy beyond which CONSISTENT says little

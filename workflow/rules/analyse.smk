@@ -1,7 +1,7 @@
 """Executes the notebooks that draw the tables and figures.
 
 Input: every evaluate.json of the experiment and the notebook's source in analysis/.
-Output: the executed notebook, its HTML page, and the table (csv, md, tex) or the figure (png, svg, pdf).
+Output: the executed notebook, its HTML page, a record of what was drawn from what, and the table (csv, md, tex) or the figure (png, svg, pdf).
 """
 
 EVALUATIONS = [str(directory_of(run).evaluate_json) for run in EXPERIMENT.runs]
@@ -18,6 +18,7 @@ rule figure:
         multiext(str(ROOT / "figures/{figure}"), ".png", ".svg", ".pdf"),
         notebook=str(ROOT / "notebooks/{figure}.ipynb"),
         page=str(ROOT / "notebooks/{figure}.html"),
+        record=str(ROOT / "notebooks/{figure}.json"),
     log:
         str(ROOT / "logs/figure/{figure}.log"),
     benchmark:
@@ -41,6 +42,7 @@ rule table:
         multiext(str(ROOT / "tables/{table}"), ".csv", ".md", ".tex"),
         notebook=str(ROOT / "notebooks/{table}.ipynb"),
         page=str(ROOT / "notebooks/{table}.html"),
+        record=str(ROOT / "notebooks/{table}.json"),
     log:
         str(ROOT / "logs/table/{table}.log"),
     benchmark:

@@ -13,6 +13,7 @@ rule overview:
     output:
         page=str(ROOT / "overview.html"),
         notebook=str(ROOT / "notebooks/overview.ipynb"),
+        record=str(ROOT / "notebooks/overview.json"),
     log:
         str(ROOT / "logs/overview.log"),
     benchmark:
