@@ -45,6 +45,8 @@ from bntt.report import (
     runs_table,
     sources,
 )
+from bntt.report_verdicts import verdict_counts, verdicts_table
+from bntt.reproduction import judge_all
 from bntt.tables import PAPER_DATASETS, condensed, table1, to_html
 
 at_root()
@@ -114,6 +116,20 @@ for dataset in datasets:
         if len(differences)
         else Markdown("No result; recordings of events get no Gaussian noise."),
     )
+
+# %% [markdown]
+# ## The paper's numbers
+#
+# A verdict is given to a number that a run of the paper's own protocol answers, on data known to be the publisher's.
+# MATCH: the mean over seeds is within the number's tolerance. CONSISTENT: the printed number is in the 95 % prediction
+# interval of one new run; *weak* where that is wide. BETTER, WORSE and DIFFERS: it is outside.
+
+# %%
+judged = judge_all(found)
+display(Markdown(verdict_counts(judged)))
+answered = [one for one in judged if one.verdict.word != "NOT_RUN"]
+if answered:
+    display(HTML(verdicts_table(answered)))
 
 # %% [markdown]
 # ## Accuracy, condensed from Table 1

@@ -114,6 +114,12 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--time-steps", type=float, help="time-steps, where the row has several lines")
     explain.add_argument("--experiment", help="its file, where that does not lie in config/")
 
+    plan = command("plan", "Measure what an experiment will cost, before it is run.", _plan)
+    plan.add_argument("experiment", help="name of a file in config/, or a path to a .yaml file")
+    plan.add_argument("--results", type=Path, default=Path("results"), help="folder where done runs are looked for")
+    plan.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="device to measure on")
+    plan.add_argument("--cores", type=int, default=os.cpu_count(), help="that the workflow will be given")
+
     data = command("data", "List, prepare, verify or look at datasets.", _data)
     data.add_argument(
         "action",
@@ -217,6 +223,18 @@ def _explain(parsed: argparse.Namespace) -> None:
 
     where = {"dataset": parsed.dataset, "time_steps": parsed.time_steps, "experiment": parsed.experiment}
     print(*explain(parsed.table, parsed.row, parsed.column, **where), sep="\n")
+
+
+def _plan(parsed: argparse.Namespace) -> None:
+    from bntt.experiment import load
+    from bntt.plan import plan, report
+
+    experiment = load(parsed.experiment)
+    if parsed.cores < 1:
+        raise UserError(f"--cores must be at least 1, not {parsed.cores}")
+    at_once = max(1, parsed.cores // experiment.runs[0].threads)
+    for line in report(plan(experiment, parsed.results, parsed.device, at_once), at_once):
+        print(line, flush=True)
 
 
 def _data(parsed: argparse.Namespace) -> None:

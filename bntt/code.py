@@ -14,8 +14,8 @@ from bntt import declared
 from bntt.experiment import Run
 
 _DRAWING = {
-    "collect.py", "claims", "energy.py", "figures", "published", "report.py", "reproduction.py", "runs.py",
-    "statistics.py", "tables", "verdicts.py",
+    "claims", "collect.py", "comparison.py", "energy.py", "figures", "published", "report.py", "report_verdicts.py",
+    "reproduction.py", "runs.py", "statistics.py", "tables", "verdicts.py",
 }  # fmt: skip
 # What decides no number, though what decides numbers imports it: errors, files, names, the reading of options.
 _INFRASTRUCTURE = {

@@ -106,15 +106,7 @@ def evaluate(run: Run, results: Path, device: str = "auto") -> str:
     with lease(device) as chosen:
         _settle(run.threads)
         began, clock = provenance.now(), time.perf_counter()
-        images = _load_data(run, chosen)
-        weights = directory.weights()
-        try:
-            classifier = _method(run).classifier(run, images, weights)
-        except (RuntimeError, KeyError):
-            raise UserError(
-                f"{directory.path / 'model.safetensors'} does not hold the weights of row {run.row}; train it again"
-            ) from None
-        tables, reasons = measure_all(Subject(run, images, classifier))
+        tables, reasons = measure_all(subject(run, directory, chosen))
         record |= {
             "status": "done",
             "not_applicable": reasons,
@@ -125,6 +117,17 @@ def evaluate(run: Run, results: Path, device: str = "auto") -> str:
         }
         directory.finish_evaluation(record, tables)
     return f"{directory.path}: test accuracy {tables['anytime.csv'][-1]['accuracy']:.2f} %"
+
+
+def subject(run: Run, directory: RunDirectory, device: torch.device) -> Subject:
+    """What the measurements are given: the trained classifier, with the data it is judged on."""
+    images, weights = _load_data(run, device), directory.weights()
+    try:
+        return Subject(run, images, _method(run).classifier(run, images, weights))
+    except (RuntimeError, KeyError):
+        raise UserError(
+            f"{directory.path / 'model.safetensors'} does not hold the weights of row {run.row}; train it again"
+        ) from None
 
 
 def _method(run: Run) -> ModuleType:

@@ -126,6 +126,17 @@ def _prepare(name: str, source: Path | None, work: Path) -> None:
     }
     if manifest["state"] == "partial":
         manifest["differing_test_items"] = known["partial"]["items"]
+    _write(work, parts, manifest)
+    target = folder(name)
+    outdated = work.with_name(f"{work.name}-old")
+    if target.is_dir():  # damaged, or of another split or reader: make way
+        target.rename(outdated)
+    work.rename(target)
+    shutil.rmtree(outdated, ignore_errors=True)
+
+
+def _write(work: Path, parts: "Parts", manifest: dict[str, Any]) -> None:
+    """Write the arrays into a folder, and the manifest, which names them, last."""
     manifest["files"] = files = {}
     ensure_space(work, sum(pixels.nbytes + labels.nbytes for _, pixels, labels in parts))
     try:
@@ -137,12 +148,29 @@ def _prepare(name: str, source: Path | None, work: Path) -> None:
         write_sealed(work / "manifest.json", manifest)
     except OSError as error:  # numpy's says how many bytes it could not write, not where
         raise UserError(f"cannot write prepared data to {work.parent}: {error}; make room, or set BNTT_DATA") from None
-    target = folder(name)
-    outdated = work.with_name(f"{work.name}-old")
-    if target.is_dir():  # damaged, or of another split or reader: make way
-        target.rename(outdated)
-    work.rename(target)
-    shutil.rmtree(outdated, ignore_errors=True)
+
+
+def make_up(name: str, images: dict[str, int]) -> None:
+    """Write random arrays in the shape of a dataset, so many of each part: to measure how long a training takes."""
+    from bntt.data._parts import Parts
+
+    known, draws = facts(name), np.random.default_rng(0)
+    train, validation, test = (
+        (draws.integers(0, 256, (count, *known["shape"]), dtype=np.uint8), draws.integers(0, known["classes"], count))
+        for count in (images[part] for part in SPLITS)
+    )
+    made = Parts(train, validation, test, from_publisher=False)
+    manifest = {
+        "dataset": name,
+        "source": "made up, to measure time",
+        "classes": known["classes"],
+        "images": images,
+        "content_sha256": content_digest(made),
+        "state": "unknown",
+        "split_sha256": _split_identity(name),
+    }
+    folder(name).mkdir(parents=True)
+    _write(folder(name), made, manifest)
 
 
 def _state(parts: "Parts", content: str, known: dict[str, Any]) -> str:

@@ -10,6 +10,8 @@ DATASET = {
     "title": "CIFAR-10 (32 x 32, 10 classes, 50,000 and 10,000 photographs)",
     "classes": 10,
     "source": "Krizhevsky 2009, by torchvision",
+    "shape": [3, 32, 32],
+    "images": {"train": 50000, "validation": 0, "test": 10000},
     "partial": {  # what can be said without the publisher's files: all but these test items were seen pixel-exact
         "items": [
             1259, 1369, 1422, 2245, 2737, 2935, 3695, 3718, 4085, 4496,

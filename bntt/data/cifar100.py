@@ -9,6 +9,8 @@ DATASET = {
     "title": "CIFAR-100 (32 x 32, 100 classes, 50,000 and 10,000 photographs)",
     "classes": 100,
     "source": "Krizhevsky 2009, by torchvision",
+    "shape": [3, 32, 32],
+    "images": {"train": 50000, "validation": 0, "test": 10000},
 }
 
 

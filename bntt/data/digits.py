@@ -16,6 +16,8 @@ DATASET = {
     "title": "scikit-learn digits (8 x 8, 10 classes, 1,797 scans)",
     "classes": 10,
     "source": "bundled with scikit-learn (sklearn.datasets.load_digits)",
+    "shape": [1, 8, 8],
+    "images": {"train": 1077, "validation": 180, "test": 540},
     "content": "a1e3cd2396bce10ae174c4bbcd2e5a23cd1fc91310f185ca6e80b92792adad1b",
 }
 

@@ -26,6 +26,8 @@ DATASET = {
     "source": "scikit-learn's digits, recorded by bntt.data._camera",
     "time_steps": 20,
     "split": "digits",
+    "shape": [20, 2, 16, 16],
+    "images": {"train": 1077, "validation": 180, "test": 540},
     "content": "5630ecf2508cee1fc1056e7a20ea968eef5fa2d15ed388a84d01b119bdf5a100",
 }
 STEPS = 20

@@ -11,6 +11,8 @@ DATASET = {
     "classes": 10,
     "source": "Li et al. 2017, figshare, AEDAT 2.0",
     "time_steps": 20,
+    "shape": [20, 2, 42, 42],
+    "images": {"train": 9000, "validation": 0, "test": 1000},
     "split": "dvs-cifar10",
 }
 

@@ -20,6 +20,8 @@ DATASET = {
     "title": "Tiny-ImageNet-200 (64 x 64, 200 classes, 100,000 and 10,000 photographs)",
     "classes": 200,
     "source": "Stanford CS231n, from ImageNet (non-commercial research)",
+    "shape": [3, 64, 64],
+    "images": {"train": 100000, "validation": 0, "test": 10000},
 }
 ARCHIVE = Archive(
     "tiny-imagenet-200.zip",
