@@ -3,6 +3,7 @@
 #
 #     snakemake --cores 8 all                            config/demo.yaml
 #     snakemake --cores 8 all --config experiment=NAME   config/NAME.yaml
+#     snakemake --cores 8 reference                      draws results/reference/ again, trains nothing
 #     snakemake --cores 1 check                          judges what exists, trains nothing
 
 from snakemake.utils import min_version
@@ -17,6 +18,11 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/analyse.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/check.smk"
+
+
+if RESULTS != Path("results/reference"):  # where the experiment's own rules draw them
+
+    include: "workflow/rules/reference.smk"
 
 
 rule all:

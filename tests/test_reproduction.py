@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from bntt import experiment, reproduction
+from bntt.check import check
 from bntt.collect import Results
 from bntt.experiment import CONFIG, load
 from bntt.published import Cell, cells, published
@@ -192,6 +193,13 @@ def test_a_conversion_of_another_network_earns_nothing(tmp_path):
     assert "dropout of ann is 0.5, not 0.2" in judge_cell(found, cell).verdict.reason
 
 
+def test_a_shorter_conversion_answers_where_it_is_measured(tmp_path):
+    found = edited(tmp_path, lambda d: d["rows"]["conversion"].update(time_steps=1000))
+    for row in ("conversion-1000", "conversion-500"):
+        assert judge_cell(found, published(table=3, row=row, column="accuracy")).verdict.word in DECIDED
+    assert judge_cell(found, published(table=3, row="conversion-500", column="latency")).verdict.word == "MATCH"
+
+
 def test_what_changes_numbers_by_rounding_alone_is_allowed(tmp_path):
     found = edited(tmp_path, lambda d: (d["protocol"].update(precision="fp32"), d.update(threads=1)))
     assert judge_cell(found, bntt()).verdict.word == "MATCH"
@@ -250,3 +258,30 @@ def test_no_random_change_of_options_or_data_earns_a_verdict(tmp_path, seed):
     verdict = judge_cell(results(changed), bntt()).verdict
     assert verdict.word == "NOT_RUN"
     assert name in verdict.reason
+
+
+# -- check ------------------------------------------------------------------------------------------------
+
+
+def test_check_prints_a_verdict_for_every_number_and_what_chance_would_do():
+    found = check(results(load("paper")))
+    lines = "\n".join(found.lines)
+    assert "[MATCH] Table 1, cifar10/bntt, accuracy: printed 90.5, reproduced 90.50 ± 0.50 (n = 3)" in found.lines
+    assert (
+        "[UNDERSPECIFIED] Table 1, dvs-cifar10/bntt, accuracy: printed 63.2, reproduced 90.50 (n = 3); network" in lines
+    )
+    assert "[NOT_RUN] Table 2, 4 numbers: a constant of the energy formula" in lines
+    assert "chance alone would make at most" in lines
+    assert sum(found.counts.values()) == len(cells())
+    assert found.broken == 0
+
+
+def test_check_names_what_is_missing_or_damaged():
+    found = check(results(load("paper"), status=("done", "missing", "damaged")))
+    runs = len(load("paper").runs)
+    assert found.broken == runs * 2 // 3
+    assert "[missing] cifar10/bntt/seed-1: " in found.lines
+    assert "[damaged] cifar10/bntt/seed-2: " in found.lines
+    assert "[INCOMPLETE] Table 1, cifar10/bntt, accuracy: printed 90.5, reproduced 90.40 (n = 1); 1 of 3" in "\n".join(
+        found.lines
+    )

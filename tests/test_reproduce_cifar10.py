@@ -1,0 +1,135 @@
+"""The script that runs CIFAR-10 in pieces: with a tiny network, five pieces equal one run, bit for bit."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny import EXPERIMENT, PROJECT, environment, experiment, write_experiment
+
+from bntt import pipeline
+from bntt.experiment import load
+from bntt.runs import RunDirectory, found
+
+SCRIPT = PROJECT / "scripts" / "reproduce_cifar10.sh"
+ROWS = {
+    "bntt": {"method": "surrogate", "norm": "bntt", "time_steps": 3, "epochs": 1, "batch_size": 24},  # four steps
+    "ann": {"method": "ann", "dropout": 0.0},
+    "conversion": {**EXPERIMENT["rows"]["rmp"], "reset": "hard"},
+}
+
+
+def script(*arguments: object, **variables: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["bash", SCRIPT, *map(str, arguments)],
+        cwd=PROJECT, env=environment(DEVICE="cpu", PYTHON=shutil.which("python3") or "python3", **variables),
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return experiment(tmp_path, "tiny", rows=ROWS), str(write_experiment(tmp_path, "tiny", rows=ROWS))
+
+
+def numbers(loaded, root: Path) -> dict:
+    """Weights' hash and every measurement of what is done."""
+    return {
+        one.run.name: one.directory.training()["files"] | one.directory.evaluation()["files"]
+        for one in found(loaded, root)
+        if one.status == "done"
+    }
+
+
+@pytest.mark.slow
+def test_five_pieces_on_five_machines_equal_one_run(tmp_path, tiny):
+    """Each piece is given the packed files of the last alone, and ends after one step."""
+    loaded, path = tiny
+    run = loaded.run("digits", "bntt", 0)
+    pipeline.train(loaded, run, tmp_path / "whole", "cpu")
+    whole = RunDirectory.of(run, tmp_path / "whole").training()
+    tasks = f"{path} bntt 0"
+    for piece in range(1, 6):
+        results = tmp_path / f"machine-{piece}"
+        before, after = tmp_path / f"pack-{piece - 1}", tmp_path / f"pack-{piece}"
+        arguments = ["--minutes", "0.0001", "--from", before, "--to", after]
+        done = script(*arguments, RESULTS=str(results), TASKS=tasks)
+        assert done.returncode == (75 if piece < 5 else 0), done.stdout + done.stderr
+        packed = sorted(path.name for path in after.iterdir())
+        assert packed == ["log.txt", "state.sha256", "state.tar.0"]
+        assert ("run it again to go on" in (after / "log.txt").read_text()) == (piece < 5)
+    ours = RunDirectory.of(run, results).training()
+    assert ours["pieces"] == 5
+    assert ours["steps"] == whole["steps"] == 4
+    assert ours["files"]["model.safetensors"] == whole["files"]["model.safetensors"]
+    again = script(*arguments, RESULTS=str(results), TASKS=tasks)
+    assert again.returncode == 0
+    assert "train" not in again.stdout
+
+
+@pytest.mark.slow
+def test_weights_that_a_later_run_starts_from_are_packed_and_others_are_not(tmp_path, tiny):
+    loaded, path = tiny
+    both = f"{path} ann 0\n{path} conversion 0"
+    first = script("--minutes", "0.0001", "--to", tmp_path / "a", RESULTS=str(tmp_path / "1"), TASKS=f"{path} bntt 0")
+    assert first.returncode == 75
+    whole = script(RESULTS=str(tmp_path / "whole"), TASKS=both)
+    assert whole.returncode == 0, whole.stderr
+    pieces, place = 0, tmp_path / "none"
+    while True:
+        pieces += 1
+        results, pack = tmp_path / f"machine-{pieces}", tmp_path / f"pack-{pieces}"
+        done = script("--minutes", "0.0001", "--from", place, "--to", pack, RESULTS=str(results), TASKS=both)
+        weights = [path.parent.parent.name for path in results.rglob("model.safetensors")]
+        place = pack
+        if done.returncode == 0:
+            break
+        assert done.returncode == 75, done.stdout
+    assert pieces == 8  # six steps of the dense network, the end of it, and its conversion
+    listing = subprocess.run(["tar", "-tf", pack / "state.tar.0"], capture_output=True, text=True, check=True).stdout
+    assert sorted(weights) == ["ann", "conversion"]
+    assert "safetensors" not in listing and "state-" not in listing
+    assert numbers(loaded, results) == numbers(loaded, tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_damaged_pack_is_refused_and_nothing_is_lost(tmp_path, tiny):
+    _, path = tiny
+    tasks = f"{path} bntt 0"
+    script("--minutes", "0.0001", "--to", tmp_path / "a", RESULTS=str(tmp_path / "1"), TASKS=tasks)
+    state = tmp_path / "a" / "state.tar.0"
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    state.write_bytes(content)
+    done = script("--minutes", "1", "--from", tmp_path / "a", RESULTS=str(tmp_path / "2"), TASKS=tasks)
+    assert done.returncode == 2
+    assert f"{tmp_path / 'a'} is damaged" in done.stderr
+    assert not (tmp_path / "2").exists()
+
+
+def test_an_unknown_option_is_one_line():
+    done = script("--piece", "1")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_its_tasks_are_runs_of_the_experiments():
+    text = SCRIPT.read_text()
+    tasks = text[text.index("tasks=${TASKS:-'") + 16 : text.index("'}")].splitlines()
+    assert len(tasks) == len(set(tasks)) == 18
+    for task in tasks:
+        name, row, seed = task.split()
+        load(name).run("cifar10", row, int(seed))
+
+
+def test_the_experiment_is_the_cifar10_part_of_the_paper():
+    paper, own = load("paper"), load("cifar10")
+    for run in own.runs:
+        if run.row == "bntt-no-decay":
+            expected = paper.run("cifar10", "bntt", run.seed).options | {"gamma_decay": 0.0}
+        else:
+            expected = dict(paper.run("cifar10", run.row, run.seed).options)
+        if run.method == "conversion":
+            expected["time_steps"] = 1000
+        assert dict(run.options) == expected
+    assert yaml.safe_load((PROJECT / "config/cifar10.yaml").read_text())["seeds"] == [0, 1, 2]

@@ -1,0 +1,260 @@
+"""The commands that look at results: check, compare, explain and plan, on a tiny experiment that was really run."""
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import EXPERIMENT, assert_one_line, bntt, experiment, one_row
+
+from bntt import pipeline, tables
+from bntt.cli import main
+from bntt.collect import Results
+from bntt.comparison import BY_IMAGE, BY_SEED, compare
+from bntt.drawings import damaged_drawings, read_record, write_record
+from bntt.errors import UserError
+from bntt.plan import Cost, _cost, _images, report
+from bntt.runs import RunDirectory
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory):
+    """Three seeds, with Table 1 drawn."""
+    root = tmp_path_factory.mktemp("origin")
+    tiny = experiment(root, seeds=[0, 1, 2])
+    for run in tiny.runs:
+        pipeline.train(tiny, run, root, "cpu")
+        pipeline.evaluate(run, root, "cpu")
+    results = Results(tiny, root)
+    tables.write(tables.table1(results), results.folder / "tables")
+    write_record(results.folder / "notebooks" / "table1.json", Path("analysis/table1.py"), "tiny", results, [])
+    return root
+
+
+@pytest.fixture
+def root(origin, tmp_path):
+    """A copy of it."""
+    shutil.copytree(origin, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def run_command(capsys, *arguments) -> tuple[int, str, str]:
+    status = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+# -- check ------------------------------------------------------------------------------------------------
+
+
+def test_check_of_whole_results_succeeds_and_a_demo_earns_no_verdict(root, capsys):
+    status, out, _ = run_command(capsys, "check", root / "tiny", "--experiment", root / "tiny.yaml")
+    assert status == 0
+    assert out.endswith("runs: 12 done\n")
+    assert re.findall(r"^\[(?!NOT_RUN)", out, re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("name", ["evaluate.json", "train.json", "anytime.csv", "model.safetensors"])
+def test_check_fails_where_a_run_is_missing_or_damaged(root, capsys, name):
+    path = root / "tiny/runs/digits/bntt/seed-1" / name
+    path.write_bytes(b"not it") if name != "evaluate.json" else path.unlink()
+    status, out, _ = run_command(capsys, "check", root / "tiny", "--experiment", root / "tiny.yaml")
+    assert status == 1
+    assert "] digits/bntt/seed-1: " in out
+
+
+def test_check_fails_where_a_table_is_not_what_was_drawn(root, capsys):
+    table = root / "tiny/tables/table1.csv"
+    table.write_text(table.read_text().replace("done", "dome"))
+    status, out, _ = run_command(capsys, "check", root / "tiny", "--experiment", root / "tiny.yaml")
+    assert status == 1
+    assert f"[damaged] {table.resolve()} is missing or is not what was drawn; draw table1 again" in out
+
+
+def test_fail_on_makes_a_verdict_an_error(root, capsys):
+    here = ("check", root / "tiny", "--experiment", root / "tiny.yaml", "--fail-on")
+    assert run_command(capsys, *here, "WORSE")[0] == 0
+    assert run_command(capsys, *here, "NOT_RUN")[0] == 1
+    status, _, err = run_command(capsys, *here, "BAD")
+    assert (status, "unknown verdict 'BAD'" in err) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["check", "compare", "explain"])
+def test_a_folder_that_is_none_is_one_line(tmp_path, command):
+    place = tmp_path / "tiny"
+    arguments = {"check": [place], "compare": [place, place], "explain": [place / "tables/table1.csv", "--row", "bntt"]}
+    assert_one_line(bntt(command, *arguments[command]), str(place))
+
+
+# -- compare ----------------------------------------------------------------------------------------------
+
+
+def test_two_folders_are_compared_by_seed_and_a_single_seed_by_image(root, tmp_path):
+    tiny = experiment(root, seeds=[0, 1, 2])
+    first = Results(tiny, root)
+    same = {(one.row, one.metric): one for one in compare(first, first)}
+    assert same["bntt", "accuracy"].estimate == (0, 0, 0)
+    assert same["bntt", "accuracy"].pairing == BY_SEED
+    assert {metric for row, metric in same if row == "bntt"} == {"accuracy", "exit step", "E_ANN/E_method"}
+    assert {metric for row, metric in same if row == "ann"} == {"accuracy", "E_ANN/E_method"}
+    other = experiment(tmp_path / "other", seeds=[0], rows={"bntt": EXPERIMENT["rows"]["bntt"] | {"leak": 0.5}})
+    pipeline.train(other, other.runs[0], tmp_path / "other", "cpu")
+    pipeline.evaluate(other.runs[0], tmp_path / "other", "cpu")
+    found = compare(first, Results(other, tmp_path / "other"))
+    assert {one.row for one in found} == {"bntt"}
+    accuracy = found[0]
+    assert (accuracy.metric, accuracy.pairing, accuracy.seeds) == ("accuracy", BY_IMAGE, 1)
+    assert accuracy.estimate.value == pytest.approx(accuracy.second - accuracy.first, abs=1e-3)
+    assert accuracy.estimate.low < accuracy.estimate.value < accuracy.estimate.high
+
+
+def test_nothing_in_common_is_one_line(root, tmp_path):
+    other = experiment(tmp_path / "other", rows={"else": {"method": "ann"}})
+    (tmp_path / "other/tiny").mkdir()
+    with pytest.raises(UserError) as raised:
+        compare(Results(experiment(root, seeds=[0]), root), Results(other, tmp_path / "other"))
+    assert_one_line(raised.value, "no run of the same dataset, row and seed")
+
+
+# -- explain ----------------------------------------------------------------------------------------------
+
+
+def test_a_number_is_traced_to_measurement_weights_options_data_code_and_machine(root, capsys):
+    table = root / "tiny/tables/table1.csv"
+    here = ("explain", table, "--row", "rmp", "--time-steps", 12, "--experiment", root / "tiny.yaml")
+    status, out, _ = run_command(capsys, *here)
+    assert status == 0
+    results = Results(experiment(root, seeds=[0, 1, 2]), root)
+    frame = results.frame("anytime.csv")
+    for one in results.of_row("rmp"):
+        value = frame[(frame["row"] == "rmp") & (frame["seed"] == one.run.seed) & (frame["time_step"] == 12)][
+            "accuracy"
+        ]
+        evaluation, training = one.directory.evaluation(), one.directory.training()
+        start = RunDirectory.of(results.experiment.run("digits", "ann", one.run.seed), root).training()
+        for part in (
+            f"measured {value.iloc[0]:g} in ",
+            evaluation["files"]["anytime.csv"][:16],
+            training["files"]["model.safetensors"][:16],
+            start["files"]["model.safetensors"][:16],
+            f"code {evaluation['code']} of ",
+            f"code {training['code']} of ",
+            f"code {start['code']} of ",
+            training["started"],
+        ):
+            assert part in out
+    assert f"content {training['data']['content_sha256'][:16]}" in out
+    assert "method conversion: " in out and "method ann: " in out
+    mean = frame[(frame["row"] == "rmp") & (frame["time_step"] == 12)]["accuracy"].mean()
+    assert float(re.match(r"accuracy = (\S+) in ", out)[1]) == pytest.approx(mean)
+
+
+def test_early_exit_is_traced_to_each_seeds_own_step(root, capsys):
+    status, out, _ = run_command(
+        capsys, "explain", root / "tiny/tables/table1.csv", "--row", "bntt", "--experiment", root / "tiny.yaml"
+    )
+    assert status == 0
+    assert out.count("accuracy = ") == 2
+    assert out.count("early_exit.csv") == 3
+
+
+def test_measurements_that_were_made_again_are_told(root, capsys):
+    path = root / "tiny/notebooks/table1.json"
+    results = Results(experiment(root, seeds=[0, 1, 2]), root)
+    (root / "tiny/runs/digits/bntt/seed-0/evaluate.json").unlink()
+    pipeline.evaluate(results.experiment.run("digits", "bntt", 0), root, "cpu")
+    assert read_record(root / "tiny", "table1")["measured"]
+    out = run_command(
+        capsys, "explain", root / "tiny/tables/table1.csv", "--row", "bntt", "--experiment", root / "tiny.yaml"
+    )[1]
+    assert path.is_file() and "AGAIN since the table was drawn" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--row", "bnt"], "unknown row 'bnt'"),
+        (["--row", "bntt", "--column", "acc"], "unknown column 'acc'"),
+        (["--row", "bntt", "--dataset", "mnist"], "unknown dataset 'mnist'"),
+        (["--row", "bntt", "--time-steps", "7"], "unknown time_steps 7.0"),
+    ],
+)
+def test_what_is_not_in_the_table_is_one_line(root, capsys, arguments, message):
+    here = ("explain", root / "tiny/tables/table1.csv", "--experiment", root / "tiny.yaml")
+    status, _, err = run_command(capsys, *here, *arguments)
+    assert (status, err.count("\n")) == (2, 1)
+    assert message in err
+
+
+def test_a_changed_table_is_not_explained(root, capsys):
+    table = root / "tiny/tables/table1.csv"
+    table.write_text(table.read_text() + "\n")
+    status, _, err = run_command(capsys, "explain", table, "--row", "bntt", "--experiment", root / "tiny.yaml")
+    assert status == 2
+    assert "is not what was drawn" in err
+    assert len(damaged_drawings(root / "tiny")) == 1
+
+
+# -- plan -------------------------------------------------------------------------------------------------
+
+MEASURED = {
+    "start": 3.0, "step": 0.5, "validation": 0.25, "training": 9.0, "first_pass": 0.1, "pass": 0.05,
+    "approximations": 0.02, "noise": True, "draws": True, "memory": 1e9, "gpu_memory": 0, "weights": 1_000_000,
+    "note": "",
+}  # fmt: skip
+
+
+def test_the_cost_of_a_run_by_hand(tmp_path):
+    """96 of 1,077 training images in batches of 32, 7 epochs, 540 test images, 1 + 1 further passes and 2 draws."""
+    _, run = one_row(tmp_path, method="surrogate", time_steps=3, epochs=7)
+    assert _images(run) == {"train": 96, "validation": 180, "test": 540}
+    cost = _cost(run, 3, 1, MEASURED)
+    assert cost.training == pytest.approx(3 + 7 * (3 * 0.5 + 0.25))
+    assert cost.evaluation == pytest.approx(3 + 540 * (0.1 + 3 * 0.05) + 100 * 0.02)
+    assert cost.remaining == pytest.approx(2 * (cost.training + cost.evaluation))
+    silent = _cost(run, 3, 0, MEASURED | {"step": None, "noise": False, "draws": False})
+    assert silent.training == pytest.approx(12)
+    assert silent.evaluation == pytest.approx(3 + 54 + 2)
+
+
+def test_the_report_adds_up():
+    cost = Cost("digits", "bntt", 3, 1, 0.129, 95.0, 25.0, 6e8, 0.0, 2e6)
+    *_, whole, remaining = report([cost, replace(cost, row="ann", step=None, done=3)], 2)
+    assert whole == "in all 6 runs, 4 done; 0.20 hours of training and evaluation, one after the other"
+    assert remaining.startswith("remaining: 0.07 hours, or 2 min 0 s with 2 at once; 12 MB on disk")
+
+
+def test_held_out_images_are_not_trained_on(tmp_path):
+    _, run = one_row(tmp_path, protocol={"held_out": 500, "train_limit": 2000}, method="ann")
+    assert _images(run)["train"] == 1077  # digits have a validation part, and hold nothing out
+
+
+@pytest.mark.slow
+def test_plan_measures_every_row_and_says_what_is_done(root, capfd):
+    """In processes of its own; what it runs leaves nothing behind."""
+    before = sorted(path for path in root.rglob("*"))
+    status = main(["plan", str(root / "tiny.yaml"), "--results", str(root), "--device", "cpu", "--cores", "2"])
+    lines = capfd.readouterr().out.splitlines()
+    assert status == 0
+    rows = {line.split()[1]: line.split() for line in lines[1:-2]}
+    assert set(rows) == set(EXPERIMENT["rows"])
+    assert all(row[2:4] == ["3", "3"] for row in rows.values())
+    assert lines[-1].startswith("remaining: 0.00 hours")
+    assert sorted(path for path in root.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_plan_makes_up_the_data_that_are_not_prepared(tmp_path):
+    path = tmp_path / "some.yaml"
+    path.write_text(
+        "title: t\ndatasets: [cifar100]\nseeds: [0]\nprotocol: {architecture: vgg5, width: 0.1, batch_size: 8}\n"
+        "rows:\n  bntt: {method: surrogate, norm: bntt, time_steps: 2, epochs: 100, held_out: 1000}\n"
+    )
+    ran = bntt("plan", path, "--device", "cpu", "--cores", "1", BNTT_DATA=str(tmp_path / "data"))
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[1].split()[:4] == ["cifar100", "bntt", "1", "0"]
+    assert not (tmp_path / "data").exists()

@@ -1,0 +1,64 @@
+"""Draws the committed measurements in results/reference/ again: tables, figures, overview. Trains and measures nothing.
+
+Input: results/reference/{reference}/runs/. Output: the same files as for any experiment, beside them.
+"""
+
+REFERENCE = Path("results/reference")
+REFERENCES = sorted(folder.parent.name for folder in REFERENCE.glob("*/runs"))
+REFERENCE_NOTEBOOK = (
+    f"{BNTT} notebook {{input.source:q}} --experiment {{wildcards.reference}} --results {REFERENCE} "
+    "--notebook {output.notebook:q} --page {output.page:q} > {log:q} 2>&1"
+)
+
+
+def measurements_of(wildcards):
+    """Every manifest and measurement that is committed of an experiment."""
+    return sorted(map(str, (REFERENCE / wildcards.reference / "runs").rglob("*.*")))
+
+
+rule draw_reference:
+    input:
+        measurements_of,
+        source="analysis/{drawing}.py",
+    output:
+        notebook=str(REFERENCE / "{reference}/notebooks/{drawing}.ipynb"),
+        page=str(REFERENCE / "{reference}/notebooks/{drawing}.html"),
+        record=str(REFERENCE / "{reference}/notebooks/{drawing}.json"),
+    log:
+        str(REFERENCE / "{reference}/logs/{drawing}.log"),
+    wildcard_constraints:
+        reference="|".join(REFERENCES) or "none",
+        drawing="|".join([*FIGURES, *TABLES]),
+    conda:
+        "../../environment.yml"
+    threads: 1
+    params:
+        code=code.drawing_code(),
+    shell:
+        REFERENCE_NOTEBOOK
+
+
+rule reference_overview:
+    input:
+        expand(rules.draw_reference.output.record, drawing=[*FIGURES, *TABLES], allow_missing=True),
+        source="analysis/overview.py",
+    output:
+        page=str(REFERENCE / "{reference}/overview.html"),
+        notebook=str(REFERENCE / "{reference}/notebooks/overview.ipynb"),
+        record=str(REFERENCE / "{reference}/notebooks/overview.json"),
+    log:
+        str(REFERENCE / "{reference}/logs/overview.log"),
+    wildcard_constraints:
+        reference="|".join(REFERENCES) or "none",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    params:
+        code=code.drawing_code(),
+    shell:
+        REFERENCE_NOTEBOOK
+
+
+rule reference:
+    input:
+        expand(rules.reference_overview.output.page, reference=REFERENCES),
