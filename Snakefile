@@ -20,7 +20,7 @@ include: "workflow/rules/report.smk"
 include: "workflow/rules/check.smk"
 
 
-if RESULTS != Path("results/reference"):  # where the experiment's own rules draw them
+if RESULTS != REFERENCE:  # where the experiment's own rules draw them
 
     include: "workflow/rules/reference.smk"
 

@@ -48,8 +48,10 @@ def explain(
     found = frame[frame["row"] == row]
     for name, value in (("dataset", dataset), ("time_steps", time_steps)):
         if value is not None:
-            check_name(name, value, list(found[name].unique()), f"{table}, row {row}")
-            found = found[found[name] == value]
+            written = found[name].map(lambda one: f"{one:g}" if isinstance(one, float) else one)
+            value = f"{value:g}" if isinstance(value, float) else value
+            check_name(name, value, written.unique(), f"{table}, row {row}")
+            found = found[written == value]
     lines: list[str] = []
     for _, line in found.iterrows():
         lines += [*_once(_chain(results, table, record, line, column)), ""]

@@ -215,7 +215,7 @@ def test_train_and_evaluate_need_nothing_but_what_a_bare_machine_has(tmp_path):
 def test_the_guard_would_notice(tmp_path):
     shutil.copytree(PROJECT / "bntt", tmp_path / "bntt", ignore=shutil.ignore_patterns("__pycache__"))
     path = tmp_path / "bntt" / "runs.py"
-    path.write_text(path.read_text().replace("import json\n", "import json\nimport matplotlib\n", 1))
+    path.write_text(path.read_text().replace("import Path\n", "import Path\n\nimport matplotlib\n", 1))
     write_experiment(tmp_path / "config")
     (tmp_path / "guard.py").write_text(GUARD)
     ran = python("guard.py", f"{tmp_path}/bntt", "runs", "--experiment", "tiny", cwd=tmp_path)

@@ -180,7 +180,7 @@ def test_measurements_that_were_made_again_are_told(root, capsys):
         (["--row", "bnt"], "unknown row 'bnt'"),
         (["--row", "bntt", "--column", "acc"], "unknown column 'acc'"),
         (["--row", "bntt", "--dataset", "mnist"], "unknown dataset 'mnist'"),
-        (["--row", "bntt", "--time-steps", "7"], "unknown time_steps 7.0"),
+        (["--row", "bntt", "--time-steps", "7"], "unknown time_steps '7'"),
     ],
 )
 def test_what_is_not_in_the_table_is_one_line(root, capsys, arguments, message):

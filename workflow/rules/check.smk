@@ -1,10 +1,13 @@
 """Judges what exists of the experiment: a verdict for every printed number, and what is missing or damaged.
 
-Input: none, so that nothing is trained. Output: none; it prints, and fails where a run is missing or damaged.
+Input: none, so that nothing is trained. Output: none; it prints (the log holds the same), and fails where a run is
+missing or damaged.
 """
 
 
 rule check:
+    log:
+        str(ROOT / "logs/check.log"),
     conda:
         "../../environment.yml"
     threads: 1
@@ -12,4 +15,4 @@ rule check:
         root=str(ROOT),
         experiment=quote(str(config.get("experiment", "demo"))),
     shell:
-        f"{BNTT} check {{params.root:q}} --experiment {{params.experiment}}"
+        f"{BNTT} check {{params.root:q}} --experiment {{params.experiment}} 2>&1 | tee {{log:q}}"

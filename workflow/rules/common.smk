@@ -55,3 +55,11 @@ def start_of(wildcards):
     """What a run waits for: the training of the row that it starts from, if it starts from one."""
     run = run_of(wildcards)
     return [] if run.start is None else str(directory_of(RUNS[f"{run.dataset}/{run.start}/seed-{run.seed}"]).train_json)
+
+
+REFERENCE = Path("results/reference")
+
+
+def measurements_of(wildcards):
+    """Every manifest and measurement that is committed of an experiment."""
+    return sorted(map(str, (REFERENCE / wildcards.reference / "runs").rglob("*.*")))

@@ -3,17 +3,11 @@
 Input: results/reference/{reference}/runs/. Output: the same files as for any experiment, beside them.
 """
 
-REFERENCE = Path("results/reference")
 REFERENCES = sorted(folder.parent.name for folder in REFERENCE.glob("*/runs"))
 REFERENCE_NOTEBOOK = (
     f"{BNTT} notebook {{input.source:q}} --experiment {{wildcards.reference}} --results {REFERENCE} "
     "--notebook {output.notebook:q} --page {output.page:q} > {log:q} 2>&1"
 )
-
-
-def measurements_of(wildcards):
-    """Every manifest and measurement that is committed of an experiment."""
-    return sorted(map(str, (REFERENCE / wildcards.reference / "runs").rglob("*.*")))
 
 
 rule draw_reference:
@@ -26,6 +20,8 @@ rule draw_reference:
         record=str(REFERENCE / "{reference}/notebooks/{drawing}.json"),
     log:
         str(REFERENCE / "{reference}/logs/{drawing}.log"),
+    benchmark:
+        str(REFERENCE / "{reference}/benchmarks/{drawing}.tsv")
     wildcard_constraints:
         reference="|".join(REFERENCES) or "none",
         drawing="|".join([*FIGURES, *TABLES]),
@@ -48,6 +44,8 @@ rule reference_overview:
         record=str(REFERENCE / "{reference}/notebooks/overview.json"),
     log:
         str(REFERENCE / "{reference}/logs/overview.log"),
+    benchmark:
+        str(REFERENCE / "{reference}/benchmarks/overview.tsv")
     wildcard_constraints:
         reference="|".join(REFERENCES) or "none",
     conda:
