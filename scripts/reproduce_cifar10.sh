@@ -60,10 +60,10 @@ pack() {
         cd "$results"
         find . -path '*/runs/*' -type f ! -name model.safetensors
         find . -path '*/runs/*' -name model.safetensors | while read -r weights; do
-            [ -e "$(dirname "$weights")/evaluate.json" ] && ! needed "$weights" || echo "$weights"
+            if [ ! -e "$(dirname "$weights")/evaluate.json" ] || needed "$weights"; then echo "$weights"; fi
         done
         find . -path '*/scratch/*' -type d | while read -r folder; do
-            ls -t "$folder"/state-*.pt 2>/dev/null | head -n 1
+            ls -t "$folder"/state-*.pt 2>/dev/null | head -n 1 || true
         done
     ) | tar -c -C "$results" --files-from=- | split --bytes=16000000 --suffix-length=1 --numeric-suffixes - "$1/state.tar."
     if [ -e "$1/state.tar.8" ]; then echo "the state does not fit into 8 files of 16 MB" >&2; exit 2; fi
