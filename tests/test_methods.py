@@ -182,7 +182,7 @@ def naive_currents(network, data, options, thresholds, stop):
 @pytest.mark.parametrize("reset", ["hard", "soft"])
 @pytest.mark.parametrize("scale", [1.0, 0.8])
 def test_thresholds_are_the_largest_current_layer_by_layer(reset, scale, monkeypatch):
-    monkeypatch.setattr(conversion, "BATCH", 3)
+    monkeypatch.setattr(conversion, "HELD", 1)  # one image at once
     network, data, options = random_network(reset, threshold_scale=scale)
     thresholds = conversion.balance(network, data, options, key(5))
     assert list(thresholds) == ["conv1", "conv2", "conv3", "fc1"]
@@ -194,7 +194,7 @@ def test_thresholds_are_the_largest_current_layer_by_layer(reset, scale, monkeyp
 
 @pytest.mark.parametrize("percentile", [99.0, 97.3, 85.0])
 def test_a_percentile_is_exact_over_all_currents(percentile, monkeypatch):
-    monkeypatch.setattr(conversion, "BATCH", 2)
+    monkeypatch.setattr(conversion, "HELD", 1)  # one image at once
     network, data, options = random_network(percentile=percentile, seed=3)
     thresholds = conversion.balance(network, data, options, key(5))
     for name, threshold in thresholds.items():

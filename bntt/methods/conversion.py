@@ -46,7 +46,7 @@ OPTIONS = {
     },
     "threshold_scale": {"default": 1.0, "above": 0.0, "help": "Multiplies every threshold."},
 }
-BATCH = 64  # calibration images simulated at once; no number depends on it
+HELD = 2**26  # currents of one layer held at once, a quarter of a gigabyte; no number depends on it
 
 
 class Silent(Exception):
@@ -101,9 +101,11 @@ def balance(network: SpikingNetwork, data: ImageData, options: dict, noise: int)
     held_in = spikes_held_in(data.mean)
     samples = torch.arange(min(options["calibration_images"], len(data.train)), device=data.mean.device)
     thresholds: dict[str, float] = {}
+    most = max(layer.neurons for layer in network.description)
+    batch_size = max(1, HELD // (most * options["calibration_steps"]))
     for name in network.hidden():
         rank, largest = None, torch.zeros(0, device=data.mean.device)
-        for batch in samples.split(BATCH):
+        for batch in samples.split(batch_size):
             unit = data.train.unit(batch)
             scaled = rates(unit, signed) if data.recordings else data.scaled(unit, signed)
             spikes = poisson(scaled, options["calibration_steps"], noise, batch, signed=signed, dtype=held_in)
