@@ -214,7 +214,7 @@ def conversion_rank(total: int, percentile: float) -> int:
             return torch.arange(1.0, total + 1).reshape(1, 1, -1, 1)
 
     layer = SimpleNamespace(connection=Identity(), neuron=SimpleNamespace(threshold=None))
-    network = SimpleNamespace(hidden=lambda: {"only": layer})
+    network = SimpleNamespace(hidden=lambda: {"only": layer}, description=[SimpleNamespace(neurons=total)])
     options = {"coding": "signed", "calibration_images": 1, "calibration_steps": 1, "percentile": percentile,
                "threshold_scale": 1.0}  # fmt: skip
     threshold = conversion.balance(network, images(train=2), options, 0)["only"]
