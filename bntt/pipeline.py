@@ -62,6 +62,7 @@ def train(
             "status": status,
             "reason": outcome.diverged,
             "steps": outcome.steps,
+            **_speed(outcome, len(images.train)),
             **({} if outcome.selected_epoch is None else {"selected_epoch": outcome.selected_epoch}),
             **trained.facts,
             "provenance": provenance.environment(_device_name(chosen), run.threads),
@@ -132,6 +133,12 @@ def subject(run: Run, directory: RunDirectory, device: torch.device) -> Subject:
 
 def _method(run: Run) -> ModuleType:
     return import_module(declared.plugins("methods", "OPTIONS")[run.method])
+
+
+def _speed(outcome: Outcome, images: int) -> dict[str, float]:
+    """Training images per second over the epochs, their validation included; nothing where a method has no epochs."""
+    seconds = sum(row["seconds"] for row in outcome.history)
+    return {"images_per_second": round(images * len(outcome.history) / seconds, 1)} if seconds else {}
 
 
 def _start(experiment: Experiment, run: Run, results: Path) -> RunDirectory | None:

@@ -282,6 +282,12 @@ def test_figure4b_has_standard_deviations_for_several_seeds():
     assert "n = 3 seeds (0, 1, 2)" in words(figure) and "± 1 s.d. over seeds" in words(figure)
 
 
+def test_a_caption_says_which_rows_have_fewer_seeds():
+    summary = pd.DataFrame({"row": ["bntt"] * 3 + ["ann-bn"], "seed": [0, 1, 2, 0], "dataset": "digits"})
+    assert "n = 3 seeds (0, 1, 2), 1 of ann-bn;" in _style.data_sentence(summary, ["bntt", "ann-bn"])
+    assert "n = 3 seeds (0, 1, 2);" in _style.data_sentence(summary, ["bntt"])
+
+
 def test_figure4_goes_on_without_missing_rows():
     figure = figure4(surrogate="diverged", ann="missing")
     assert [c.get_label() for c in figure.axes[1].containers] == ["BNTT", "ANN-SNN conversion", "mine"]

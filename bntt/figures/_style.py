@@ -191,10 +191,13 @@ def gaps(summary: pd.DataFrame, rows: Iterable[str]) -> str:
     return f"Missing: {', '.join(found)}." if found else ""
 
 
-def seeds_text(summary: pd.DataFrame) -> str:
-    """The planned seeds: how many and which."""
+def seeds_text(summary: pd.DataFrame, rows: Iterable[str] = ()) -> str:
+    """The planned seeds: how many and which, and which of the rows have fewer."""
     seeds = sorted(summary["seed"].unique())
-    return f"n = {len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))})"
+    text = f"n = {len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))})"
+    counts = summary.groupby("row")["seed"].nunique()
+    fewer = [f"{counts[row]} of {name_of(row)}" for row in rows if 0 < counts.get(row, 0) < len(seeds)]
+    return text + (f", {', '.join(fewer)}" if fewer else "")
 
 
 def one_dataset(summary: pd.DataFrame) -> str:
@@ -255,11 +258,11 @@ def caption(figure: Figure, *sentences: str) -> None:
     figure.supxlabel("\n".join(lines), x=0.012, ha="left", fontsize=7.5, color=GREY, linespacing=1.35)
 
 
-def data_sentence(summary: pd.DataFrame) -> str:
-    """The caption's beginning: dataset and seeds."""
+def data_sentence(summary: pd.DataFrame, rows: Iterable[str]) -> str:
+    """The caption's beginning: dataset and seeds, and which of the rows have fewer."""
     dataset = one_dataset(summary)
     paper = "" if dataset == PAPER_DATASET else "; the paper's figure is of CIFAR-10, nothing of it is overlaid"
-    return f"Data: {dataset}, {seeds_text(summary)}{paper}."
+    return f"Data: {dataset}, {seeds_text(summary, rows)}{paper}."
 
 
 def empty_panel(axes: Axes, words: str) -> None:

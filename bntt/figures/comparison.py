@@ -39,7 +39,7 @@ def figure4(
     several = summary["seed"].nunique() > 1
     style.caption(
         figure,
-        style.data_sentence(summary),
+        style.data_sentence(summary, rows),
         style.gaps(summary, rows),
         "(a) Summed over all T; legend: accuracy / T.",
         "Open triangles: layers without a spike." if dead else "",

@@ -47,7 +47,7 @@ def figure6(
     errors = "± 1 s.d. over seeds" if several else "± 1 binomial standard error (test images)" if images else ""
     style.caption(
         figure,
-        style.data_sentence(summary),
+        style.data_sentence(summary, rows),
         style.gaps(summary, rows),
         "Open symbols: no exit, since γ of some layer reaches the threshold at the last step; all T steps are used.",
         f"Error bars: {errors}." if errors else "",

@@ -47,7 +47,7 @@ def figure5(gamma: pd.DataFrame, summary: pd.DataFrame, row: str = "bntt", layer
         panels[-1].set_xlabel("Time-steps")
     style.caption(
         figure,
-        style.data_sentence(summary),
+        style.data_sentence(summary, [row]),
         style.gaps(summary, [row]),
         "One histogram over channels for each time-step, its bars to the right, scaled to its highest bar.",
         "Line: mean γ; its peak is the histogram in another colour.",

@@ -82,7 +82,7 @@ def figure3(
         )
     style.caption(
         figure,
-        style.data_sentence(summary),
+        style.data_sentence(summary, rows),
         style.gaps(summary, rows),
         f"γ: mean over channels{' and seeds' if summary['seed'].nunique() > 1 else ''}.",
         f"Yellow dotted line: early exit, after it γ of every layer stays below {threshold:g}.",

@@ -43,7 +43,7 @@ def figure1(spikes: pd.DataFrame, summary: pd.DataFrame, rows: Sequence[str] = P
         figure.legend(handles=handles, title="Layer", loc="outside right center")
     style.caption(
         figure,
-        style.data_sentence(summary),
+        style.data_sentence(summary, rows),
         style.gaps(summary, rows),
         "Mean over seeds, bands: ± 1 s.d." if summary["seed"].nunique() > 1 else "",
         "Dots: peaks of layers that fall below half their peak by the last step. The vertical axes differ.",
