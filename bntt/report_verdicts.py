@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from bntt.report import DASH, Html, ends, listed, number, small, table, text_of, word
+from bntt.report import DASH, GREY, Html, ends, listed, number, small, table, word
 from bntt.reproduction import Judged
 from bntt.verdicts import DECIDED, WORDS, refusals_by_chance
 
@@ -44,14 +44,14 @@ def verdicts_table(judged: Sequence[Judged]) -> Html:
         digits = 2 if verdict.mean is None or abs(verdict.mean) >= 1 else 4
         lines.append(
             {
-                "Verdict": word(str(verdict), COLOURS | {str(verdict): COLOURS.get(verdict.word, "")}),
+                "Verdict": word(str(verdict), {str(verdict): COLOURS.get(verdict.word, GREY)}),
                 "Where": f"{cell.place}, {cell.row}, {cell.column}",
                 "Printed": cell.printed,
                 "Reproduced": DASH
                 if verdict.mean is None
                 else f"{number(verdict.mean, digits)} (n = {len(verdict.values)})",
-                "One new run": ends(verdict.interval, digits),
-                "Note": Html(small(text_of(verdict.reason))),
+                "One new run": ends(verdict.interval, digits) if verdict.half_width else DASH,
+                "Note": small(verdict.reason),
             }
         )
     return table(pd.DataFrame(lines))

@@ -15,6 +15,7 @@ from bntt.check import check
 from bntt.collect import Results
 from bntt.experiment import CONFIG, load
 from bntt.published import Cell, cells, published
+from bntt.report_verdicts import verdict_counts, verdicts_table
 from bntt.reproduction import PROTOCOL_SHA256, judge_all, judge_cell, protocol_digest
 from bntt.runs import Found
 from bntt.verdicts import DECIDED
@@ -286,3 +287,19 @@ def test_check_names_what_is_missing_or_damaged():
     assert "[INCOMPLETE] Table 1, cifar10/bntt, accuracy: printed 90.5, reproduced 90.40 (n = 1); 1 of 3" in "\n".join(
         found.lines
     )
+
+
+# -- the overview's parts ---------------------------------------------------------------------------------
+
+
+def test_the_overview_counts_verdicts_and_shows_each_with_its_reason():
+    judged = judge_all(results(load("paper")))
+    text = verdict_counts(judged)
+    assert text.startswith(f"Of {len(cells())} printed numbers: ")
+    assert "Chance alone would make at most" in text
+    html = verdicts_table([one for one in judged if one.verdict.word != "NOT_RUN"])
+    assert "Table 1, cifar10/bntt, accuracy" in html
+    assert "90.50 (n = 3)" in html and "[90.00, 91.00]" in html
+    assert "baseline&#x27;s learning rate" in html and "&amp;#x27;" not in html
+    nothing = verdict_counts(judge_all(results(load("demo"))))
+    assert "Chance" not in nothing and "NOT_RUN mostly because cifar10 is no dataset of experiment demo" in nothing
