@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ class Checkpoints:
         self._every_steps, self._every_seconds = every_steps, 60 * every_minutes
         self._began = self._saved = time.monotonic()
         self._ends = None if minutes is None else self._began + 60 * minutes
-        self._spent_before = 0.0
+        self._spent_before, self._joules_before = 0.0, 0.0
+        self._meter: Callable[[], float | None] = lambda: None
         self._steps_since = 0
         self._generation = self._next = 0
         self._signal: int | None = None
@@ -56,6 +57,17 @@ class Checkpoints:
     def seconds(self) -> float:
         """Time spent on this training up to now, in all its pieces."""
         return self._spent_before + time.monotonic() - self._began
+
+    def metered_by(self, meter: Callable[[], float | None]) -> None:
+        """Count energy by a meter of joules from now on."""
+        self._meter, start = meter, meter()
+        self._joules_before -= start or 0.0
+
+    @property
+    def joules(self) -> float | None:
+        """Energy spent on this training up to now, in all its pieces; None where nothing counts it."""
+        now = self._meter()
+        return None if now is None else self._joules_before + now
 
     def load(self) -> Any | None:
         """The newest whole state of this training, or None. What is not used is said on standard error."""
@@ -78,6 +90,7 @@ class Checkpoints:
         self._generation, index, saved = max(found, key=lambda one: one[0])
         self._next = 1 - index
         self._spent_before, self.pieces = saved["seconds"], saved["pieces"] + 1
+        self._joules_before += saved["joules"] or 0.0
         return saved["state"]
 
     def due(self) -> bool:
@@ -96,6 +109,7 @@ class Checkpoints:
             "belongs_to": self._belongs_to,
             "generation": self._generation,
             "seconds": self.seconds,
+            "joules": self.joules,
             "pieces": self.pieces,
             "state": state,
         }

@@ -5,6 +5,7 @@ honoured: only the devices that it shows are used, and locks are named by the de
 different subsets still meet.
 """
 
+import ctypes
 import fcntl
 import os
 import sys
@@ -33,6 +34,28 @@ def lease(device: str = "auto") -> Iterator[torch.device]:
     with lock_one(identities) as index:
         torch.cuda.set_device(index)
         yield torch.device("cuda", index)
+
+
+def joules(device: torch.device) -> float | None:
+    """Energy that a GPU has used since its driver was loaded, as its own counter has it; None where there is none."""
+    if device.type != "cuda":
+        return None
+    return _counted_joules(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+
+
+def _counted_joules(uuid: str, library: str = "libnvidia-ml.so.1") -> float | None:
+    """The counter of NVML, NVIDIA's management library, which comes with the driver."""
+    handle, millijoules = ctypes.c_void_p(), ctypes.c_ulonglong()
+    try:
+        nvml = ctypes.CDLL(library)
+        failed = (
+            nvml.nvmlInit_v2()
+            or nvml.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(handle))
+            or nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(millijoules))
+        )
+    except (OSError, AttributeError):  # no driver, or one without the counter
+        return None
+    return None if failed else millijoules.value / 1000
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import torch
 from bntt import code, data, declared, provenance
 from bntt.checkpoints import Checkpoints
 from bntt.data.images import ImageData
-from bntt.devices import lease
+from bntt.devices import joules, lease
 from bntt.errors import Stopped, UserError
 from bntt.experiment import Experiment, Run
 from bntt.measurements import Subject, measure_all
@@ -45,6 +45,7 @@ def train(
     with lease(device) as chosen:
         _settle(run.threads)
         began, checkpoints = provenance.now(), keep(directory.scratch, record)
+        checkpoints.metered_by(partial(joules, chosen))
         images = _load_data(run, chosen)
         if start is not None and start.training()["status"] != "done":
             trained = Trained({}, Outcome(diverged=f"the row it starts from, {run.start}, diverged"))
@@ -69,6 +70,7 @@ def train(
             "started": began,
             "pieces": checkpoints.pieces,
             "seconds": round(checkpoints.seconds, 2),
+            "gpu_joules": checkpoints.joules,
             "peak_memory_mb": provenance.peak_memory_mb(),
         }
         directory.finish_training(record, trained.weights, outcome.history)

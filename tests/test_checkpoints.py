@@ -99,6 +99,21 @@ def test_the_seconds_of_all_pieces_count(tmp_path, monkeypatch):
     assert 1000 < again.seconds < 1060
 
 
+def test_the_energy_of_all_pieces_counts(tmp_path):
+    """A meter that starts anywhere, as another machine's does."""
+    for piece, (start, end) in enumerate([(700.0, 730.0), (5.0, 17.0)]):
+        reading = [start]
+        checkpoints = Checkpoints(tmp_path)
+        checkpoints.metered_by(lambda reading=reading: reading[0])
+        checkpoints.load()
+        reading[0] = end
+        assert checkpoints.joules == [30, 42][piece]
+        checkpoints.save({})
+    without = Checkpoints(tmp_path)
+    without.load()
+    assert without.joules is None
+
+
 @pytest.mark.parametrize("other", ["options", "code"])
 def test_the_state_of_another_configuration_or_code_is_not_used(tmp_path, monkeypatch, capfd, other):
     used, run = one_row(tmp_path, **ROWS["surrogate"])

@@ -2,6 +2,7 @@
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import torch
 from tiny import PROJECT, assert_one_line, environment
 
+from bntt import devices
 from bntt.devices import lease, lock_one
 from bntt.errors import UserError
 
@@ -144,3 +146,35 @@ def test_a_real_gpu_is_held_by_one():
         pytest.skip("no GPU")
     with lease("cuda") as device:
         assert torch.zeros(1, device=device).device.type == "cuda"
+
+
+# -- energy -----------------------------------------------------------------------------------------------
+
+NVML = """
+#include <string.h>
+int nvmlInit_v2(void) { return 0; }
+int nvmlDeviceGetHandleByUUID(const char* uuid, void** handle) {
+  *handle = (void*)1234;
+  return strcmp(uuid, "GPU-1") ? 6 : 0;
+}
+int nvmlDeviceGetTotalEnergyConsumption(void* handle, unsigned long long* energy) {
+  *energy = 5000001500ull;
+  return handle != (void*)1234;
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc to build a stand-in for NVML")
+def test_the_energy_counter_is_read_in_joules(tmp_path):
+    """A library with NVML's interface; the real one comes with the driver."""
+    (tmp_path / "nvml.c").write_text(NVML)
+    library = str(tmp_path / "libnvidia-ml.so")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, tmp_path / "nvml.c"], check=True)
+    assert devices._counted_joules("GPU-1", library) == 5_000_001.5
+    assert devices._counted_joules("GPU-2", library) is None
+
+
+def test_without_a_counter_there_is_no_energy(tmp_path):
+    assert devices._counted_joules("GPU-1", str(tmp_path / "none.so")) is None
+    assert devices._counted_joules("GPU-1", "libc.so.6") is None  # a library without the functions
+    assert devices.joules(torch.device("cpu")) is None
