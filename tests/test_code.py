@@ -134,7 +134,7 @@ def test_a_string_that_is_no_docstring_counts(package, runs):
             of("bntt", "plain"),
         ),
         ("methods/ann.py", "torch.manual_seed(key(noise,", "torch.manual_seed(1 + key(noise,", of("ann")),
-        ("methods/conversion.py", "BATCH = 64", "BATCH = 32", of("rmp")),
+        ("methods/conversion.py", "HELD = 2**26", "HELD = 2**25", of("rmp")),
         ("spiking/norms.py", "a[: t + 1]", "a[: t + 2]", TRAIN | EVALUATE),
         ("spiking/kernels/plain.py", "x.mean(1)", "x.sum(1)", TRAIN | EVALUATE),
         ("spiking/encoding.py", "images / 2", "images / 3", TRAIN | EVALUATE),
