@@ -124,7 +124,7 @@ def test_what_is_finished_is_not_done_again(project):
 @pytest.mark.parametrize(
     ("file", "old", "new", "expected"),
     [
-        ("bntt/methods/conversion.py", "HELD = 2**26", "BATCH = 65", of("rmp")),
+        ("bntt/methods/conversion.py", "HELD = 2**26", "HELD = 2**27", of("rmp")),
         ("bntt/methods/ann.py", 'EXTENDS = ["bntt', 'ODD = 1\nEXTENDS = ["bntt', of("ann", "rmp")),
         ("bntt/methods/surrogate.py", "-(-len(data.train)", "-(-1 * len(data.train)", of("bntt", "plain")),
         ("bntt/spiking/norms.py", "a[: t + 1]", "a[: t + 2]", EVERYTHING),
