@@ -91,3 +91,8 @@ class Results:
                 }
             )
         return pd.DataFrame(lines)
+
+
+def select(frame: pd.DataFrame, dataset: str, row: str) -> pd.DataFrame:
+    """The part of a frame that belongs to a row on a dataset."""
+    return frame[(frame["dataset"] == dataset) & (frame["row"] == row)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bntt.collect import Results
+from bntt.collect import Results, select
 from bntt.energy import energy_ratios
 from bntt.errors import UserError
 from bntt.report import test_images
@@ -74,25 +74,20 @@ def compare(first: Results, second: Results) -> list[Difference]:
     return lines
 
 
-def _of_row(results: Results, name: str, dataset: str, row: str) -> pd.DataFrame:
-    frame = results.frame(name)
-    return frame[(frame["dataset"] == dataset) & (frame["row"] == row)]
-
-
 def _accuracy(results: Results, dataset: str, row: str) -> pd.DataFrame:
-    anytime = _of_row(results, "anytime.csv", dataset, row)
+    anytime = select(results.frame("anytime.csv"), dataset, row)
     return _values(last_step(anytime), "accuracy", "correct") if len(anytime) else _values(anytime)
 
 
 def _exit_step(results: Results, dataset: str, row: str) -> pd.DataFrame:
-    exits = _of_row(results, "early_exit.csv", dataset, row)
+    exits = select(results.frame("early_exit.csv"), dataset, row)
     if exits.empty:
         return _values(exits)
     return _values(exits[exits["threshold"] == results.experiment.evaluation["exit_threshold"]], "exit_step")
 
 
 def _energy_ratio(results: Results, dataset: str, row: str) -> pd.DataFrame:
-    energy = _of_row(results, "energy.csv", dataset, row)
+    energy = select(results.frame("energy.csv"), dataset, row)
     return _values(last_step(energy_ratios(energy)), "own") if len(energy) else _values(energy)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from bntt.collect import Results
 from bntt.drawings import read_record, vouched
 from bntt.errors import UserError
-from bntt.experiment import Experiment, check_name
+from bntt.experiment import check_name
 from bntt.files import sha256
 from bntt.report import duration, listed
 from bntt.runs import Found, RunDirectory
@@ -78,11 +78,11 @@ def _chain(results: Results, table: Path, record: Mapping[str, Any], line: pd.Se
     if not files:
         yield "  which is configuration, or printed in the paper; nothing measures it"
     for one in results.of_row(row, dataset):
-        yield from _of_run(results.experiment, one, files, line, record)
+        yield from _of_run(results, one, files, line, record)
 
 
 def _of_run(
-    experiment: Experiment, one: Found, files: Sequence[str], line: pd.Series, record: Mapping[str, Any]
+    results: Results, one: Found, files: Sequence[str], line: pd.Series, record: Mapping[str, Any]
 ) -> Iterator[str]:
     yield f"  seed {one.run.seed}   {one.directory.path}: {one.status}{f', {one.reason}' if one.reason else ''}"
     if one.status != "done":
@@ -97,10 +97,10 @@ def _of_run(
     yield f"             by evaluate, {_code(evaluation)}, {_made(evaluation)}"
     if changed:
         yield "             AGAIN since the table was drawn: draw it again"
-    yield from _training(experiment, one.directory, one.run.dataset, one.run.seed)
+    yield from _training(results, one.directory, one.run.dataset, one.run.seed)
 
 
-def _training(experiment: Experiment, directory: RunDirectory, dataset: str, seed: int) -> Iterator[str]:
+def _training(results: Results, directory: RunDirectory, dataset: str, seed: int) -> Iterator[str]:
     """Weights, training, configuration and data of a run, and of the run that it starts from."""
     training = directory.training()
     weights = training["files"].get("model.safetensors", "none")
@@ -117,10 +117,9 @@ def _training(experiment: Experiment, directory: RunDirectory, dataset: str, see
         f"split {data['split_sha256'][:16]}"
     )
     if config["start"] is not None:
-        root = directory.path.parents[3]
-        start = RunDirectory.of(experiment.run(dataset, config["start"], seed), root.parent)
+        start = RunDirectory.of(results.experiment.run(dataset, config["start"], seed), results.root)
         yield f"    start    {start.path}, weights sha256 {training['start_sha256'][:16]}:"
-        yield from _training(experiment, start, dataset, seed)
+        yield from _training(results, start, dataset, seed)
 
 
 def _value(one: Found, name: str, line: pd.Series) -> float | None:

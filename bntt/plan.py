@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bntt import data
+from bntt import data, declared
 from bntt.experiment import Experiment, Run
 from bntt.report import duration
 from bntt.runs import RunDirectory, found
@@ -30,7 +30,7 @@ from bntt.runs import RunDirectory, found
 EPOCHS, STEPS = 2, 10  # of a measurement
 WARM = 3  # steps at the start of it that do not count
 FEWEST_IMAGES, MOST_IMAGES, IMAGE_STEPS = 4, 100, 2500  # test images of a measurement, and with all their time-steps
-APPROXIMATED = 100  # images that the approximations are measured on
+APPROXIMATED = declared.literal("bntt.measurements.approximations", "IMAGES")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from bntt import data
-from bntt.collect import Results
+from bntt.collect import Results, select
 from bntt.energy import energy_ratios
 from bntt.experiment import Experiment, Run, load
 from bntt.published import Cell, cells
@@ -174,11 +174,13 @@ def _reading(results: Results, found: Found, cell: Cell) -> _Reading:
     return _READERS[cell.metric](results, found, cell)
 
 
-def _table(found: Found, name: str) -> pd.DataFrame:
-    table = found.table(name)
-    if table is None:
+def _table(results: Results, found: Found, name: str) -> pd.DataFrame:
+    """A measurement of one run, from the frame that is read once for all runs and cells."""
+    frame = select(results.frame(name), found.run.dataset, found.run.row)
+    frame = frame[frame["seed"] == found.run.seed]
+    if frame.empty:
         raise _NotRunError(f"{found.run.name} has no {name}")
-    return table
+    return frame
 
 
 def _one(table: pd.DataFrame, found: Found, **where: Any) -> pd.Series:
@@ -193,7 +195,7 @@ def _one(table: pd.DataFrame, found: Found, **where: Any) -> pd.Series:
 
 
 def _accuracy(results: Results, found: Found, cell: Cell) -> _Reading:
-    anytime = _table(found, "anytime.csv")
+    anytime = _table(results, found, "anytime.csv")
     step = int(anytime["time_step"].max()) if cell.time_step is None else cell.time_step
     return _with_bounds(_one(anytime, found, time_step=step), found)
 
@@ -212,25 +214,23 @@ def _with_bounds(line: pd.Series, found: Found) -> _Reading:
     return _Reading(float(line["accuracy"]), 100 * known / images, 100 * (known + len(items)) / images)
 
 
-def _exit(found: Found, cell: Cell) -> pd.Series:
+def _exit(results: Results, found: Found, cell: Cell) -> pd.Series:
     threshold = found.run.evaluation["exit_threshold"] if cell.threshold is None else cell.threshold
-    return _one(_table(found, "early_exit.csv"), found, threshold=float(threshold))
+    return _one(_table(results, found, "early_exit.csv"), found, threshold=float(threshold))
 
 
 def _exit_step(results: Results, found: Found, cell: Cell) -> _Reading:
-    return _exact(_exit(found, cell)["exit_step"])
+    return _exact(_exit(results, found, cell)["exit_step"])
 
 
 def _exit_accuracy(results: Results, found: Found, cell: Cell) -> _Reading:
-    step = int(_exit(found, cell)["exit_step"])
-    return _with_bounds(_one(_table(found, "anytime.csv"), found, time_step=step), found)
+    step = int(_exit(results, found, cell)["exit_step"])
+    return _with_bounds(_one(_table(results, found, "anytime.csv"), found, time_step=step), found)
 
 
 def _energy_ratio(results: Results, found: Found, cell: Cell) -> _Reading:
-    run = found.run
-    step = run.options.get("time_steps", 1) if cell.time_step is None else cell.time_step
-    energy = _table(found, "energy.csv").assign(dataset=run.dataset, row=run.row, seed=run.seed)
-    line = _one(energy_ratios(energy), found, time_step=step)
+    step = found.run.options.get("time_steps", 1) if cell.time_step is None else cell.time_step
+    line = _one(energy_ratios(_table(results, found, "energy.csv")), found, time_step=step)
     items = _foreign_items(found)
     if not items:
         return _exact(line["own"])
@@ -241,8 +241,8 @@ def _energy_ratio(results: Results, found: Found, cell: Cell) -> _Reading:
     return _Reading(line["own"], per_spike / (line["spikes"] + share), per_spike / max(line["spikes"] - share, 1e-12))
 
 
-def _gammas(found: Found, layer: str) -> pd.DataFrame:
-    gamma = _table(found, "gamma.csv")
+def _gammas(results: Results, found: Found, layer: str) -> pd.DataFrame:
+    gamma = _table(results, found, "gamma.csv")
     gamma = gamma[gamma["layer"] == layer]
     if gamma.empty:
         raise _NotRunError(f"{found.run.name} has no layer {layer}")
@@ -250,11 +250,11 @@ def _gammas(found: Found, layer: str) -> pd.DataFrame:
 
 
 def _mean_gamma(results: Results, found: Found, cell: Cell) -> _Reading:
-    return _exact(_gammas(found, cell.layer).loc[cell.time_step].mean())
+    return _exact(_gammas(results, found, cell.layer).loc[cell.time_step].mean())
 
 
 def _peak_step(results: Results, found: Found, cell: Cell) -> _Reading:
-    return _exact(peak_step(_gammas(found, cell.layer)))
+    return _exact(peak_step(_gammas(results, found, cell.layer)))
 
 
 def _time_steps(results: Results, found: Found, cell: Cell) -> _Reading:

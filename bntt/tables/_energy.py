@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from bntt import published
-from bntt.collect import Results
+from bntt.collect import Results, select
 from bntt.energy import AC_PJ, MAC_PJ, READINGS, energy_ratios, exit_energy_ratios
 from bntt.published import Cell
 from bntt.report import DASH, number
@@ -25,7 +25,6 @@ from bntt.tables._lines import (
     measured,
     paper_dataset,
     printed_cells,
-    select,
     shown_absent,
     steps,
     verdicts,

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bntt import data, declared, published
-from bntt.collect import Results
+from bntt.collect import Results, select
 from bntt.comparison import accuracy_difference, last_step
 from bntt.experiment import Run
 from bntt.published import Cell
@@ -124,11 +124,6 @@ def measured(results: Results, name: str, dataset: str, row: str) -> pd.DataFram
     if frame.empty:
         frame = frame.reindex(columns=[*frame.columns, *declared.literal(f"bntt.measurements.{name}", "COLUMNS")])
     return select(frame, dataset, row)
-
-
-def select(frame: pd.DataFrame, dataset: str, row: str) -> pd.DataFrame:
-    """The part of a frame that belongs to a row on a dataset."""
-    return frame[(frame["dataset"] == dataset) & (frame["row"] == row)]
 
 
 def architecture(run: Run) -> str:
