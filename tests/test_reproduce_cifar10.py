@@ -1,7 +1,7 @@
 """The script that runs CIFAR-10 in pieces: with a tiny network, five pieces equal one run, bit for bit."""
 
-import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ ROWS = {
 def script(*arguments: object, **variables: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         ["bash", SCRIPT, *map(str, arguments)],
-        cwd=PROJECT, env=environment(DEVICE="cpu", PYTHON=shutil.which("python3") or "python3", **variables),
+        cwd=PROJECT, env=environment(DEVICE="cpu", PYTHON=sys.executable, **variables),
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
