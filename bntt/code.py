@@ -7,6 +7,7 @@ Another method, a figure or the workflow does not.
 
 import ast
 import hashlib
+from collections.abc import Set
 from functools import cache
 from pathlib import Path
 
@@ -34,9 +35,9 @@ def evaluation_code(run: Run) -> str:
     return _digest(_deciding(run) | set((declared.PACKAGE / "measurements").glob("*.py")))
 
 
-def preparation_code(dataset: str) -> str:
-    """Hash of what decides the prepared arrays of a dataset."""
-    return _digest(_imported([declared.plugins("data", "DATASET")[dataset], "bntt.data"]) | _split_file(dataset))
+def reading_code(dataset: str) -> str:
+    """Hash of what decides the prepared arrays of a dataset, but for its split."""
+    return _digest(_imported([declared.plugins("data", "DATASET")[dataset]], frozenset({"data/__init__.py"})))
 
 
 def drawing_code() -> str:
@@ -60,14 +61,15 @@ def _split_file(dataset: str) -> set[Path]:
     return {path} if path.is_file() else set()
 
 
-def _imported(modules: list[str]) -> set[Path]:
+def _imported(modules: list[str], without: Set[str] = frozenset()) -> set[Path]:
     """The files of modules and of all they import of this package or extend, but for what decides no number."""
+    without = _INFRASTRUCTURE | without
     found: set[Path] = set()
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
         path = declared.module_path(module)
-        if path in found or not path.is_file() or path.relative_to(declared.PACKAGE).as_posix() in _INFRASTRUCTURE:
+        if path in found or not path.is_file() or path.relative_to(declared.PACKAGE).as_posix() in without:
             continue
         found.add(path)
         waiting += declared.literal(module, "EXTENDS") or []

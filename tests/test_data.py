@@ -14,7 +14,7 @@ import torch
 from tiny import PROJECT, assert_one_line, bntt, environment, images
 from torch.nn import functional as F
 
-from bntt import data, files
+from bntt import code, data, files
 from bntt.data import digits
 from bntt.data._parts import divided
 from bntt.data.images import augment
@@ -277,6 +277,54 @@ def test_who_comes_second_waits_and_does_not_prepare_again(place):
         assert second.communicate(timeout=60)[0].strip() == str(data.manifest_path("digits"))
     assert data.manifest_path("digits").stat().st_mtime_ns == made
     assert os.listdir(place) == ["digits"]
+
+
+@pytest.mark.parametrize("changed", ["reader", "a file that is gone"])
+def test_data_of_an_earlier_reader_or_not_whole_are_prepared_again(prepared, changed):
+    if changed == "reader":
+        record = files.read_sealed(prepared / "manifest.json")
+        files.write_sealed(prepared / "manifest.json", record | {"reader": "0" * 16})
+    else:
+        (prepared / "test-pixels.npy").unlink()
+    assert not data.is_current("digits")
+    data.prepare("digits")
+    assert data.verify("digits")["reader"] == code.reading_code("digits")
+    assert os.listdir(prepared.parent) == ["digits"]
+
+
+def test_what_another_process_has_just_prepared_is_not_prepared_again(place, monkeypatch):
+    """It ended between the look of this one and its lock."""
+    data.prepare("digits")
+    looks = iter([False, True, True])
+    monkeypatch.setattr(data, "is_current", lambda name: next(looks))
+    monkeypatch.setattr(data, "_prepare", lambda *_: 1 / 0)
+    data.prepare("digits")
+    assert os.listdir(place) == ["digits"]
+
+
+def test_outdated_data_that_a_killed_process_left_are_cleared_away(prepared):
+    (prepared.parent / ".digits-work-old").mkdir()
+    (prepared.parent / ".digits-work-old" / "manifest.json").write_text("{}")
+    data.prepare("digits")
+    assert os.listdir(prepared.parent) == ["digits"]
+
+
+def test_a_link_is_refused_and_stays(place, tmp_path):
+    (tmp_path / "other disk").mkdir()
+    place.mkdir(exist_ok=True)
+    (place / "digits").symlink_to(tmp_path / "other disk")
+    with pytest.raises(UserError) as raised:
+        data.prepare("digits")
+    assert_one_line(raised.value, str(place / "digits"), "is a link", "BNTT_DATA")
+    assert (place / "digits").is_symlink()
+
+
+def test_a_folder_to_read_from_is_not_ignored_in_silence(place, tmp_path):
+    assert_one_line(bntt("data", "prepare", "digits", "--from", tmp_path), str(tmp_path), "come with scikit-learn")
+    assert bntt("data", "prepare", "digits").stderr == ""
+    again = bntt("data", "prepare", "digits", "--from", tmp_path)
+    assert again.stdout.strip() == str(place / "digits" / "manifest.json")
+    assert again.stderr == f"prepared already, in state content; delete {place / 'digits'} to read it from there\n"
 
 
 def test_a_preparation_that_fails_leaves_nothing(place, monkeypatch):

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 from tiny import PROJECT, assert_one_line, bntt
 
 from bntt import data
-from bntt.data import _cifar, _dvs_cifar10, digits_dvs, dvs_cifar10, dvs_cifar10_tebn, tiny_imagenet
+from bntt.data import _cifar, _dvs_cifar10, _torchvision, digits_dvs, dvs_cifar10, dvs_cifar10_tebn, tiny_imagenet
 from bntt.data._aedat import Events, write
 from bntt.data._fetch import Archive
 from bntt.data._parts import Parts
@@ -219,6 +220,27 @@ def test_cifar_10_from_its_publisher_over_a_bad_line(served, place):
     assert len(served.requests) == 2
 
 
+def test_what_a_killed_process_unpacked_is_cleared_away(served, place):
+    left = place / "downloads" / "cifar10" / "unpacked" / "cifar-10-batches-py" / "data_batch_1"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"the first half")
+    assert json.loads(data.prepare("cifar10").read_text())["state"] == "archive"
+    assert [path.name for path in (place / "downloads" / "cifar10").iterdir()] == ["cifar-10-python.tar.gz"]
+
+
+def test_the_binary_layout_needs_no_torchvision(small, monkeypatch):
+    """As on a machine that has torch and numpy alone."""
+
+    def absent(_):
+        raise ModuleNotFoundError("No module named 'torchvision'")
+
+    monkeypatch.setattr(_torchvision, "import_module", absent)
+    assert len(_cifar.read(small.name, small.folder, small.root).train[1]) == 6 * len(small.train)
+    with pytest.raises(UserError) as raised:
+        _cifar.read(small.name, None, small.root)
+    assert_one_line(raised.value, "pip install torchvision")
+
+
 def test_cifar_10_from_a_folder_in_the_python_layout(served, place):
     assert json.loads(data.prepare("cifar10", served.folder.parent).read_text())["state"] == "archive"
     shutil.rmtree(place)
@@ -306,6 +328,7 @@ def test_the_publishers_zip_is_known_by_its_checksum(tree, tmp_path, monkeypatch
         (lambda t: (t / "wnids.txt").write_text("n01\n"), ["wnids.txt names 1 classes", "2"]),
         (lambda t: (t / "wnids.txt").unlink(), ["wnids.txt is missing"]),
         (lambda t: (t / "val/val_annotations.txt").write_text("val_0.JPEG\tn09\n"), ["val_0.JPEG", "wnids.txt"]),
+        (lambda t: (t / "val/val_annotations.txt").write_text(""), ["val_annotations.txt names no image"]),
     ],
 )
 def test_damage_to_tiny_imagenet_is_one_line(tree, tmp_path, damage, parts):
@@ -313,6 +336,37 @@ def test_damage_to_tiny_imagenet_is_one_line(tree, tmp_path, damage, parts):
     with pytest.raises(UserError) as raised:
         tiny_imagenet.read(tree, tmp_path)
     assert_one_line(raised.value, str(tree), *parts)
+
+
+def test_an_incomplete_copy_is_said(tree, tmp_path, capsys):
+    tiny_imagenet.read(tree, tmp_path)
+    assert capsys.readouterr().err == f"{tree}: train has 6 of 100000 images\n{tree}: val has 2 of 10000 images\n"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_flipped_bit_in_a_zip_is_one_line(tree, recordings, tmp_path, seed):
+    """The bits are those of compressed content, so that the directory of the archive stays whole."""
+    draws = np.random.default_rng(seed)
+    zipped(tree, tmp_path / tiny_imagenet.ARCHIVE.name)
+    for place, read in (
+        (tmp_path / tiny_imagenet.ARCHIVE.name, lambda: tiny_imagenet.read(tmp_path, tmp_path)),
+        (recordings / "bird.zip", lambda: _dvs_cifar10.read(recordings, tmp_path, SPLIT, 5000)),
+    ):
+        with zipfile.ZipFile(place) as opened:
+            contents = {one: opened.read(one) for one in opened.namelist()}
+        with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as opened:
+            for name, content in contents.items():
+                opened.writestr(name, content)
+            chosen = draws.choice(
+                [one for one in opened.infolist() if one.compress_size > 20 and "words" not in one.filename]
+            )
+        damaged = bytearray(place.read_bytes())
+        first = chosen.header_offset + 30 + len(chosen.filename)
+        damaged[first + draws.integers(chosen.compress_size)] ^= 1 << draws.integers(8)
+        place.write_bytes(damaged)
+        with pytest.raises(UserError) as raised:
+            read()
+        assert_one_line(raised.value, str(place), Path(chosen.filename).name, "fetch")
 
 
 def test_a_truncated_jpeg_is_one_line(tree, tmp_path):
@@ -346,7 +400,7 @@ def test_real_images_of_tiny_imagenet(tmp_path):
 def recordings(tmp_path, monkeypatch):
     """Ten archives of three recordings each: the first event of recording k of class c lies at x = c, y = k."""
     monkeypatch.setattr(_dvs_cifar10, "PER_CLASS", 3)
-    source = tmp_path / "from"
+    source = tmp_path / "archives"
     source.mkdir()
     archives = []
     for label, archive in enumerate(_dvs_cifar10.ARCHIVES):

@@ -85,6 +85,33 @@ def test_many_late_events_are_refused():
     assert_one_line(raised.value, "some file", "4 of 3000", "backwards", "0.1%")
 
 
+@pytest.mark.parametrize("pieces", [False, True])
+def test_late_are_all_events_behind_a_later_one_and_not_only_those_where_time_falls(pieces, monkeypatch):
+    """Two recordings in one file, or one stamp far ahead: time falls once, and half of the events are late."""
+    if pieces:
+        monkeypatch.setattr("bntt.data._aedat.PIECE", 7)
+    twice = [(0, 10 * k) for k in range(1000)] * 2
+    ahead = [(0, 10 * k + 2**29 * (k == 1000)) for k in range(2000)]
+    far_ahead = [(0, 10 * k + 2**30 * (k == 1000)) for k in range(2000)]
+    for pairs, late in ((twice, 999), (ahead, 999), (far_ahead, 1000)):
+        with pytest.raises(UserError) as raised:
+            decode(words(*pairs), "some file")
+        assert_one_line(raised.value, "some file", f"{late} of 2000", "backwards")
+
+
+@pytest.mark.parametrize("bin_microseconds", [5000, None])
+def test_a_stamp_from_before_the_first_event_moves_no_other(bin_microseconds):
+    clean = [(k % 128 << 1 | 64 << 8, 3_000_000 + 50 * k) for k in range(2000)]
+    damaged = clean.copy()
+    damaged[1500] = (clean[1500][0], 5)
+    whole, whole_tally = to_frames(decode(words(*clean), "clean"), 20, 42, bin_microseconds)
+    without, _ = to_frames(decode(words(*clean[:1500], *clean[1501:]), "without"), 20, 42, bin_microseconds)
+    frames, tally = to_frames(decode(words(*damaged), "damaged"), 20, 42, bin_microseconds)
+    assert np.array_equal(frames, without)
+    assert (whole.astype(int) - frames).sum() == 1
+    assert (tally.outside_window, tally.events) == (whole_tally.outside_window + 1, 2000)
+
+
 @pytest.mark.parametrize("bits", [31, 32])
 @pytest.mark.parametrize("pieces", [False, True])
 def test_overflowing_counters_go_on(bits, pieces, monkeypatch):

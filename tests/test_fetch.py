@@ -67,6 +67,18 @@ class Host:
             def nothing(self) -> None:
                 self.send(202, b"")
 
+            def broken_off(self) -> None:
+                """In chunks, the last of which never comes."""
+                self.send_response(200)
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                self.wfile.write(b"100000\r\n" + BODY[:1000])
+                self.close_connection = True
+
+            def babbling(self) -> None:
+                self.wfile.write(b"who is there?\r\n\r\n")
+                self.close_connection = True
+
             def missing(self) -> None:
                 self.send(404, b"gone")
 
@@ -102,6 +114,23 @@ def test_a_download_is_verified_and_not_repeated(host, tmp_path):
     fetch([host.archive], path.parent)
     assert host.ranges == [None]
     assert [p.name for p in path.parent.iterdir()] == ["data.bin"]
+
+
+@pytest.mark.parametrize("behaviour", ["broken_off", "babbling"])
+def test_an_answer_that_is_no_http_is_asked_for_again_and_then_given_up_in_one_line(
+    host, tmp_path, monkeypatch, behaviour
+):
+    waits: list[float] = []
+    monkeypatch.setattr(_fetch.time, "sleep", waits.append)
+    host.behaviours = [behaviour, behaviour, "ignorant"]
+    (path,) = fetch([host.archive], tmp_path / "a")
+    assert path.read_bytes() == BODY
+    host.behaviours = ["babbling"]
+    waits.clear()
+    with pytest.raises(UserError) as raised:
+        fetch([host.archive], tmp_path / "b")
+    assert_one_line(raised.value, "cannot download", "what arrived is kept")
+    assert waits == pytest.approx([0.4, 1.6, 6.4, 25.6])  # and not once more before the message
 
 
 def test_a_connection_that_is_cut_goes_on_where_it_was(host, tmp_path):

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bntt import declared
+from bntt.code import reading_code
 from bntt.errors import UserError
 from bntt.files import ensure_space, read_sealed, sha256, write_sealed
 
@@ -101,11 +102,23 @@ def prepare(name: str, source: Path | None = None) -> Path:
 
     Of several processes that ask at once, one prepares and the others wait. What a killed one left is cleared away.
     """
-    while not _is_current(name):
+    while not is_current(name):
+        if folder(name).is_symlink():  # it would be replaced by a folder on this disk
+            raise UserError(f"{folder(name)} is a link; set BNTT_DATA to a folder on the disk that you mean")
         with _workplace(name) as work:
-            if work is not None:
+            if work is None:
+                continue
+            if is_current(name):  # since this process looked
+                work.rmdir()
+            else:
                 _prepare(name, source, work)
+    shutil.rmtree(_outdated(name), ignore_errors=True)
     return manifest_path(name)
+
+
+def _outdated(name: str) -> Path:
+    """Where prepared data go that make way for others."""
+    return folder(name).with_name(f".{name}-work-old")
 
 
 def _prepare(name: str, source: Path | None, work: Path) -> None:
@@ -122,17 +135,16 @@ def _prepare(name: str, source: Path | None, work: Path) -> None:
         "content_sha256": content,
         "state": _state(parts, content, known),
         "split_sha256": _split_identity(name),
+        "reader": reading_code(name),
         **parts.facts,
     }
     if manifest["state"] == "partial":
         manifest["differing_test_items"] = known["partial"]["items"]
     _write(work, parts, manifest)
     target = folder(name)
-    outdated = work.with_name(f"{work.name}-old")
     if target.is_dir():  # damaged, or of another split or reader: make way
-        target.rename(outdated)
+        target.rename(_outdated(name))
     work.rename(target)
-    shutil.rmtree(outdated, ignore_errors=True)
 
 
 def _write(work: Path, parts: "Parts", manifest: dict[str, Any]) -> None:
@@ -168,6 +180,7 @@ def make_up(name: str, images: dict[str, int]) -> None:
         "content_sha256": content_digest(made),
         "state": "unknown",
         "split_sha256": _split_identity(name),
+        "reader": reading_code(name),
     }
     folder(name).mkdir(parents=True)
     _write(folder(name), made, manifest)
@@ -210,7 +223,7 @@ def _workplace(name: str) -> Iterator[Path | None]:
         if not _is_open(work, handle):  # made into data while this process waited
             yield None
             return
-        for left in [*work.iterdir(), work.with_name(f"{work.name}-old")]:
+        for left in [*work.iterdir(), _outdated(name)]:
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
         try:
             yield work
@@ -242,18 +255,20 @@ def manifest(name: str) -> dict[str, Any]:
     return document
 
 
-_KEYS = {"dataset", "source", "classes", "images", "content_sha256", "state", "split_sha256", "files"}
+_KEYS = {"dataset", "source", "classes", "images", "content_sha256", "state", "split_sha256", "reader", "files"}
 
 
-def _is_current(name: str) -> bool:
-    """Whether the prepared arrays are whole, and of the split and content that are committed now."""
+def is_current(name: str) -> bool:
+    """Whether the prepared arrays are there, and of the reader, split and content that are committed now."""
     try:
         found = manifest(name)
     except UserError:
         return False
     known = facts(name).get("content")
     return (
-        found["split_sha256"] == _split_identity(name)
+        all((folder(name) / file).is_file() for file in found["files"])
+        and found["reader"] == reading_code(name)
+        and found["split_sha256"] == _split_identity(name)
         and (found["state"] == "content") <= (found["content_sha256"] == known)
         and (found["content_sha256"] == known) <= (found["state"] in ("archive", "content"))
     )

@@ -16,7 +16,7 @@ from bntt.errors import UserError
 
 SIDE = 128  # pixels of the sensor
 HEADER = b"#!AER-DAT2.0\r\n"
-BACKWARDS = 1e-3  # share of events that may come earlier than the one before
+LATE = 1e-3  # share of events that may stand after a later one
 PIECE = 2**18  # events decoded at once, which stay in the cache
 
 
@@ -24,7 +24,7 @@ PIECE = 2**18  # events decoded at once, which stay in the cache
 class Events:
     """Events of one recording in the order of time; arrays of one length."""
 
-    microseconds: np.ndarray  # int64, since the first event
+    microseconds: np.ndarray  # int64, since the first event of the file; below 0 where one stood after a later one
     x: np.ndarray  # uint8, from the left
     y: np.ndarray  # uint8, from above
     on: np.ndarray  # bool: the pixel got brighter
@@ -81,12 +81,18 @@ def decode(content: bytes | mmap.mmap, where: str) -> Events:
     if kept == 0:
         raise UserError(f"{where}: {special} special events and none of a pixel; fetch the file again")
     stamps, x, y, on = stamps[:kept], x[:kept], y[:kept], on[:kept]
-    reordered = _unwrap(stamps, where)
-    if reordered:
+    _undo_overflows(stamps)
+    stamps -= stamps[0]
+    late = _late(stamps)
+    if late > LATE * kept:
+        raise UserError(
+            f"{where}: {late} of {kept} time-stamps run backwards, more than {LATE:.1%}; "
+            "the file is damaged: fetch it again"
+        )
+    if late:
         order = np.argsort(stamps, kind="stable")
         stamps, x, y, on = stamps[order], x[order], y[order], on[order]
-    stamps -= stamps[0]
-    return Events(stamps, x, y, on, special, reordered)
+    return Events(stamps, x, y, on, special, late)
 
 
 def write(path: Path, events: Events, first_microsecond: int = 0) -> None:
@@ -112,28 +118,30 @@ def _end_of_header(content: bytes | mmap.mmap, where: str) -> int:
     return end
 
 
-def _unwrap(stamps: np.ndarray, where: str) -> int:
-    """Undo overflows in place; returns how many time-stamps run backwards.
+def _undo_overflows(stamps: np.ndarray) -> None:
+    """Undo overflows in place.
 
     The counter overflows at 2^31 microseconds, or at twice that, after 36 or 72 minutes. A fall by more than half of
-    2^31 is taken for an overflow, a rise by as much for a late event from before one, and a smaller fall runs
-    backwards.
+    2^31 is taken for an overflow, and a rise by as much for a late event from before one.
     """
     stamps &= 2**31 - 1
-    backwards = turns = 0
+    turns = 0
     last = stamps[0]
     for first in range(0, len(stamps), PIECE):
         piece = stamps[first : first + PIECE]
         steps = np.diff(piece, prepend=last)
         last = piece[-1].copy()
-        overflows, late = steps < -(2**30), steps > 2**30
-        backwards += int(np.count_nonzero(steps < 0) - np.count_nonzero(overflows) + np.count_nonzero(late))
-        turned = turns + np.cumsum(overflows.astype(np.int64) - late)
+        turned = turns + np.cumsum((steps < -(2**30)).astype(np.int64) - (steps > 2**30))
         turns = turned[-1]
         piece += turned << 31
-    if backwards > BACKWARDS * len(stamps):
-        raise UserError(
-            f"{where}: {backwards} of {len(stamps)} time-stamps run backwards, more than {BACKWARDS:.1%}; "
-            "the file is damaged: fetch it again"
-        )
-    return backwards
+
+
+def _late(stamps: np.ndarray) -> int:
+    """How many time-stamps stand after a later one."""
+    late, latest = 0, stamps[0]
+    for first in range(0, len(stamps), PIECE):
+        piece = stamps[first : first + PIECE]
+        reached = np.maximum(np.maximum.accumulate(piece), latest)
+        late += int(np.count_nonzero(piece < reached))
+        latest = reached[-1]
+    return late

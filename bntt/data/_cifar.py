@@ -4,7 +4,7 @@ The python layout holds pickles, which are opened only after their md5 was found
 layout holds plain bytes. Without a folder the archive is downloaded, all through torchvision's dataset classes.
 """
 
-import tempfile
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +29,14 @@ BINARY = {  # folder, bytes of label of which the last counts, classes, files an
 
 def read(name: str, source: Path | None, downloads: Path) -> Parts:
     """``name`` is that of torchvision's class; pixels uint8 ``[N, 3, 32, 32]``."""
-    official = getattr(torchvision().datasets, name)
     binary = BINARY[name][0]
+    for folder in (source / binary, source) if source else ():
+        if folder.is_dir() and (folder.name == binary or (folder / BINARY[name][3][0][0]).is_file()):
+            return _binary(name, folder)
+    official = getattr(torchvision().datasets, name)
     if source is None:
         (archive,) = fetch([Archive(official.filename, official.url, official.tgz_md5)], downloads)
     else:
-        for folder in (source / binary, source):
-            if folder.is_dir() and (folder.name == binary or (folder / BINARY[name][3][0][0]).is_file()):
-                return _binary(name, folder)
         if (source / official.base_folder).is_dir():
             return _python(official, source)
         if source.name == official.base_folder:
@@ -48,9 +48,13 @@ def read(name: str, source: Path | None, downloads: Path) -> Parts:
                 "the folder that holds one of them"
             )
         (archive,) = fetch([Archive(official.filename, official.url, official.tgz_md5)], source)
-    with tempfile.TemporaryDirectory(dir=downloads if source is None else None) as place:
-        unpack(archive, Path(place))
-        return _python(official, Path(place))
+    place = downloads / "unpacked"
+    shutil.rmtree(place, ignore_errors=True)  # what a killed process left
+    try:
+        unpack(archive, place)
+        return _python(official, place)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _python(official, folder: Path) -> Parts:

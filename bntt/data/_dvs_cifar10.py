@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bntt.data._aedat import decode
-from bntt.data._fetch import Archive, fetch, matches, opened_zip
+from bntt.data._fetch import Archive, fetch, matches, member, opened_zip
 from bntt.data._frames import Tally, to_frames
 from bntt.data._parts import Parts, divided
 from bntt.errors import UserError
@@ -83,4 +83,4 @@ def _recordings(place: Path) -> Iterator[tuple[str, bytes]]:
     with opened_zip(place) as opened:
         for name in opened.namelist():
             if name.endswith(".aedat"):
-                yield name, opened.read(name)
+                yield name, member(opened, name)

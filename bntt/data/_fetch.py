@@ -5,11 +5,13 @@ publisher's. Nothing is extracted that would leave its folder, and no link.
 """
 
 import hashlib
+import http.client
 import tarfile
 import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -56,12 +58,13 @@ def _fetched(archive: Archive, folder: Path) -> Path:
         try:
             _download(archive, part)
             break
-        except (OSError, urllib.error.URLError) as error:
+        except (OSError, http.client.HTTPException) as error:
             if isinstance(error, urllib.error.HTTPError) and error.code < 500:
                 raise UserError(_unreachable(archive, folder, f"HTTP {error.code} {error.reason}")) from None
-            reason = str(error) or type(error).__name__
+            reason = " ".join(str(error).split()) or type(error).__name__
             failures = 0 if part.is_file() and part.stat().st_size > before else failures + 1
-            time.sleep(0.1 * 4**failures if failures else 0)
+            if 0 < failures < ATTEMPTS:
+                time.sleep(0.1 * 4**failures)
     else:
         raise UserError(_unreachable(archive, folder, reason))
     if not matches(part, archive.md5):
@@ -96,8 +99,8 @@ def _download(archive: Archive, part: Path) -> None:
             raise OSError(f"the server sent nothing but HTTP {response.status}")
         if have and response.status != 206:
             have = 0  # the server begins anew
-        length = response.headers.get("Content-Length")
-        total = None if length is None else have + int(length)
+        length = response.headers.get("Content-Length") or ""
+        total = have + int(length) if length.isdecimal() else None
         if total is not None:
             ensure_space(part.parent, total - have)
         with (
@@ -137,6 +140,14 @@ def opened_zip(path: Path) -> zipfile.ZipFile:
     for name in opened.namelist():
         check_name(path, name)
     return opened
+
+
+def member(opened: zipfile.ZipFile, name: str) -> bytes:
+    """The content of one member."""
+    try:
+        return opened.read(name)
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:  # what damaged bytes raise
+        raise UserError(f"{opened.filename}: {name}: {error}; delete the archive and fetch it again") from None
 
 
 def check_name(archive: Path, name: str) -> None:

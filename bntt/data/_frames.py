@@ -28,6 +28,7 @@ def to_frames(events: Events, bins: int, size: int, bin_microseconds: int | None
     """Counts uint8 ``[bins, 2, size, size]``, OFF before ON, and what became of every event.
 
     ``bin_microseconds`` long bins begin with the first event, as in Wu et al. 2019; None divides the whole recording.
+    An event from before the first one of the file is outside of all bins.
     Squares are ``128 // size`` pixels wide and start in the upper left corner; what is left over at the right and at
     the bottom is cropped.
     """
@@ -38,7 +39,7 @@ def to_frames(events: Events, bins: int, size: int, bin_microseconds: int | None
         bin_of = events.microseconds // bin_microseconds
     width = SIDE // size
     column, row = events.x // width, events.y // width
-    in_window = bin_of < bins
+    in_window = (bin_of >= 0) & (bin_of < bins)
     in_crop = (column < size) & (row < size)
     kept = in_window & in_crop
     cell = ((bin_of[kept] * 2 + events.on[kept]) * size + row[kept]) * size + column[kept]

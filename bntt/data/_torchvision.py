@@ -12,6 +12,8 @@ from types import ModuleType
 
 import torch
 
+from bntt.errors import UserError
+
 _declarations: list[torch.library.Library] = []  # torch forgets an operator when its library object is gone
 
 
@@ -19,6 +21,10 @@ def torchvision() -> ModuleType:
     """The torchvision package, with the operators declared only where importing it failed for want of them."""
     try:
         return import_module("torchvision")
+    except ModuleNotFoundError:
+        raise UserError(
+            "this layout is read through torchvision, which is not installed; `pip install torchvision`"
+        ) from None
     except RuntimeError as error:
         if "operator torchvision::nms does not exist" not in str(error):
             raise

@@ -11,6 +11,7 @@ import numpy as np
 
 from bntt import data
 from bntt.data._parts import Parts, divided
+from bntt.errors import UserError
 
 DATASET = {
     "title": "scikit-learn digits (8 x 8, 10 classes, 1,797 scans)",
@@ -24,7 +25,14 @@ DATASET = {
 
 def read(source: Path | None, downloads: Path) -> Parts:
     """Train, validation and test, pixels uint8 ``[N, 1, 8, 8]``; nothing is downloaded."""
+    refuse_folder(source)
     return divided(*scans(), data.committed_split("digits"), from_publisher=False)
+
+
+def refuse_folder(source: Path | None) -> None:
+    """There is nothing to read from a folder."""
+    if source is not None:
+        raise UserError(f"--from {source}: the digits come with scikit-learn; prepare them without --from")
 
 
 def scans() -> tuple[np.ndarray, np.ndarray]:

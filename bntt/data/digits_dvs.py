@@ -37,6 +37,7 @@ BIN_MICROSECONDS = 5000
 
 def read(source: Path | None, downloads: Path) -> Parts:
     """Train, validation and test, counts uint8 ``[N, 20, 2, 16, 16]``."""
+    digits.refuse_folder(source)
     pixels, labels = digits.scans()
     frames = np.empty((len(pixels), STEPS, 2, SIZE, SIZE), np.uint8)
     tally = Tally()

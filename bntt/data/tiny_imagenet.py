@@ -6,13 +6,14 @@ number within the class, so that the first so many of them are balanced.
 
 import io
 import re
-import zipfile
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from bntt.data._fetch import Archive, fetch, matches, opened_zip
+from bntt.data._fetch import Archive, fetch, matches, member, opened_zip
 from bntt.data._parts import Part, Parts
 from bntt.errors import UserError
 
@@ -43,18 +44,11 @@ def read(source: Path | None, downloads: Path) -> Parts:
         with opened_zip(source) as opened:
             prefix = f"{FOLDER}/"
             names = [n.removeprefix(prefix) for n in opened.namelist() if n.startswith(prefix) and not n.endswith("/")]
-            return _parts(source, names, lambda name: _member(opened, prefix + name), matches(source, ARCHIVE.md5))
+            return _parts(source, names, lambda name: member(opened, prefix + name), matches(source, ARCHIVE.md5))
     if (source / FOLDER).is_dir():
         source = source / FOLDER
     names = [path.relative_to(source).as_posix() for path in sorted(source.rglob("*")) if path.is_file()]
     return _parts(source, names, lambda name: (source / name).read_bytes(), False)
-
-
-def _member(opened: zipfile.ZipFile, name: str) -> bytes:
-    try:
-        return opened.read(name)
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise UserError(f"{opened.filename}: {name}: {error}; delete the archive and fetch it again") from None
 
 
 def _parts(where: Path, names: list[str], content: Read, from_publisher: bool) -> Parts:
@@ -83,6 +77,12 @@ def _parts(where: Path, names: list[str], content: Read, from_publisher: bool) -
         if not found or wnid not in number:
             raise UserError(f"{where}: val/val_annotations.txt: {line[:60]!r} is not an image and a class of wnids.txt")
         test.append((int(found[1]), number[wnid], f"val/images/{file}"))
+    if not test:
+        raise UserError(f"{where}: val/val_annotations.txt names no image; fetch the archive again")
+    whole: Any = DATASET["images"]
+    for part, items, count in (("train", train, whole["train"]), ("val", test, whole["test"])):
+        if len(items) != count:
+            print(f"{where}: {part} has {len(items)} of {count} images", file=sys.stderr)
     return Parts(_part(where, sorted(train), content), None, _part(where, sorted(test), content), from_publisher)
 
 
@@ -94,8 +94,10 @@ def _part(where: Path, items: list[tuple[int, int, str]], content: Read) -> Part
 
 
 def _decoded(where: Path, name: str, content: Read) -> np.ndarray:
-    from PIL import Image
-
+    try:
+        from PIL import Image
+    except ImportError:
+        raise UserError(f"{DATASET['title']} needs Pillow; `pip install pillow`") from None
     try:
         with Image.open(io.BytesIO(content(name))) as image:
             size, array = image.size, np.asarray(image.convert("RGB"))

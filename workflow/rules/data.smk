@@ -15,6 +15,6 @@ rule prepare:
         "../../environment.yml"
     threads: 1
     params:
-        code=lambda wildcards: code.preparation_code(wildcards.dataset),
+        code=lambda wildcards: code.reading_code(wildcards.dataset),
     shell:
         f"{BNTT} data prepare {{wildcards.dataset}} > {{log:q}} 2>&1"
