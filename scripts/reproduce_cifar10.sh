@@ -5,17 +5,19 @@
 #     scripts/reproduce_cifar10.sh --minutes 9 --from A --to B  a piece, on a machine that is lent for so long: unpack
 #                                                               what the last piece packed in A, pack for the next in B
 #
-# A piece ends at a saved state once its minutes are over; an evaluation that has begun is finished.
+# A piece ends at a saved state once its minutes are over, after one step at least; an evaluation that has begun is
+# finished.
 # In A and B: state.tar.0 to .7, of at most 16 MB each, with their sha256; they hold measurements, manifests, the newest
 # state of the unfinished training, and the weights that another run still starts from. log.txt is what was printed.
 # Exit status: 0 everything is done, 75 not finished: run it again, else what failed.
 #
-# In the environment: DATA, a folder with cifar-10-batches-bin (none: downloaded), RESULTS
-# (results/reference), PYTHON (python3), DEVICE (auto), TASKS, lines of experiment, row and seed.
+# In the environment: DATA, a folder with cifar-10-batches-bin (none: downloaded), RESULTS (results/reference), PYTHON
+# (python3), DEVICE (auto), DATASET (cifar10), and TASKS, lines of experiment, row and seed.
 set -euo pipefail
 
 minutes='' from='' to=''
 while [ $# -gt 0 ]; do
+    [ $# -gt 1 ] || { echo "reproduce_cifar10.sh: $1 needs a value after it" >&2; exit 2; }
     case "$1" in
         --minutes) minutes=$2 ;;
         --from) from=$2 ;;
@@ -24,7 +26,11 @@ while [ $# -gt 0 ]; do
     esac
     shift 2
 done
-results=${RESULTS:-results/reference} python=${PYTHON:-python3} device=${DEVICE:-auto}
+[[ -z $minutes || $minutes =~ ^[0-9]+(\.[0-9]+)?$ ]] || {
+    echo "reproduce_cifar10.sh: --minutes must be a number, not $minutes" >&2
+    exit 2
+}
+results=${RESULTS:-results/reference} python=${PYTHON:-python3} device=${DEVICE:-auto} dataset=${DATASET:-cifar10}
 tasks=${TASKS:-'cifar10 bntt 0
 released-code bntt 0
 cifar10 ann 0
@@ -45,7 +51,10 @@ cifar10 bntt-no-decay 0
 paper-literal bntt 0'}
 
 unpack() {
-    [ -e "$1/state.tar.0" ] || return 0
+    if [ ! -e "$1/state.sha256" ] && ! compgen -G "$1/state.tar.*" > /dev/null; then
+        echo "nothing to unpack in $1: beginning anew" >&2
+        return 0
+    fi
     (cd "$1" && sha256sum --quiet --check state.sha256) || { echo "$1 is damaged: copy it again" >&2; exit 2; }
     mkdir -p "$results"
     cat "$1"/state.tar.[0-7] | tar -x -C "$results"
@@ -55,12 +64,16 @@ pack() {
     mkdir -p "$1"
     rm -f "$1"/state.tar.* "$1/state.sha256"
     [ -d "$results" ] || return 0
+    look
     # Weights stay behind, but for those that a run not yet evaluated starts from; of two states, the newer goes.
     (
         cd "$results"
         find . -path '*/runs/*' -type f ! -name model.safetensors
         find . -path '*/runs/*' -name model.safetensors | while read -r weights; do
-            if [ ! -e "$(dirname "$weights")/evaluate.json" ] || needed "$weights"; then echo "$weights"; fi
+            IFS=/ read -r _ name _ dataset row seed _ <<< "$weights"
+            if ! ended "$name" "$dataset" "$row" "$seed" || needed "$name" "$dataset" "$row" "$seed"; then
+                echo "$weights"
+            fi
         done
         find . -path '*/scratch/*' -type d | while read -r folder; do
             ls -t "$folder"/state-*.pt 2>/dev/null | head -n 1 || true
@@ -70,35 +83,54 @@ pack() {
     (cd "$1" && sha256sum state.tar.* > state.sha256)
 }
 
-needed() { # weights of the dense network, as long as a conversion of that seed is not there
-    case "$1" in */ann/*) ;; *) return 1 ;; esac
+look() { # what is there of the experiments: lines of name, status, dataset/row/seed-k
+    local experiment name lines
+    there=''
+    while read -r experiment; do
+        lines=$("$python" -m bntt runs --experiment "$experiment" --results "$results") || return
+        name=$(name_of "$experiment")
+        there+=$(sed "s|^|$name |" <<< "$lines")$'\n'
+    done < <(cut -d ' ' -f 1 <<< "$tasks" | sort -u)
+}
+
+name_of() { # an experiment's, of which a file may be given
+    local name=${1##*/}
+    echo "${name%.yaml}"
+}
+
+ended() { # NAME DATASET ROW SEED-K: whether a run is done or has diverged, when `look` last looked
+    awk -v name="$1" -v run="$2/$3/$4" '
+        $1 == name && $3 == run && ($2 == "done" || $2 == "diverged") { found = 1 }
+        END { exit !found }' <<< "$there"
+}
+
+needed() { # NAME DATASET ROW SEED-K: whether a conversion that starts from a run is still to come
+    [ "$3" = ann ] || return 1
     for row in conversion rmp; do
-        other=$(dirname "${1/\/ann\//\/$row\/}")
-        if grep -q " $row ${other##*-}\$" <<< "$tasks" && [ ! -e "$other/evaluate.json" ]; then return 0; fi
+        if grep -q " $row ${4#seed-}\$" <<< "$tasks" && ! ended "$1" "$2" "$row" "$4"; then return 0; fi
     done
     return 1
 }
 
 work() {
-    if [ -n "${DATA:-}" ]; then "$python" -m bntt data prepare cifar10 --from "$DATA" || return; fi
-    local experiment row seed left
+    if [ -n "${DATA:-}" ]; then "$python" -m bntt data prepare "$dataset" --from "$DATA" || return; fi
+    local experiment row seed left begun=''
+    look || return
     while read -r experiment row seed; do
-        local of=(--experiment "$experiment" --row "$row" --seed "$seed" --results "$results" --device "$device")
-        if [ "$experiment" = released-code ]; then of+=(--dataset cifar10); fi  # it has others; the rest have one
-        if [ -e "$(run_folder "$experiment" "$row" "$seed")/evaluate.json" ]; then continue; fi
+        if ended "$(name_of "$experiment")" "$dataset" "$row" "seed-$seed"; then continue; fi
+        local of=(
+            --experiment "$experiment" --dataset "$dataset" --row "$row" --seed "$seed" --results "$results"
+            --device "$device"
+        )
         left=()
         if [ -n "$minutes" ]; then
-            left=(--minutes "$(awk "BEGIN { print $minutes - $SECONDS / 60 }")")
-            case "${left[1]}" in -* | 0) return 75 ;; esac
+            if [ -n "$begun" ] && awk "BEGIN { exit !($SECONDS / 60 >= $minutes) }"; then return 75; fi
+            left=(--minutes "$(awk "BEGIN { left = $minutes - $SECONDS / 60; print (left > 1e-4 ? left : 1e-4) }")")
         fi
+        begun=yes
         "$python" -m bntt train "${of[@]}" "${left[@]}" < /dev/null || return
         "$python" -m bntt evaluate "${of[@]}" < /dev/null || return
     done <<< "$tasks"
-}
-
-run_folder() {
-    local name=${1##*/}
-    echo "$results/${name%.yaml}"/runs/*/"$2/seed-$3"
 }
 
 [ -z "$from" ] || unpack "$from"

@@ -23,7 +23,7 @@ ROWS = {
 def script(*arguments: object, **variables: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         ["bash", SCRIPT, *map(str, arguments)],
-        cwd=PROJECT, env=environment(DEVICE="cpu", PYTHON=sys.executable, **variables),
+        cwd=PROJECT, env=environment(DEVICE="cpu", DATASET="digits", PYTHON=sys.executable, **variables),
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
@@ -60,6 +60,7 @@ def test_five_pieces_on_five_machines_equal_one_run(tmp_path, tiny):
         arguments = ["--minutes", "0.0001", "--from", before, "--to", after]
         done = script(*arguments, RESULTS=str(results), TASKS=tasks)
         assert done.returncode == (75 if piece < 5 else 0), done.stdout + done.stderr
+        assert (done.stderr == f"nothing to unpack in {before}: beginning anew\n") == (piece == 1)
         packed = sorted(path.name for path in after.iterdir())
         assert packed == ["log.txt", "state.sha256", "state.tar.0"]
         assert ("run it again to go on" in (after / "log.txt").read_text()) == (piece < 5)
@@ -98,6 +99,20 @@ def test_weights_that_a_later_run_starts_from_are_packed_and_others_are_not(tmp_
 
 
 @pytest.mark.slow
+def test_a_damaged_result_is_not_taken_for_a_finished_one(tmp_path, tiny):
+    loaded, path = tiny
+    variables = {"RESULTS": str(tmp_path / "results"), "TASKS": f"{path} bntt 0"}
+    assert script(**variables).returncode == 0
+    expected = numbers(loaded, tmp_path / "results")
+    (evaluation,) = (tmp_path / "results").rglob("evaluate.json")
+    evaluation.write_text("garbage")
+    again = script(**variables)
+    assert again.returncode == 0, again.stderr
+    assert "already trained" in again.stdout
+    assert numbers(loaded, tmp_path / "results") == expected != {}
+
+
+@pytest.mark.slow
 def test_a_damaged_pack_is_refused_and_nothing_is_lost(tmp_path, tiny):
     _, path = tiny
     tasks = f"{path} bntt 0"
@@ -112,9 +127,23 @@ def test_a_damaged_pack_is_refused_and_nothing_is_lost(tmp_path, tiny):
     assert not (tmp_path / "2").exists()
 
 
-def test_an_unknown_option_is_one_line():
-    done = script("--piece", "1")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--piece", "1"], "--piece"), (["--minutes"], "needs a value"), (["--minutes", "abc"], "not abc")],
+)
+def test_a_wrong_option_is_one_line(arguments, said):
+    done = script(*arguments)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert said in done.stderr
+
+
+def test_an_incomplete_pack_is_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "state.tar.1").write_bytes(b"the second half")
+    done = script("--from", tmp_path / "a", "--to", tmp_path / "a", RESULTS=str(tmp_path / "1"), TASKS="demo bntt 0")
+    assert done.returncode == 2
+    assert f"{tmp_path / 'a'} is damaged: copy it again" in done.stderr
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["state.tar.1"]
 
 
 def test_its_tasks_are_runs_of_the_experiments():
