@@ -8,7 +8,7 @@ from bntt.collect import Results
 from bntt.drawings import damaged_drawings
 from bntt.report import number
 from bntt.reproduction import Judged, judge_all
-from bntt.verdicts import DECIDED, WORDS, Word, refusals_by_chance
+from bntt.verdicts import WORDS, Word, what_chance_does
 
 ABSENT = ("missing", "outdated", "damaged")
 
@@ -32,11 +32,9 @@ def check(results: Results) -> Check:
     lines += [f"[{one.status}] {one.run.name}: {one.reason}" for one in results.runs if one.status in ABSENT]
     drawings = damaged_drawings(results.folder)
     lines += [f"[damaged] {reason}" for reason in drawings]
-    by_chance = refusals_by_chance(one.verdict for one in judged)
-    decided = sum(counts[word] for word in DECIDED)
     lines += [
         "verdicts: " + (", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])),
-        f"of {decided} decided, chance alone would make at most {by_chance:.1f} BETTER, WORSE or DIFFERS",
+        what_chance_does([one.verdict for one in judged]),
         "runs: " + ", ".join(f"{count} {status}" for status, count in runs.items()),
     ]
     return Check(lines, counts, sum(runs[status] for status in ABSENT) + len(drawings))

@@ -227,12 +227,12 @@ def _explain(parsed: argparse.Namespace) -> None:
 
 def _plan(parsed: argparse.Namespace) -> None:
     from bntt.experiment import load
-    from bntt.plan import plan, report
+    from bntt.plan import plan, report, slots
 
     experiment = load(parsed.experiment)
     if parsed.cores < 1:
         raise UserError(f"--cores must be at least 1, not {parsed.cores}")
-    at_once = max(1, parsed.cores // experiment.runs[0].threads)
+    at_once = slots(experiment, parsed.device, parsed.cores)
     for line in report(plan(experiment, parsed.results, parsed.device, at_once), at_once):
         print(line, flush=True)
 
@@ -252,7 +252,11 @@ def _data(parsed: argparse.Namespace) -> None:
     if parsed.action == "prepare":
         if parsed.source is not None and not parsed.source.is_dir():
             raise UserError(f"--from {parsed.source}: there is no such folder")
+        there = data.is_current(parsed.name)
         print(data.prepare(parsed.name, parsed.source))
+        if there and parsed.source is not None:
+            state, place = data.manifest(parsed.name)["state"], data.folder(parsed.name)
+            print(f"prepared already, in state {state}; delete {place} to read it from there", file=sys.stderr)
     elif parsed.action == "show":
         from bntt.data._sheet import contact_sheet
 

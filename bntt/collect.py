@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bntt.errors import UserError
@@ -91,6 +92,11 @@ class Results:
                 }
             )
         return pd.DataFrame(lines)
+
+
+def at_threshold(exits: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """The lines of ``early_exit.csv`` at a threshold, of which the file has six digits."""
+    return exits[np.isclose(exits["threshold"], threshold, rtol=1e-5, atol=0)] if len(exits) else exits
 
 
 def select(frame: pd.DataFrame, dataset: str, row: str) -> pd.DataFrame:

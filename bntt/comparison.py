@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bntt.collect import Results, select
+from bntt.collect import Results, at_threshold, select
 from bntt.energy import energy_ratios
 from bntt.errors import UserError
 from bntt.report import test_images
@@ -56,7 +56,7 @@ def compare(first: Results, second: Results) -> list[Difference]:
     for dataset in first.experiment.datasets:
         if dataset not in second.experiment.datasets:
             continue
-        images = [test_images(results, dataset) for results in (first, second)]
+        images = _same_images(first, second, dataset)
         for row in first.experiment.rows_on(dataset):
             if row not in second.experiment.rows_on(dataset):
                 continue
@@ -66,12 +66,22 @@ def compare(first: Results, second: Results) -> list[Difference]:
                 if common.empty:
                     continue
                 means = float(common["accuracy"].mean()), float(common["accuracy_other"].mean())
-                same_images = images[0] if images[0] == images[1] and metric == "accuracy" else None
-                estimate, pairing = accuracy_difference(other, one, same_images)
+                estimate, pairing = accuracy_difference(other, one, images if metric == "accuracy" else None)
                 lines.append(Difference(dataset, row, metric, *means, estimate, len(common), pairing))
     if not lines:
         raise UserError(f"{first.folder} and {second.folder} have no run of the same dataset, row and seed")
     return lines
+
+
+def _same_images(first: Results, second: Results, dataset: str) -> int | None:
+    """The number of test images, where both have looked at the same ones."""
+    content = [
+        {one.training["data"][key] for one in results.runs if one.run.dataset == dataset and one.training}
+        for results in (first, second)
+        for key in ("content_sha256", "split_sha256")
+    ]
+    counts = [test_images(results, dataset) for results in (first, second)]
+    return counts[0] if counts[0] == counts[1] and content[:2] == content[2:] else None
 
 
 def _accuracy(results: Results, dataset: str, row: str) -> pd.DataFrame:
@@ -81,9 +91,7 @@ def _accuracy(results: Results, dataset: str, row: str) -> pd.DataFrame:
 
 def _exit_step(results: Results, dataset: str, row: str) -> pd.DataFrame:
     exits = select(results.frame("early_exit.csv"), dataset, row)
-    if exits.empty:
-        return _values(exits)
-    return _values(exits[exits["threshold"] == results.experiment.evaluation["exit_threshold"]], "exit_step")
+    return _values(at_threshold(exits, results.experiment.evaluation["exit_threshold"]), "exit_step")
 
 
 def _energy_ratio(results: Results, dataset: str, row: str) -> pd.DataFrame:

@@ -205,6 +205,11 @@ def _experiment(name: str, where: str, document: Any) -> Experiment:
                 for one in of_rows[row]:
                     if one not in of_rows[start]:
                         raise UserError(f"{where}: rows: {row}: row {start}, which it starts from, has no {kind} {one}")
+    for dataset in datasets:  # or nothing could be compared
+        limits = {row: rows[row][2][dataset].get("test_limit") for row in rows if dataset in datasets_of[row]}
+        if len(set(limits.values())) > 1:
+            given = ", ".join(f"{limit} in row {row}" for row, limit in limits.items())
+            raise UserError(f"{where}: datasets: {dataset}: test_limit must be the same in all rows, not {given}")
     ordered = _starts_first(rows, where)
     runs = tuple(
         Run(name, dataset, row, seed, *rows[row][:2], threads, rows[row][2][dataset], evaluation)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from bntt.collect import Results
+from bntt.collect import Results, at_threshold
 from bntt.drawings import read_record, vouched
 from bntt.errors import UserError
 from bntt.experiment import check_name
@@ -41,7 +41,7 @@ def explain(
     results = Results.at(folder, experiment)
     record = read_record(folder, table.stem)
     vouched(folder, record, f"tables/{table.name}")
-    frame = pd.read_csv(table)
+    frame = pd.read_csv(table).astype({"time_steps": float})  # the steps of an early exit are a mean over seeds
     for name in ("row", column):
         check_name("column", name, frame.columns, str(table))
     check_name("row", row, frame["row"].dropna().unique(), str(table))
@@ -73,7 +73,9 @@ def _chain(results: Results, table: Path, record: Mapping[str, Any], line: pd.Se
     yield f"{column} = {line[column]} in {table}, row {row} on {dataset}{steps}"
     yield f"  drawn    by {record['source']}, {_code(record)}, {record['drawn']}"
     files = [name for name, columns in MEASURED.items() if column in columns]
-    if line.get("early_exit") is True and "anytime.csv" in files:
+    if line.get("early_exit") is not True:  # then the steps are configuration
+        files = [name for name in files if name != "early_exit.csv"]
+    elif "anytime.csv" in files:
         files.append("early_exit.csv")
     if not files:
         yield "  which is configuration, or printed in the paper; nothing measures it"
@@ -128,7 +130,7 @@ def _value(one: Found, name: str, line: pd.Series) -> float | None:
     if line.get("early_exit") is True:  # each seed has its own
         exits = one.table("early_exit.csv")
         assert exits is not None
-        step = exits.loc[exits["threshold"] == one.run.evaluation["exit_threshold"], "exit_step"].iloc[0]
+        step = at_threshold(exits, one.run.evaluation["exit_threshold"])["exit_step"].iloc[0]
     if name == "early_exit.csv":
         return float(step)
     frame = one.table(name)

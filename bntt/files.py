@@ -31,6 +31,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(stream.fileno())
         beside.chmod(0o644)
         beside.rename(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; make room, and run this again") from None
     finally:
         beside.unlink(missing_ok=True)
 

@@ -87,15 +87,10 @@ def train(
 def evaluate(run: Run, results: Path, device: str = "auto") -> str:
     """Measure a trained run on the test images. Returns one line that says what happened."""
     directory = RunDirectory.of(run, results)
-    training = directory.training()
-    if training.get("config") != run.training_config():
-        raise UserError(f"{directory.train_json} is of another configuration than the experiment file; train it again")
-    prepared = _prepared(run)
-    if training.get("data") != prepared:
-        raise UserError(f"{directory.train_json} is of other data or another split than is prepared; train it again")
+    training = _trained(directory, run)
     record: dict[str, Any] = {
         "config": run.training_config(),
-        "data": prepared,
+        "data": training["data"],
         "code": code.evaluation_code(run),
         "evaluation": dict(run.evaluation),
         "weights_sha256": training["files"].get("model.safetensors"),
@@ -109,7 +104,7 @@ def evaluate(run: Run, results: Path, device: str = "auto") -> str:
     with lease(device) as chosen:
         _settle(run.threads)
         began, clock = provenance.now(), time.perf_counter()
-        tables, reasons = measure_all(subject(run, directory, chosen))
+        tables, reasons = _user_errors(lambda: measure_all(subject(run, directory, chosen)), run)
         record |= {
             "status": "done",
             "not_applicable": reasons,
@@ -144,9 +139,23 @@ def _speed(outcome: Outcome, images: int) -> dict[str, float]:
 
 
 def _start(experiment: Experiment, run: Run, results: Path) -> RunDirectory | None:
+    """The run that a run starts from, which must be trained as planned, on the data that are there now."""
     if run.start is None:
         return None
-    return RunDirectory.of(experiment.run(run.dataset, run.start, run.seed), results)
+    start = experiment.run(run.dataset, run.start, run.seed)
+    directory = RunDirectory.of(start, results)
+    _trained(directory, start)
+    return directory
+
+
+def _trained(directory: RunDirectory, run: Run) -> dict[str, Any]:
+    """The manifest of a trained run; an error where it is of other options or data than are there now."""
+    training = directory.training()
+    if training.get("config") != run.training_config():
+        raise UserError(f"{directory.train_json} is of another configuration than the experiment file; train it again")
+    if training.get("data") != _prepared(run):
+        raise UserError(f"{directory.train_json} is of other data or another split than is prepared; train it again")
+    return training
 
 
 def _current(directory: RunDirectory, command: str, record: dict[str, Any]) -> bool:
@@ -174,11 +183,16 @@ def _load_data(run: Run, device: torch.device) -> ImageData:
 
 
 def _user_errors(work, run: Run):
-    """A ValueError from the mathematics is about the options it was given."""
+    """A ValueError from the mathematics is about the options it was given, and so is a GPU that is too small."""
     try:
         return work()
     except ValueError as error:
         raise UserError(f"experiment {run.experiment}, row {run.row}: {error}") from None
+    except torch.OutOfMemoryError as error:
+        first_line = str(error).splitlines()[0]
+        raise UserError(
+            f"experiment {run.experiment}, row {run.row}: {first_line} Lower batch_size, or time_chunk where it has one"
+        ) from None
 
 
 def _settle(threads: int) -> None:

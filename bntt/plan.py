@@ -16,16 +16,18 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bntt import data, declared
+from bntt.errors import UserError
 from bntt.experiment import Experiment, Run
 from bntt.report import duration
-from bntt.runs import RunDirectory, found
+from bntt.runs import Found, RunDirectory, found
 
 EPOCHS, STEPS = 2, 10  # of a measurement
 WARM = 3  # steps at the start of it that do not count
@@ -39,8 +41,10 @@ class Cost:
 
     dataset: str
     row: str
+    start: str | None  # row that it starts from
     runs: int
     done: int
+    trained: int  # and not yet evaluated
     step: float | None  # seconds of a training step; None where a row does not train
     training: float
     evaluation: float
@@ -51,8 +55,25 @@ class Cost:
 
     @property
     def remaining(self) -> float:
-        """Seconds of the runs that are not done, one after the other."""
-        return (self.runs - self.done) * (self.training + self.evaluation)
+        """Seconds of what is not done, one after the other."""
+        return (self.runs - self.done) * (self.training + self.evaluation) - self.trained * self.training
+
+    @property
+    def one(self) -> float:
+        """Seconds of one run, as far as one of them remains."""
+        return (self.training if self.runs > self.done + self.trained else 0.0) + (
+            self.evaluation if self.runs > self.done else 0.0
+        )
+
+
+def slots(experiment: Experiment, device: str, cores: int) -> int:
+    """How many runs go at once: as many as there are cores for, and GPUs, of which each run takes one for itself."""
+    at_once = max(1, cores // experiment.runs[0].threads)
+    if device == "cpu":
+        return at_once
+    import torch
+
+    return min(at_once, torch.cuda.device_count()) if torch.cuda.is_available() else at_once
 
 
 def plan(experiment: Experiment, results: Path, device: str, workers: int) -> Iterator[Cost]:
@@ -60,7 +81,7 @@ def plan(experiment: Experiment, results: Path, device: str, workers: int) -> It
     rows: dict[tuple[str, str], list[Run]] = {}
     for run in experiment.runs:
         rows.setdefault((run.dataset, run.row), []).append(run)
-    states = {one.run.name: one.status for one in found(experiment, results)}
+    there = {one.run.name: one for one in found(experiment, results)}
     # Each family, a row with all that start from it, is measured by one worker after the other.
     families: dict[tuple[str, str], list[Run]] = {}
     for (dataset, _), runs in rows.items():
@@ -78,10 +99,9 @@ def plan(experiment: Experiment, results: Path, device: str, workers: int) -> It
             for number, family in enumerate(families.values())
         ]
         for job in as_completed(jobs):
-            for measured in job.result():
+            for measured in _result(job):
                 runs = rows[measured["dataset"], measured["row"]]
-                done = sum(states[run.name] in ("done", "diverged") for run in runs)
-                yield _cost(runs[0], len(runs), done, measured)
+                yield _cost(runs[0], [there[run.name] for run in runs], measured)
 
 
 def report(costs: Iterable[Cost], at_once: int) -> Iterator[str]:
@@ -101,14 +121,35 @@ def report(costs: Iterable[Cost], at_once: int) -> Iterator[str]:
     disk = sum(one.runs * one.disk for one in measured)
     runs, done = (sum(getattr(one, name) for one in measured) for name in ("runs", "done"))
     yield f"in all {runs} runs, {done} done; {whole / 3600:.2f} hours of training and evaluation, one after the other"
+    at_least = {(one.dataset, one.row): one.one for one in measured}
+    for one in measured:  # a row comes after the one that it starts from
+        at_least[one.dataset, one.row] += at_least.get((one.dataset, one.start or ""), 0.0) if one.one else 0.0
+    together = max(remaining / at_once, *at_least.values())
     yield (
-        f"remaining: {remaining / 3600:.2f} hours, or {duration(remaining / at_once)} with {at_once} at once; "
+        f"remaining: {remaining / 3600:.2f} hours, or {duration(together)} with {at_once} at once; "
         f"{disk / 1e6:.0f} MB on disk, {max(one.memory for one in measured) / 1e9:.1f} GB of memory for the largest"
     )
 
 
-def _cost(run: Run, runs: int, done: int, measured: dict[str, Any]) -> Cost:
-    """From what was measured to what a whole run costs."""
+def _result(job: Future) -> list[dict[str, Any]]:
+    try:
+        return job.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "plan: a measurement was killed, probably since memory ran out; measure fewer at once with --cores"
+        ) from None
+
+
+def _is_trained(one: Found) -> bool:
+    """Whether nothing but the evaluation of a run is not there."""
+    try:
+        return one.status == "missing" and one.directory.training()["config"] == one.run.training_config()
+    except UserError:
+        return False
+
+
+def _cost(run: Run, there: Sequence[Found], measured: dict[str, Any]) -> Cost:
+    """From what was measured to what a whole run costs, and how many of a row's runs are there already."""
     images = _images(run)
     step, training = measured["step"], measured["start"] + measured["training"]
     if step is not None:
@@ -123,14 +164,16 @@ def _cost(run: Run, runs: int, done: int, measured: dict[str, Any]) -> Cost:
     return Cost(
         dataset=run.dataset,
         row=run.row,
-        runs=runs,
-        done=done,
+        start=run.start,
+        runs=len(there),
+        done=sum(one.status in ("done", "diverged") for one in there),
+        trained=sum(map(_is_trained, there)),
         step=step,
         training=training,
         evaluation=evaluation,
         memory=measured["memory"],
         gpu_memory=measured["gpu_memory"],
-        disk=measured["weights"] + states / runs,
+        disk=measured["weights"] + states / len(there),
         note=measured["note"],
     )
 
@@ -237,13 +280,12 @@ def _passes(run: Run, directory: RunDirectory, device: str) -> dict[str, Any]:
             work()
             _wait(torch)
             seconds.append((time.perf_counter() - begun) / len(subject.data.test))
-        random_spikes = subject.classifier.spiking and (not subject.data.recordings or subject.classifier.rates)
         return nothing | {
             "first_pass": seconds[0],
             "pass": seconds[1],
             "approximations": seconds[2],
             "noise": not subject.data.recordings,
-            "draws": random_spikes,
+            "draws": subject.why_not_drawn is None,
         }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from bntt import data
-from bntt.collect import Results
+from bntt.collect import Results, at_threshold
 from bntt.statistics import Estimate, peak_step, standard_error
 
 if TYPE_CHECKING:
@@ -304,7 +304,7 @@ def decay_table(results: Results, dataset: str) -> Html:
             continue
         mine = [_of_run(frame, run) for frame in (gamma, spikes, anytime, exits)]
         recorded = results.summary.merge(pd.DataFrame([{"dataset": dataset, "row": run.row, "seed": run.seed}]))
-        exit_step = mine[3][mine[3]["threshold"] == run.evaluation["exit_threshold"]] if len(mine[3]) else mine[3]
+        exit_step = at_threshold(mine[3], run.evaluation["exit_threshold"])
         layers = {layer: part.pivot(index="time_step", columns="channel", values="gamma")
                   for layer, part in (mine[0].groupby("layer", sort=False) if len(mine[0]) else ())}  # fmt: skip
         peaks = [peak_step(part) for part in layers.values()]

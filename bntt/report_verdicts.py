@@ -7,7 +7,7 @@ import pandas as pd
 
 from bntt.report import DASH, GREY, Html, ends, listed, number, small, table, word
 from bntt.reproduction import Judged
-from bntt.verdicts import DECIDED, WORDS, refusals_by_chance
+from bntt.verdicts import DECIDED, WORDS, what_chance_does
 
 COLOURS = {
     "MATCH": "#1c6b43",
@@ -23,12 +23,8 @@ def verdict_counts(judged: Sequence[Judged]) -> str:
     """How many numbers have which verdict, why most of the others have none, and what chance would do."""
     counts = Counter(one.verdict.word for one in judged)
     text = f"Of {len(judged)} printed numbers: {listed([f'{counts[name]} {name}' for name in WORDS if counts[name]])}."
-    decided = sum(counts[name] for name in DECIDED)
-    if decided:
-        by_chance = refusals_by_chance(one.verdict for one in judged)
-        text += (
-            f" Chance alone would make at most {by_chance:.1f} of the {decided} decided ones BETTER, WORSE or DIFFERS."
-        )
+    if any(counts[name] for name in DECIDED):
+        text += " " + what_chance_does([one.verdict for one in judged])
     reasons = Counter(one.verdict.reason for one in judged if one.verdict.word == "NOT_RUN")
     if reasons:
         first, often = reasons.most_common(1)[0]

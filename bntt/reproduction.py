@@ -3,12 +3,12 @@
 A run may answer a cell only if it is a run of the paper's protocol: the cell's row, on the cell's dataset, with the
 options that `config/paper.yaml` resolves to, and so must be the run that it starts from. That file is pinned by a hash,
 so that no edit of it passes for the paper. The data must be known to be the publisher's; where some test items are not,
-the verdict must be the same whether these are counted all right or all wrong. Everything else is NOT_RUN, with why.
+the verdict must be the same whatever is in them. Everything else is NOT_RUN, with why.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -16,14 +16,14 @@ from typing import Any
 import pandas as pd
 
 from bntt import data
-from bntt.collect import Results, select
+from bntt.collect import Results, at_threshold, select
 from bntt.energy import energy_ratios
 from bntt.experiment import Experiment, Run, load
 from bntt.published import Cell, cells
 from bntt.report import listed, why_absent
 from bntt.runs import Found
 from bntt.statistics import decode_bits, peak_step
-from bntt.verdicts import ROUNDING, Verdict, Word, judge
+from bntt.verdicts import ROUNDING, WORDS, Verdict, Word, between, judge
 
 # Of the runs of config/paper.yaml. Whoever changes the protocol says so here, before any run, and in docs/protocol.md.
 PROTOCOL_SHA256 = "4522939c0131142e357b15c1f8cc220529a3ee226e2170408bc8ac2743dad0e7"
@@ -54,16 +54,23 @@ def judge_cell(results: Results, cell: Cell) -> Judged:
         return Judged(cell, Verdict("NOT_RUN", str(error)))
     values = tuple(reading.value for reading in readings)
     verdict = _verdict(cell, values, planned, found)
-    if verdict.word != "UNDERSPECIFIED":
-        for bound in ("low", "high"):
-            other = _verdict(cell, tuple(getattr(one, bound) for one in readings), planned, found)
-            if other.word != verdict.word:
-                reason = (
-                    f"test items not known to be the publisher's: {verdict.word} as they are, {other.word} where "
-                    f"they count as all {'wrong' if bound == 'low' else 'right'}"
-                )
-                return Judged(cell, Verdict("NOT_RUN", reason, values), runs)
-    return Judged(cell, verdict, runs)
+    low, high = ([getattr(one, bound) for one in readings] for bound in ("low", "high"))
+    if low != high and verdict.word != "UNDERSPECIFIED":
+        others = {_verdict(cell, one, planned, found).word for one in between(low, high)} - {verdict.word}
+        if others:
+            might = " or ".join(word for word in WORDS if word in others)
+            reason = f"{verdict.word}, but {might} for what may be in test items not known to be the publisher's"
+            return Judged(cell, Verdict("NOT_RUN", reason, values), runs)
+    return Judged(cell, _with_versions(verdict, runs), runs)
+
+
+def _with_versions(verdict: Verdict, runs: Sequence[Found]) -> Verdict:
+    """The verdict, with a remark where the seeds were not all trained by the same code."""
+    versions = {one.training["code"] for one in runs if one.training is not None}
+    if len(versions) < 2:
+        return verdict
+    remark = f"its seeds were trained by {len(versions)} versions of the code"
+    return replace(verdict, reason="; ".join(filter(None, [verdict.reason, remark])))
 
 
 def protocol_digest(experiment: Experiment) -> str:
@@ -105,7 +112,7 @@ def _runs(results: Results, cell: Cell) -> tuple[int, list[Found]]:
     ended = [one for one in found if one.status in ("done", "diverged")]
     if not ended:
         raise _NotRunError("; ".join(dict.fromkeys(why_absent(one.status, one.reason) for one in found)))
-    for one in ended:
+    for one in ended:  # a run that starts from another was made with the same data, or is outdated
         if one.training is not None and one.training["data"]["state"] == "unknown":
             raise _NotRunError(f"the data of {one.run.name} are not known to be the publisher's")
     declared = {run.seed for run in paper.runs if (run.dataset, run.row) == (cell.dataset, cell.run)}
@@ -216,7 +223,7 @@ def _with_bounds(line: pd.Series, found: Found) -> _Reading:
 
 def _exit(results: Results, found: Found, cell: Cell) -> pd.Series:
     threshold = found.run.evaluation["exit_threshold"] if cell.threshold is None else cell.threshold
-    return _one(_table(results, found, "early_exit.csv"), found, threshold=float(threshold))
+    return _one(at_threshold(_table(results, found, "early_exit.csv"), threshold), found)
 
 
 def _exit_step(results: Results, found: Found, cell: Cell) -> _Reading:

@@ -44,12 +44,20 @@ class RunDirectory:
 
     def finish_training(self, record: dict[str, Any], weights: "Mapping[str, Tensor]", history: list[dict]) -> None:
         """Write weights and history, then ``train.json``."""
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+
+        def save(beside: Path) -> None:
+            try:
+                save_file(tensors, beside)
+            except SafetensorError as error:  # a full disk, say
+                raise OSError(None, str(error)) from None
+
         files = {}
         if record["status"] == "done":
-            write_atomically(self.path / "model.safetensors", lambda beside: save_file(tensors, beside))
+            write_atomically(self.path / "model.safetensors", save)
             files["model.safetensors"] = sha256(self.path / "model.safetensors")
         if history:
             files["history.csv"] = self._write_csv("history.csv", history)
@@ -161,16 +169,19 @@ def found(experiment: Experiment, results: Path = RESULTS) -> Iterator[Found]:
     for run in experiment.runs:
         directory = RunDirectory.of(run, results)
         try:
-            yield _found(run, directory)
+            yield _found(experiment, run, results)
         except UserError as error:
             kind = "missing" if "is missing;" in str(error) else "damaged"
             yield Found(run, directory, kind, str(error))
 
 
-def _found(run: Run, directory: RunDirectory) -> Found:
+def _found(experiment: Experiment, run: Run, results: Path) -> Found:
+    directory = RunDirectory.of(run, results)
     training = directory.training()
     if training.get("config") != run.training_config():
         return Found(run, directory, "outdated", "trained with another configuration than the experiment file's")
+    if reason := _other_start(experiment, run, training, results):
+        return Found(run, directory, "outdated", reason)
     for name in training["files"]:
         if name != "model.safetensors" or directory.path.joinpath(name).exists():  # kept results may lack the weights
             directory.vouched(training, name, "train")
@@ -184,3 +195,18 @@ def _found(run: Run, directory: RunDirectory) -> Found:
     for name in evaluation["files"]:
         directory.vouched(evaluation, name, "evaluate")
     return Found(run, directory, "done")
+
+
+def _other_start(experiment: Experiment, run: Run, training: Mapping[str, Any], results: Path) -> str:
+    """Why a run was not made from the run that it starts from, as that is now and is planned; empty where it was."""
+    if run.start is None:
+        return ""
+    start = experiment.run(run.dataset, run.start, run.seed)
+    of_start = RunDirectory.of(start, results).training()
+    if of_start.get("config") != start.training_config():
+        return f"row {start.row}, which it starts from, was trained with another configuration"
+    if of_start["files"].get("model.safetensors") != training.get("start_sha256"):
+        return f"made from earlier weights of row {start.row}; run `python -m bntt train` again"
+    if of_start.get("data") != training.get("data"):
+        return f"row {start.row}, which it starts from, was trained on other data"
+    return _other_start(experiment, start, of_start, results)

@@ -5,6 +5,7 @@ Every interval is two-sided at 95 %. Each function names its source.
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -31,6 +32,10 @@ class Estimate(NamedTuple):
     def times(self, factor: float) -> "Estimate":
         """In another unit; the factor is positive."""
         return Estimate(*(factor * part for part in self))
+
+    def within(self, least: float, most: float) -> "Estimate":
+        """Without the part of the interval that the quantity cannot take; what it covers stays covered."""
+        return Estimate(self.value, max(self.low, least), min(self.high, most))
 
 
 # -- accuracies ------------------------------------------------------------------------------------------------
@@ -133,6 +138,7 @@ def paired_mean_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
     return student_interval(first - second)
 
 
+@cache
 def student_quantile(probability: float, freedom: int) -> float:
     """Quantile of Student's t, for a probability of at least one half, by bisection of its distribution."""
     high = 1.0

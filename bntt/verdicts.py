@@ -13,8 +13,9 @@ A paper mostly prints a single run, so the interval is that of a single new run,
 reproduction draw from one normal distribution, the printed number is outside in 5 % of cases.
 """
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +30,7 @@ DECIDED: frozenset[Word] = frozenset({"MATCH", "CONSISTENT", "BETTER", "WORSE", 
 FEWEST_SEEDS = 3
 WEAK_POINTS = 1.0  # half-width in points of accuracy beyond which CONSISTENT says little
 WEAK_SHARE = 0.1  # the same for other numbers, as a share of the printed one
+STEPS_BETWEEN = 200  # of a mean between its bounds
 ROUNDING = 1e-9  # of floating-point arithmetic; a printed half digit is no more exact than that
 
 
@@ -74,6 +76,9 @@ def judge(
         planning = f"{len(values)} of {planned} planned seeds" if planned >= FEWEST_SEEDS else f"{len(values)} seeds"
         return Verdict("INCOMPLETE", f"{planning}; at least {FEWEST_SEEDS} are needed", values, interval)
     if interval is None:
+        infinite = sum(not math.isfinite(value) for value in values)
+        if infinite < len(values):
+            return Verdict("INCOMPLETE", f"{infinite} of {len(values)} seeds give no finite number", values)
         return Verdict(beyond(max(values), printed, direction), "not a finite number", values)
     if abs(interval.value - printed) <= tolerance + ROUNDING:
         return Verdict("MATCH", values=values, interval=interval)
@@ -90,6 +95,19 @@ def beyond(value: float, printed: float, direction: Literal["higher", "lower", "
     return "BETTER" if (value > printed) == (direction == "higher") else "WORSE"
 
 
+def between(low: Sequence[float], high: Sequence[float]) -> Iterator[tuple[float, ...]]:
+    """Values between bounds, one for each seed, among which every verdict is that the bounds allow.
+
+    All corners: the distance from a printed number, in widths of the interval, is least at one of them, since the
+    square of the first minus that of the second is concave in every single value. And, from the lowest mean to the
+    highest, the values that scatter least, between which the mean passes whatever it can.
+    """
+    yield from set(itertools.product(*zip(low, high, strict=True)))
+    for share in range(STEPS_BETWEEN + 1):
+        centre = min(low) + (max(high) - min(low)) * share / STEPS_BETWEEN
+        yield tuple(min(max(centre, least), most) for least, most in zip(low, high, strict=True))
+
+
 def refusals_by_chance(verdicts: Iterable[Verdict]) -> float:
     """How many of these verdicts would be BETTER, WORSE or DIFFERS by chance alone, were every number reproduced.
 
@@ -97,3 +115,10 @@ def refusals_by_chance(verdicts: Iterable[Verdict]) -> float:
     """
     of_chance = [one for one in verdicts if one.word in DECIDED and len(set(one.values)) > 1]
     return (1 - LEVEL) * len(of_chance)
+
+
+def what_chance_does(verdicts: Sequence[Verdict]) -> str:
+    """The same as a sentence."""
+    decided = sum(one.word in DECIDED for one in verdicts)
+    at_most = refusals_by_chance(verdicts)
+    return f"Of {decided} decided, chance alone would make at most {at_most:.1f} BETTER, WORSE or DIFFERS."

@@ -240,6 +240,7 @@ def test_a_path_with_a_space_is_an_experiment_too(tmp_path):
         ("evaluation/report_steps", [1, 1], ["report_steps", "twice"]),
         ("evaluation/noise_space", "pixels", ["noise_space", "did you mean 'pixel'?"]),
         ("evaluation/noise_sigmas", [-0.1], ["noise_sigmas", "at least 0"]),
+        ("rows/bntt/test_limit", 100, ["datasets: digits", "test_limit must be the same", "100 in row bntt"]),
     ],
 )
 def test_a_wrong_value_is_one_line_that_says_what_where_and_what_would_be_right(path, value, said):

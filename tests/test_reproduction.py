@@ -2,7 +2,7 @@
 
 import copy
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ class Made(Found):
     state: str = "archive"
     right: dict[int, int] = field(default_factory=dict)  # test images right by time-step
     exit_step: int = 20
+    code: str = "a"
 
     def table(self, name):
         if self.status != "done":
@@ -68,7 +69,9 @@ class Made(Found):
 
     @property
     def training(self):
-        return {"data": {"state": self.state, "images": {"test": IMAGES}}} if self.status != "missing" else None
+        if self.status == "missing":
+            return None
+        return {"data": {"state": self.state, "images": {"test": IMAGES}}, "code": self.code}
 
 
 RIGHT = (9040, 9050, 9060)  # 90.4, 90.5, 90.6 %
@@ -156,9 +159,20 @@ def test_partial_data_earn_a_verdict_that_does_not_depend_on_the_differing_items
     verdict = judge_cell(results(load("paper"), right, state="partial"), bntt()).verdict
     assert verdict.word == word
     if word == "NOT_RUN":
-        assert "count as all wrong" in verdict.reason
+        assert (
+            verdict.reason
+            == "MATCH, but CONSISTENT or WORSE for what may be in test items not known to be the publisher's"
+        )
     # What needs no test image is judged as ever.
     assert judge_cell(results(load("paper"), right, state="partial"), bntt("time_steps")).verdict.word == "MATCH"
+
+
+def test_seeds_trained_by_several_versions_of_the_code_are_remarked_on():
+    found = results(load("paper"))
+    assert judge_cell(found, bntt()).verdict.reason == ""
+    found.runs[:] = [replace(one, code=str(one.run.seed > 0)) for one in found.runs]
+    verdict = judge_cell(found, bntt()).verdict
+    assert (verdict.word, verdict.reason) == ("MATCH", "its seeds were trained by 2 versions of the code")
 
 
 def edited(tmp_path: Path, change) -> Results:
@@ -296,7 +310,7 @@ def test_the_overview_counts_verdicts_and_shows_each_with_its_reason():
     judged = judge_all(results(load("paper")))
     text = verdict_counts(judged)
     assert text.startswith(f"Of {len(cells())} printed numbers: ")
-    assert "Chance alone would make at most" in text
+    assert "chance alone would make at most" in text
     html = verdicts_table([one for one in judged if one.verdict.word != "NOT_RUN"])
     assert "Table 1, cifar10/bntt, accuracy" in html
     assert "90.50 (n = 3)" in html and "[90.00, 91.00]" in html

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from tiny import EXPERIMENT, assert_one_line, bntt, experiment, one_row
@@ -15,8 +16,9 @@ from bntt.collect import Results
 from bntt.comparison import BY_IMAGE, BY_SEED, compare
 from bntt.drawings import damaged_drawings, read_record, write_record
 from bntt.errors import UserError
-from bntt.plan import Cost, _cost, _images, report
-from bntt.runs import RunDirectory
+from bntt.files import write_sealed
+from bntt.plan import Cost, _cost, _images, report, slots
+from bntt.runs import Found, RunDirectory, found
 
 torch.set_num_threads(1)
 
@@ -110,6 +112,11 @@ def test_two_folders_are_compared_by_seed_and_a_single_seed_by_image(root, tmp_p
     assert (accuracy.metric, accuracy.pairing, accuracy.seeds) == ("accuracy", BY_IMAGE, 1)
     assert accuracy.estimate.value == pytest.approx(accuracy.second - accuracy.first, abs=1e-3)
     assert accuracy.estimate.low < accuracy.estimate.value < accuracy.estimate.high
+    directory = RunDirectory.of(other.runs[0], tmp_path / "other")
+    record = directory.training()
+    write_sealed(directory.train_json, record | {"data": record["data"] | {"content_sha256": "0" * 64}})
+    unlike = compare(first, Results(other, tmp_path / "other"))[0]  # other images, of the same number
+    assert (unlike.metric, unlike.estimate) == ("accuracy", None)
 
 
 def test_nothing_in_common_is_one_line(root, tmp_path):
@@ -162,6 +169,28 @@ def test_early_exit_is_traced_to_each_seeds_own_step(root, capsys):
     assert out.count("early_exit.csv") == 3
 
 
+def test_steps_that_are_configuration_are_not_said_to_be_measured(root, capsys):
+    here = ("explain", root / "tiny/tables/table1.csv", "--experiment", root / "tiny.yaml", "--column", "time_steps")
+    status, out, _ = run_command(capsys, *here, "--row", "rmp", "--time-steps", "12")
+    assert status == 0
+    assert "which is configuration" in out and "measured" not in out
+
+
+def test_steps_may_be_whole_numbers_in_all_of_a_table(root, capsys):
+    """As where no row exits early: then the file has 12 and not 12.0."""
+    table = root / "tiny/tables/table1.csv"
+    frame = pd.read_csv(table)
+    frame = frame[~frame["early_exit"].astype(bool)].astype({"time_steps": int})
+    frame.to_csv(table, index=False)
+    write_record(root / "tiny/notebooks/table1.json", Path("analysis/table1.py"), "tiny",
+                 Results(experiment(root, seeds=[0, 1, 2]), root), [])  # fmt: skip
+    here = ("explain", table, "--experiment", root / "tiny.yaml", "--row", "rmp")
+    assert run_command(capsys, *here, "--time-steps", "12")[0] == 0
+    status, _, err = run_command(capsys, *here, "--time-steps", "13")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "unknown time_steps '13'" in err
+
+
 def test_measurements_that_were_made_again_are_told(root, capsys):
     path = root / "tiny/notebooks/table1.json"
     results = Results(experiment(root, seeds=[0, 1, 2]), root)
@@ -212,20 +241,52 @@ def test_the_cost_of_a_run_by_hand(tmp_path):
     """96 of 1,077 training images in batches of 32, 7 epochs, 540 test images, 1 + 1 further passes and 2 draws."""
     _, run = one_row(tmp_path, method="surrogate", time_steps=3, epochs=7)
     assert _images(run) == {"train": 96, "validation": 180, "test": 540}
-    cost = _cost(run, 3, 1, MEASURED)
+    there = [Found(run, None, status) for status in ("done", "outdated", "damaged")]
+    cost = _cost(run, there, MEASURED)
     assert cost.training == pytest.approx(3 + 7 * (3 * 0.5 + 0.25))
     assert cost.evaluation == pytest.approx(3 + 540 * (0.1 + 3 * 0.05) + 100 * 0.02)
     assert cost.remaining == pytest.approx(2 * (cost.training + cost.evaluation))
-    silent = _cost(run, 3, 0, MEASURED | {"step": None, "noise": False, "draws": False})
+    silent = _cost(run, there, MEASURED | {"step": None, "noise": False, "draws": False})
     assert silent.training == pytest.approx(12)
     assert silent.evaluation == pytest.approx(3 + 54 + 2)
 
 
 def test_the_report_adds_up():
-    cost = Cost("digits", "bntt", 3, 1, 0.129, 95.0, 25.0, 6e8, 0.0, 2e6)
+    cost = Cost("digits", "bntt", None, 3, 1, 0, 0.129, 95.0, 25.0, 6e8, 0.0, 2e6)
     *_, whole, remaining = report([cost, replace(cost, row="ann", step=None, done=3)], 2)
     assert whole == "in all 6 runs, 4 done; 0.20 hours of training and evaluation, one after the other"
     assert remaining.startswith("remaining: 0.07 hours, or 2 min 0 s with 2 at once; 12 MB on disk")
+
+
+def test_what_remains_takes_as_long_as_its_longest_chain():
+    """One network of ten hours and its conversion of one, on eight cores; then with the network trained already."""
+    ann = Cost("digits", "ann", None, 1, 0, 0, 0.1, 35_000.0, 1000.0, 6e8, 0.0, 2e6)
+    conversion = replace(ann, row="conversion", start="ann", step=None, training=600.0, evaluation=3000.0)
+    *_, remaining = report([ann, conversion, replace(ann, row="other", training=9000.0)], 8)
+    assert remaining.startswith("remaining: 13.78 hours, or 11 h 0 min with 8 at once")
+    *_, remaining = report([replace(ann, trained=1), conversion], 8)
+    assert remaining.startswith("remaining: 1.28 hours, or 1 h 16 min with 8 at once")
+    *_, remaining = report([replace(ann, done=1), replace(conversion, done=1)], 8)
+    assert remaining.startswith("remaining: 0.00 hours, or 0 s with 8 at once")
+
+
+def test_as_many_runs_go_at_once_as_there_are_cores_and_gpus_for(tmp_path, monkeypatch):
+    tiny = experiment(tmp_path, threads=2)
+    assert [slots(tiny, "cpu", cores) for cores in (1, 2, 7, 16)] == [1, 1, 3, 8]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [slots(tiny, "auto", cores) for cores in (2, 16)] == [1, 2]
+    assert slots(tiny, "cpu", 16) == 8
+
+
+def test_what_is_trained_and_not_evaluated_costs_its_evaluation_alone(root):
+    tiny = experiment(root, seeds=[0, 1, 2])
+    (root / "tiny/runs/digits/bntt/seed-1/evaluate.json").unlink()
+    shutil.rmtree(root / "tiny/runs/digits/bntt/seed-2")
+    there = [one for one in found(tiny, root) if one.run.row == "bntt"]
+    cost = _cost(there[0].run, there, MEASURED)
+    assert (cost.runs, cost.done, cost.trained) == (3, 1, 1)
+    assert cost.remaining == pytest.approx(cost.training + 2 * cost.evaluation)
 
 
 def test_held_out_images_are_not_trained_on(tmp_path):

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import EXPERIMENT, assert_one_line, bntt, experiment, write_experiment
+from tiny import EXPERIMENT, assert_one_line, bntt, experiment, python, write_experiment
 
-from bntt import files, pipeline, provenance
+from bntt import data, files, pipeline, provenance
 from bntt.collect import Results
 from bntt.errors import UserError
 from bntt.runs import RunDirectory, found
@@ -129,6 +129,41 @@ def test_the_manifest_records_what_the_run_was(finished):
     conversion = RunDirectory.of(tiny.run("digits", "rmp", 0), root).training()
     start = RunDirectory.of(tiny.run("digits", "ann", 0), root).training()
     assert conversion["start_sha256"] == start["files"]["model.safetensors"]
+
+
+def test_a_conversion_belongs_to_the_network_it_was_made_from(results, tmp_path):
+    tiny, root = results
+
+    def statuses() -> dict[str, tuple[str, str]]:
+        return {one.run.row: (one.status, one.reason) for one in found(tiny, root)}
+
+    assert statuses()["rmp"] == ("done", "")
+    rows = EXPERIMENT["rows"] | {"ann": EXPERIMENT["rows"]["ann"] | {"epochs": 1}}
+    shorter = experiment(tmp_path / "edited", rows=rows)
+    pipeline.train(shorter, shorter.run("digits", "ann", 0), root, "cpu")
+    status, reason = statuses()["rmp"]
+    assert (status, "row ann, which it starts from, was trained with another configuration" in reason) == (
+        "outdated", True
+    )  # fmt: skip
+    with pytest.raises(UserError) as raised:
+        pipeline.train(tiny, tiny.run("digits", "rmp", 0), root, "cpu")
+    assert_one_line(raised.value, "ann", "of another configuration", "train it again")
+    pipeline.train(tiny, tiny.run("digits", "ann", 0), root, "cpu")  # the very same weights
+    assert statuses()["rmp"] == ("done", "")
+
+    directory = RunDirectory.of(tiny.run("digits", "rmp", 0), root)
+    for change, said in (
+        ({"start_sha256": "0" * 64}, "made from earlier weights of row ann"),
+        (
+            {"data": {**directory.training()["data"], "state": "archive"}},
+            "row ann, which it starts from, was trained on",
+        ),
+    ):
+        whole = directory.training()
+        files.write_sealed(directory.train_json, whole | change)
+        status, reason = statuses()["rmp"]
+        assert (status, reason.startswith(said)) == ("outdated", True), reason
+        files.write_sealed(directory.train_json, whole)
 
 
 def test_the_source_is_named_by_its_commit_or_its_hash_and_not_by_another_repository(tmp_path, monkeypatch):
@@ -432,6 +467,29 @@ def test_a_results_folder_that_cannot_be_written_is_one_line_and_nothing_is_trai
     ran = bntt("train", "--experiment", path, "--row", "ann", "--results", tmp_path / "a file" / "results")
     assert_one_line(ran, "a file", "choose a folder that can be written")
     assert ran.stdout == ""
+
+
+def test_a_gpu_that_is_too_small_is_one_line(tmp_path, monkeypatch):
+    def too_large(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nMore advice.")
+
+    monkeypatch.setattr("bntt.methods.ann.fit", too_large)
+    tiny = experiment(tmp_path)
+    with pytest.raises(UserError) as raised:
+        pipeline.train(tiny, tiny.run("digits", "ann", 0), tmp_path, "cpu")
+    assert_one_line(raised.value, "row ann", "CUDA out of memory", "Lower batch_size")
+
+
+@pytest.mark.parametrize("options", [[], ["--save-steps", "1"]], ids=["weights", "state"])
+def test_a_disk_that_is_full_is_one_line_and_leaves_nothing_half_written(tmp_path, options):
+    """No file may grow beyond 8 kB, which is what a write to a full disk meets too."""
+    path = write_experiment(tmp_path)
+    limited = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (8192, 8192)); from bntt.cli import main; exit(main())"
+    data.prepare("digits")
+    ran = python("-c", limited, "train", "--experiment", path, "--row", "bntt", "--results", tmp_path, *options)
+    name = "state-0.pt" if options else "model.safetensors"
+    assert_one_line(ran, "cannot write", name, "make room")
+    assert not [one for one in (tmp_path / "tiny").rglob("*") if one.is_file() and one.name != "belongs_to.json"]
 
 
 def test_evaluating_before_training_is_one_line(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bntt.statistics import prediction_interval, student_quantile
-from bntt.verdicts import DECIDED, WORDS, Verdict, beyond, judge, refusals_by_chance
+from bntt.verdicts import DECIDED, WORDS, Verdict, between, beyond, judge, refusals_by_chance
 
 # Three values 90, 91, 92: mean 91, s = 1, t(2) = 4.303, half-width 4.303 * sqrt(4/3) = 4.968.
 THREE = [90.0, 91.0, 92.0]
@@ -80,7 +80,9 @@ def test_values_without_spread_have_no_interval_to_hide_in():
 
 def test_a_number_that_is_not_finite_is_no_match():
     assert judge(9.14, [math.inf] * 3, 3, 0.005, "higher").word == "BETTER"
-    assert judge(9.14, [9.0, math.inf, 9.0], 3, 0.005, "none").word == "DIFFERS"
+    assert judge(9.14, [math.inf] * 3, 3, 0.005, "none").word == "DIFFERS"
+    some = judge(9.14, [0.2, math.inf, 0.2], 3, 0.005, "higher")
+    assert (some.word, some.reason) == ("INCOMPLETE", "1 of 3 seeds give no finite number")
 
 
 def test_every_word_is_listed_and_beyond_gives_one_of_them():
@@ -119,6 +121,37 @@ def test_a_number_of_the_same_distribution_is_refused_in_five_per_cent_of_cases(
     for one in range(300):
         found = judge(printed[one], values[one], seeds, 0.0, "higher", percent=True)
         assert (found.word != "CONSISTENT") == refused[one]
+
+
+def test_between_by_hand():
+    """At both ends each seed is worse than printed; with the items right in some seeds alone it is consistent."""
+
+    def word(values):
+        return judge(90.5, values, 3, 0.05, "higher").word
+
+    low, high = (90.2,) * 3, (90.4,) * 3
+    assert word(low) == word(high) == "WORSE"
+    assert word((90.2, 90.3, 90.4)) == "CONSISTENT"
+    assert {word(values) for values in between(low, high)} == {"WORSE", "CONSISTENT"}
+    assert {word(values) for values in between((88.0,) * 3, (88.2, 88.2, 88.1))} == {"WORSE"}
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_no_values_within_the_bounds_have_a_verdict_that_between_misses(seeds):
+    random = np.random.default_rng(seeds)
+    several = 0
+    for _ in range(100):
+        low = random.normal(90, 0.4, seeds)
+        high = low + random.uniform(0, 0.3)
+        printed, tolerance = random.normal(90.1, 0.6), random.choice([0.0, 0.05])
+
+        def word(values, printed=printed, tolerance=tolerance):
+            return judge(printed, values, seeds, tolerance, "higher").word
+
+        words = {word(values) for values in between(low, high)}
+        assert {word(values) for values in random.uniform(low, high, (100, seeds))} <= words
+        several += len(words) > 1
+    assert 10 < several < 90
 
 
 def test_refusals_by_chance_count_what_has_a_spread():

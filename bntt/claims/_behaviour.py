@@ -20,6 +20,7 @@ from bntt.claims._evidence import (
     part,
     versus,
 )
+from bntt.collect import at_threshold
 from bntt.energy import READINGS, energy_ratios
 from bntt.report import listed, number
 from bntt.statistics import Estimate, bootstrap_mean, paired_difference, paired_mean_difference, peak_delay, peak_step
@@ -94,7 +95,7 @@ def early_exit_saves(evidence: Evidence) -> Claim:
 
     def parts(row: str, counts: bool) -> list[Part]:
         exits = evidence.of_row("early_exit", row)
-        found = exits[np.isclose(exits["threshold"], threshold)]
+        found = at_threshold(exits, threshold)
         if found.empty:
             raise Missing(f"row {row}: no exit at threshold {threshold:g} was measured")
         step, last = int(found["exit_step"].iloc[0]), evidence.last_step(row)

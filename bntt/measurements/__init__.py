@@ -39,6 +39,15 @@ class Subject:
         return observe(self)
 
     @property
+    def why_not_drawn(self) -> str | None:
+        """Why no spike of the input is random; None where another draw gives other spikes."""
+        if not self.classifier.spiking:
+            return "a dense network is given no random spikes"
+        if self.data.recordings and not self.classifier.rates:
+            return "the frames of recordings are spikes already; nothing is drawn"
+        return None
+
+    @property
     def report_steps(self) -> list[int]:
         """The time-steps at which this run is reported: those asked for that it has, and its last."""
         last = self.classifier.time_steps

@@ -12,10 +12,8 @@ COLUMNS = {
 
 def measure(subject: Subject) -> Rows | str:
     """One row per draw and reported step; only where a classifier is given random spikes."""
-    if not subject.classifier.spiking:
-        return "a dense network is given no random spikes"
-    if subject.data.recordings and not subject.classifier.rates:
-        return "the frames of recordings are spikes already; nothing is drawn"
+    if subject.why_not_drawn:
+        return subject.why_not_drawn
     rows: Rows = []
     for draw in range(subject.run.evaluation["draws"]):
         if draw == 0:

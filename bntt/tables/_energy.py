@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from bntt import published
-from bntt.collect import Results, select
+from bntt.collect import Results, at_threshold, select
 from bntt.energy import AC_PJ, MAC_PJ, READINGS, energy_ratios, exit_energy_ratios
 from bntt.published import Cell
 from bntt.report import DASH, number
@@ -149,7 +149,7 @@ def table3(results: Results) -> Table:
 def _exit_ratios(results: Results, dataset: str, row: str) -> pd.DataFrame:
     """Energy ratios at the exit step, one line per seed."""
     exits, energy, spikes = (measured(results, name, dataset, row) for name in ("early_exit", "energy", "spikes"))
-    exits = exits[exits["threshold"] == results.experiment.evaluation["exit_threshold"]]
+    exits = at_threshold(exits, results.experiment.evaluation["exit_threshold"])
     return pd.DataFrame(
         exit_energy_ratios(energy[energy["seed"] == seed], spikes[spikes["seed"] == seed], step)
         for seed, step in zip(exits["seed"], exits["exit_step"], strict=True)

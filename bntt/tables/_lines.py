@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bntt import data, declared, published
-from bntt.collect import Results, select
+from bntt.collect import Results, at_threshold, select
 from bntt.comparison import accuracy_difference, last_step
 from bntt.experiment import Run
 from bntt.published import Cell
@@ -46,12 +46,15 @@ def accuracy_lines(results: Results, dataset: str, row: str, cells: Mapping[str,
         lines.append(line | {"time_steps": step, "early_exit": False})
     exits = measured(results, "early_exit", dataset, row)
     if len(exits):
-        exits = exits[exits["threshold"] == run.evaluation["exit_threshold"]]
+        exits = at_threshold(exits, run.evaluation["exit_threshold"])
         at_exit = exits.merge(anytime[["seed", "time_step", "correct"]], left_on=["seed", "exit_step"],
                               right_on=["seed", "time_step"])  # fmt: skip
         line = _line(results, run, at_exit, cell=next((cell for cell in mine if cell.metric == "exit_accuracy"), None))
         threshold = run.evaluation["exit_threshold"]
-        how = f"threshold {threshold:g}" if exits["exits"].all() else f"no exit at {threshold:g}"
+        exiting = int(exits["exits"].sum())
+        how = f"threshold {threshold:g}" if exiting else f"no exit at {threshold:g}"
+        if 0 < exiting < len(exits):
+            how += f", reached by {exiting} of {len(exits)} seeds"
         note = "; ".join(filter(None, [how, line["note"]]))
         lines.append(line | {"time_steps": exits["exit_step"].mean(), "early_exit": True, "note": note})
     return lines
@@ -77,7 +80,7 @@ def _line(results: Results, run: Run, found: pd.DataFrame, cell: Cell | None) ->
         "accuracy": mean,
         "uncertainty": uncertainty,
         "uncertainty_is": kind,
-        "interval": student_interval(found["accuracy"]) if len(found) > 1 else None,
+        "interval": student_interval(found["accuracy"]).within(0, 100) if len(found) > 1 else None,
         "over_draws": _over_draws(results, run, found),
         "seeds": len(found),
         "status": "done" if len(found) else ("diverged" if any(a.status == "diverged" for a in absent) else "not run"),
