@@ -42,6 +42,8 @@ class Checkpoints:
         """
         self.files = (folder / "state-0.pt", folder / "state-1.pt")
         self.pieces = 1  # times that this training was started
+        self.machine = ""  # that it is on now
+        self._machines_before: list[str] = []
         self._note = folder / "belongs_to.json"
         self._belongs_to = dict(belongs_to or {})
         self._every_steps, self._every_seconds = every_steps, 60 * every_minutes
@@ -57,6 +59,11 @@ class Checkpoints:
     def seconds(self) -> float:
         """Time spent on this training up to now, in all its pieces."""
         return self._spent_before + time.monotonic() - self._began
+
+    @property
+    def machines(self) -> list[str]:
+        """What this training was on up to now, in all its pieces."""
+        return list(dict.fromkeys([*self._machines_before, self.machine]))
 
     def metered_by(self, meter: Callable[[], float | None]) -> None:
         """Count energy by a meter of joules from now on."""
@@ -91,6 +98,7 @@ class Checkpoints:
         self._next = 1 - index
         self._spent_before, self.pieces = saved["seconds"], saved["pieces"] + 1
         self._joules_before += saved["joules"] or 0.0
+        self._machines_before = saved["machines"]
         return saved["state"]
 
     def due(self) -> bool:
@@ -111,6 +119,7 @@ class Checkpoints:
             "seconds": self.seconds,
             "joules": self.joules,
             "pieces": self.pieces,
+            "machines": self.machines,
             "state": state,
         }
         path = self.files[self._next]

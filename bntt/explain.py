@@ -109,6 +109,8 @@ def _training(results: Results, directory: RunDirectory, dataset: str, seed: int
     yield f"    weights  {directory.path / 'model.safetensors'}, sha256 {weights[:16]}"
     pieces = training.get("pieces", 1)
     spent = f"{training['steps']} steps in {duration(training['seconds'])}" + (f", {pieces} pieces" * (pieces > 1))
+    if len(machines := training.get("machines", [])) > 1:
+        spent += f" on {listed(machines)}"
     yield f"    trained  {spent}, {_code(training)}, {_made(training)}"
     config = training["config"]
     options = ", ".join(f"{key} {value}" for key, value in config["options"].items())

@@ -46,6 +46,7 @@ def train(
         _settle(run.threads)
         began, checkpoints = provenance.now(), keep(directory.scratch, record)
         checkpoints.metered_by(partial(joules, chosen))
+        checkpoints.machine = provenance.machine(_device_name(chosen))
         images = _load_data(run, chosen)
         if start is not None and start.training()["status"] != "done":
             trained = Trained({}, Outcome(diverged=f"the row it starts from, {run.start}, diverged"))
@@ -69,6 +70,7 @@ def train(
             "provenance": provenance.environment(_device_name(chosen), run.threads),
             "started": began,
             "pieces": checkpoints.pieces,
+            "machines": checkpoints.machines,
             "seconds": round(checkpoints.seconds, 2),
             "gpu_joules": checkpoints.joules,
             "peak_memory_mb": provenance.peak_memory_mb(),

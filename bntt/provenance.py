@@ -52,6 +52,11 @@ def environment(device: str, threads: int) -> dict[str, Any]:
     }
 
 
+def machine(device: str) -> str:
+    """A device and its processor, in words."""
+    return f"{device} ({_processor()})"
+
+
 def peak_memory_mb() -> float:
     """Peak resident memory of this process in MB."""
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere

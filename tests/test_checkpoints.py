@@ -99,6 +99,19 @@ def test_the_seconds_of_all_pieces_count(tmp_path, monkeypatch):
     assert 1000 < again.seconds < 1060
 
 
+def test_the_machines_of_all_pieces_are_recorded(tmp_path, monkeypatch):
+    used, run = one_row(tmp_path, **ROWS["surrogate"])
+    for machine in ("one", "another", "one"):
+        with monkeypatch.context() as patched:
+            patched.setattr(pipeline.provenance, "machine", lambda device, machine=machine: f"{device} ({machine})")
+            interrupt(patched, used, run, tmp_path, 4, partial(Checkpoints, every_steps=1))
+    pipeline.train(used, run, tmp_path, "cpu")
+    recorded = RunDirectory.of(run, tmp_path).training()
+    assert recorded["machines"][:2] == ["cpu (one)", "cpu (another)"]
+    assert recorded["machines"][2].startswith("cpu (")  # this one
+    assert recorded["pieces"] == 4
+
+
 def test_the_energy_of_all_pieces_counts(tmp_path):
     """A meter that starts anywhere, as another machine's does."""
     for piece, (start, end) in enumerate([(700.0, 730.0), (5.0, 17.0)]):
