@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "randomness": set(),
     "experiment": {"errors", "declared"},
     "spiking": {"randomness"},
-    "data": FOUNDATION,
+    "data": FOUNDATION | {"code"},
     "checkpoints": {"errors", "files"},
     "training": {"checkpoints", "data", "errors", "randomness"},
     "classifiers": {"data", "spiking", "randomness"},

@@ -209,7 +209,7 @@ def test_a_failing_write_leaves_the_newest_state_in_place(tmp_path, monkeypatch,
         checkpoints.save({"step": step})
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(UserError, match="No space"):
             checkpoints.save({"step": number})
     found = Checkpoints(tmp_path).load()
     assert found == ({"step": number - 1} if number else None)

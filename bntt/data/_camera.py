@@ -46,7 +46,7 @@ def record(picture: np.ndarray, key: int, sample: int) -> Events:
     from bntt.randomness import words
 
     seen = _logarithms(picture)
-    chance = words(key, torch.tensor([sample]), 4 * SIDE * SIDE)[0].numpy().reshape(4, SIDE * SIDE)
+    chance = words(key, torch.tensor([sample]), 5 * SIDE * SIDE)[0].numpy().reshape(5, SIDE * SIDE)
     turn = np.argsort(chance[0], kind="stable")  # the order in which pixels are served
     of_on, of_off = (
         round(THRESHOLD * _UNIT) * (1000 - SPREAD + part % (2 * SPREAD + 1)) // 1000 for part in chance[1:3]
@@ -72,7 +72,7 @@ def record(picture: np.ndarray, key: int, sample: int) -> Events:
     noisy = np.flatnonzero(chance[3] % 10_000 < NOISE)
     pixels.append(noisy)
     signs.append(chance[3][noisy] >> 31 == 1)
-    stamps.append((chance[3][noisy] >> 4) % (1000 * MILLISECONDS))
+    stamps.append(chance[4][noisy] % (1000 * MILLISECONDS))
     pixel, sign, stamp = (np.concatenate(parts) for parts in (pixels, signs, stamps))
     order = np.argsort(stamp, kind="stable")
     pixel, stamp = pixel[order], stamp[order]

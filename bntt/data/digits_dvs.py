@@ -28,7 +28,7 @@ DATASET = {
     "split": "digits",
     "shape": [20, 2, 16, 16],
     "images": {"train": 1077, "validation": 180, "test": 540},
-    "content": "5630ecf2508cee1fc1056e7a20ea968eef5fa2d15ed388a84d01b119bdf5a100",
+    "content": "96d39a594fcb45424b148883c5823c3c5726f0b2f12529f0e5115b50b9bc538e",
 }
 STEPS = 20
 SIZE = 16
