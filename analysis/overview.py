@@ -83,8 +83,10 @@ for dataset in datasets:
     counts = [f"{verdicts.count(word)} {plural}" for word, plural in words.items() if word in verdicts]
     lines.append(f"* **Claims on {dataset}.** Of {len(verdicts)} qualitative claims of the paper, {listed(counts)}.")
     shown = accuracies.sections[""]
-    for line in shown[(shown["Dataset"] == dataset) & shown["Row"].isin([BNTT, f"{BNTT} + early exit"])].itertuples():
-        lines.append(f"* **{line.Row} on {dataset}.** Accuracy (%): {line[6]}, after {line[5]} time-steps.")
+    for _, line in shown[(shown["Dataset"] == dataset) & shown["Row"].isin([BNTT, f"{BNTT} + early exit"])].iterrows():
+        idle = f"; {line['Note']}" if line.get("Note", "").startswith("no exit") else ""
+        reached = f"Accuracy (%): {line['Accuracy (%)']}, after {line['Time-steps']} time-steps{idle}."
+        lines.append(f"* **{line['Row']} on {dataset}.** {reached}")
 Markdown("\n".join(lines))
 
 # %%

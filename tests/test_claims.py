@@ -9,6 +9,7 @@ import pytest
 
 from bntt import claims
 from bntt.claims import CLAIMS, Claim, Evidence, Part, above, below
+from bntt.collect import Results
 from bntt.statistics import Estimate
 
 IMAGES = 400  # accuracies are given as counts out of 200, each image twice
@@ -336,3 +337,10 @@ def test_wrong_spikes_are_counted_over_all_layers():
 def test_a_layer_with_a_variance_of_zero_is_not_alike():
     claim = judged("variance-alike", approximations=approximations(variance=(0.0, 1.0)))
     assert claim.verdict == "fails" and claim.value == math.inf
+
+
+def test_noise_on_images_is_no_claim_about_recordings(tmp_path):
+    found = Results.of("demo", tmp_path)
+    of_images, of_recordings = ([claim.name for claim in claims.judge(found, one)] for one in ("digits", "digits-dvs"))
+    assert set(of_images) - set(of_recordings) == {"better-under-noise"}
+    assert len(of_images) == len(claims.CLAIMS)
