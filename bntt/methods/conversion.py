@@ -117,6 +117,9 @@ def balance(network: SpikingNetwork, data: ImageData, options: dict, noise: int)
             if rank is None:  # how many of all currents may exceed the threshold, itself included
                 total = currents[:, 0].numel() * len(samples)
                 rank = max(1, math.ceil(total * (1 - Fraction(str(options["percentile"])) / 100)))  # exact
+            if rank == 1:  # topk takes ten times as long
+                largest = torch.cat([largest, currents.amax()[None]]).amax()[None]
+                continue
             candidates = torch.cat([largest, currents.flatten()])
             largest = candidates.topk(min(rank, len(candidates))).values
         threshold = largest[-1].item() * options["threshold_scale"]
