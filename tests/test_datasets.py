@@ -214,7 +214,7 @@ def test_cifar_10_from_its_publisher_over_a_bad_line(served, place):
     batches = [served.expected[f"data_batch_{n}"] for n in range(1, 6)]
     assert np.array_equal(pixels.reshape(25, 3072), np.concatenate([batch for batch, _ in batches]))
     assert labels.tolist() == [label for _, own in batches for label in own]
-    assert sorted(path.name for path in place.iterdir()) == ["cifar10", "downloads"]
+    assert sorted(path.name for path in place.iterdir()) == [".cifar10-lock", "cifar10", "downloads"]
     shutil.rmtree(place / "cifar10")
     data.prepare("cifar10")  # from the archive that is there
     assert len(served.requests) == 2
@@ -253,7 +253,7 @@ def test_a_folder_without_any_layout_is_one_line(tmp_path):
     assert_one_line(ran, "cifar-10-batches-py", "cifar-10-batches-bin", "cifar-10-python.tar.gz")
     ran = bntt("data", "prepare", "cifar10", "--from", tmp_path / "nowhere", BNTT_DATA=str(tmp_path / "data"))
     assert_one_line(ran, "nowhere", "no such folder")
-    assert not list((tmp_path / "data").glob(".*"))
+    assert [path.name for path in (tmp_path / "data").glob(".*")] == [".cifar10-lock"]
 
 
 # -- Tiny-ImageNet ----------------------------------------------------------------------------------------

@@ -102,27 +102,34 @@ def prepare(name: str, source: Path | None = None) -> Path:
 
     Of several processes that ask at once, one prepares and the others wait. What a killed one left is cleared away.
     """
-    while not is_current(name):
+    if not is_current(name):
         if folder(name).is_symlink():  # it would be replaced by a folder on this disk
             raise UserError(f"{folder(name)} is a link; set BNTT_DATA to a folder on the disk that you mean")
-        with _workplace(name) as work:
-            if work is None:
-                continue
-            if is_current(name):  # since this process looked
-                work.rmdir()
-            else:
-                _prepare(name, source, work)
-    shutil.rmtree(_outdated(name), ignore_errors=True)
+        with _alone(name):
+            if not is_current(name):
+                _prepare(name, source)
     return manifest_path(name)
 
 
-def _outdated(name: str) -> Path:
-    """Where prepared data go that make way for others."""
-    return folder(name).with_name(f".{name}-work-old")
+def _prepare(name: str, source: Path | None) -> None:
+    target = folder(name)
+    work, outdated = (target.with_name(f".{name}-{what}") for what in ("work", "outdated"))
+    for left in (work, outdated):  # by a killed process
+        shutil.rmtree(left, ignore_errors=True)
+    work.mkdir()
+    try:
+        _write(work, *_read(name, source))
+        if target.is_dir():  # damaged, or of another split or reader: make way
+            target.rename(outdated)
+        work.rename(target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(outdated, ignore_errors=True)
 
 
-def _prepare(name: str, source: Path | None, work: Path) -> None:
-    downloads = work.parent / "downloads" / name
+def _read(name: str, source: Path | None) -> "tuple[Parts, dict[str, Any]]":
+    """The parts of a dataset and their manifest."""
+    downloads = folder(name).with_name("downloads") / name
     module = import_module(declared.plugins("data", "DATASET")[name])
     parts = module.read(source, downloads)
     known = facts(name)
@@ -140,11 +147,7 @@ def _prepare(name: str, source: Path | None, work: Path) -> None:
     }
     if manifest["state"] == "partial":
         manifest["differing_test_items"] = known["partial"]["items"]
-    _write(work, parts, manifest)
-    target = folder(name)
-    if target.is_dir():  # damaged, or of another split or reader: make way
-        target.rename(_outdated(name))
-    work.rename(target)
+    return parts, manifest
 
 
 def _write(work: Path, parts: "Parts", manifest: dict[str, Any]) -> None:
@@ -203,43 +206,23 @@ def _split_identity(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _workplace(name: str) -> Iterator[Path | None]:
-    """An empty folder beside the prepared data, held by this process alone; None where another one held it till now."""
-    work = folder(name).with_name(f".{name}-work")
+def _alone(name: str) -> Iterator[None]:
+    """Hold the lock of a dataset, an empty file that stays; whoever held it before has ended.
+
+    It is a file's lock, since of a folder on a network disk each machine has locks of its own.
+    """
+    lock = folder(name).with_name(f".{name}-lock")
     try:
-        work.mkdir(parents=True, exist_ok=True)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        stream = lock.open("w")
     except OSError as error:
         raise UserError(
-            f"cannot write prepared data to {work.parent}: {error.strerror}; set BNTT_DATA to a folder that can be "
+            f"cannot write prepared data to {lock.parent}: {error.strerror}; set BNTT_DATA to a folder that can be "
             "written"
         ) from None
-    try:
-        handle = os.open(work, os.O_RDONLY)
-    except FileNotFoundError:  # made into data just now, by who held it
-        yield None
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        if not _is_open(work, handle):  # made into data while this process waited
-            yield None
-            return
-        for left in [*work.iterdir(), _outdated(name)]:
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
-        try:
-            yield work
-        except BaseException:
-            shutil.rmtree(work, ignore_errors=True)
-            raise
-    finally:
-        os.close(handle)
-
-
-def _is_open(path: Path, handle: int) -> bool:
-    """Whether a path is still that of an open folder."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(handle))
-    except FileNotFoundError:
-        return False
+    with stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def manifest(name: str) -> dict[str, Any]:
