@@ -124,7 +124,7 @@ def _prepare(name: str, source: Path | None) -> None:
         work.rename(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(outdated, ignore_errors=True)
+    shutil.rmtree(outdated, ignore_errors=True)
 
 
 def _read(name: str, source: Path | None) -> "tuple[Parts, dict[str, Any]]":
