@@ -60,11 +60,12 @@ unpack() {
     cat "$1"/state.tar.[0-7] | tar -x -C "$results"
 }
 
-pack() {
-    mkdir -p "$1"
-    rm -f "$1"/state.tar.* "$1/state.sha256"
+pack() { # beside what is there, which makes way once all is written
     [ -d "$results" ] || return 0
     look
+    local new=$1/.new
+    rm -rf "$new"
+    mkdir -p "$new"
     # Weights stay behind, but for those that a run not yet evaluated starts from; of two states, the newer goes.
     (
         cd "$results"
@@ -78,9 +79,12 @@ pack() {
         find . -path '*/scratch/*' -type d | while read -r folder; do
             ls -t "$folder"/state-*.pt 2>/dev/null | head -n 1 || true
         done
-    ) | tar -c -C "$results" --files-from=- | split --bytes=16000000 --suffix-length=1 --numeric-suffixes - "$1/state.tar."
-    if [ -e "$1/state.tar.8" ]; then echo "the state does not fit into 8 files of 16 MB" >&2; exit 2; fi
-    (cd "$1" && sha256sum state.tar.* > state.sha256)
+    ) | tar -c -C "$results" --files-from=- | split --bytes=16000000 --suffix-length=1 --numeric-suffixes - "$new/state.tar."
+    if [ -e "$new/state.tar.8" ]; then echo "the state does not fit into 8 files of 16 MB" >&2; exit 2; fi
+    (cd "$new" && sha256sum state.tar.* > state.sha256)
+    rm -f "$1"/state.tar.* "$1/state.sha256"
+    mv "$new"/state.* "$1"
+    rmdir "$new"
 }
 
 look() { # what is there of the experiments: lines of name, status, dataset/row/seed-k

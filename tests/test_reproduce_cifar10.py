@@ -146,6 +146,18 @@ def test_an_incomplete_pack_is_refused(tmp_path):
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["state.tar.1"]
 
 
+def test_a_pack_stays_where_no_new_one_can_be_made(tmp_path):
+    """Python fails, so that nobody can say what is done."""
+    (tmp_path / "results").mkdir()
+    (tmp_path / "a").mkdir()
+    for name in ("state.tar.0", "state.sha256"):
+        (tmp_path / "a" / name).write_text("of the last piece")
+    done = script("--to", tmp_path / "a", RESULTS=str(tmp_path / "results"), TASKS="no-such-experiment bntt 0")
+    assert done.returncode == 2
+    assert "no-such-experiment" in done.stdout + done.stderr
+    assert (tmp_path / "a" / "state.tar.0").read_text() == "of the last piece"
+
+
 def test_its_tasks_are_runs_of_the_experiments():
     text = SCRIPT.read_text()
     tasks = text[text.index("tasks=${TASKS:-'") + 16 : text.index("'}")].splitlines()
