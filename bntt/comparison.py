@@ -75,13 +75,14 @@ def compare(first: Results, second: Results) -> list[Difference]:
 
 def _same_images(first: Results, second: Results, dataset: str) -> int | None:
     """The number of test images, where both have looked at the same ones."""
-    content = [
-        {one.training["data"][key] for one in results.runs if one.run.dataset == dataset and one.training}
-        for results in (first, second)
-        for key in ("content_sha256", "split_sha256")
-    ]
-    counts = [test_images(results, dataset) for results in (first, second)]
-    return counts[0] if counts[0] == counts[1] and content[:2] == content[2:] else None
+    one, other = (_seen(results, dataset) for results in (first, second))
+    return one[0] if one == other else None
+
+
+def _seen(results: Results, dataset: str) -> tuple[int | None, set[tuple[str, str]]]:
+    """The number of test images, and content and split of the data that they are of."""
+    used = [one.training["data"] for one in results.runs if one.run.dataset == dataset and one.training]
+    return test_images(results, dataset), {(data["content_sha256"], data["split_sha256"]) for data in used}
 
 
 def _accuracy(results: Results, dataset: str, row: str) -> pd.DataFrame:

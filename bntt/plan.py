@@ -59,11 +59,10 @@ class Cost:
         return (self.runs - self.done) * (self.training + self.evaluation) - self.trained * self.training
 
     @property
-    def one(self) -> float:
-        """Seconds of one run, as far as one of them remains."""
-        return (self.training if self.runs > self.done + self.trained else 0.0) + (
-            self.evaluation if self.runs > self.done else 0.0
-        )
+    def longest(self) -> float:
+        """Seconds of the run of which the most remains."""
+        training = self.training if self.runs > self.done + self.trained else 0.0
+        return training + (self.evaluation if self.runs > self.done else 0.0)
 
 
 def slots(experiment: Experiment, device: str, cores: int) -> int:
@@ -121,10 +120,10 @@ def report(costs: Iterable[Cost], at_once: int) -> Iterator[str]:
     disk = sum(one.runs * one.disk for one in measured)
     runs, done = (sum(getattr(one, name) for one in measured) for name in ("runs", "done"))
     yield f"in all {runs} runs, {done} done; {whole / 3600:.2f} hours of training and evaluation, one after the other"
-    at_least = {(one.dataset, one.row): one.one for one in measured}
+    chains: dict[tuple[str, str | None], float] = {}
     for one in measured:  # a row comes after the one that it starts from
-        at_least[one.dataset, one.row] += at_least.get((one.dataset, one.start or ""), 0.0) if one.one else 0.0
-    together = max(remaining / at_once, *at_least.values())
+        chains[one.dataset, one.row] = chains.get((one.dataset, one.start), 0.0) + one.longest
+    together = max(remaining / at_once, *chains.values())
     yield (
         f"remaining: {remaining / 3600:.2f} hours, or {duration(together)} with {at_once} at once; "
         f"{disk / 1e6:.0f} MB on disk, {max(one.memory for one in measured) / 1e9:.1f} GB of memory for the largest"

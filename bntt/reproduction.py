@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 import pandas as pd
 
@@ -23,7 +22,7 @@ from bntt.published import Cell, cells
 from bntt.report import listed, why_absent
 from bntt.runs import Found
 from bntt.statistics import decode_bits, peak_step
-from bntt.verdicts import ROUNDING, WORDS, Verdict, Word, between, judge
+from bntt.verdicts import WORDS, Verdict, Word, between, judge
 
 # Of the runs of config/paper.yaml. Whoever changes the protocol says so here, before any run, and in docs/protocol.md.
 PROTOCOL_SHA256 = "4522939c0131142e357b15c1f8cc220529a3ee226e2170408bc8ac2743dad0e7"
@@ -190,21 +189,18 @@ def _table(results: Results, found: Found, name: str) -> pd.DataFrame:
     return frame
 
 
-def _one(table: pd.DataFrame, found: Found, **where: Any) -> pd.Series:
-    """The line of a measurement with these values."""
-    for key, value in where.items():
-        close = (table[key] - value).abs() < ROUNDING if isinstance(value, float) else table[key] == value
-        table = table[close]
+def _at_step(table: pd.DataFrame, found: Found, step: int) -> pd.Series:
+    """The line of a measurement at a time-step."""
+    table = table[table["time_step"] == step]
     if table.empty:
-        said = listed([f"{key} {value:g}" for key, value in where.items()])
-        raise _NotRunError(f"{found.run.name} is not measured at {said}")
+        raise _NotRunError(f"{found.run.name} is not measured at time_step {step}")
     return table.iloc[0]
 
 
 def _accuracy(results: Results, found: Found, cell: Cell) -> _Reading:
     anytime = _table(results, found, "anytime.csv")
     step = int(anytime["time_step"].max()) if cell.time_step is None else cell.time_step
-    return _with_bounds(_one(anytime, found, time_step=step), found)
+    return _with_bounds(_at_step(anytime, found, step), found)
 
 
 def _with_bounds(line: pd.Series, found: Found) -> _Reading:
@@ -223,7 +219,10 @@ def _with_bounds(line: pd.Series, found: Found) -> _Reading:
 
 def _exit(results: Results, found: Found, cell: Cell) -> pd.Series:
     threshold = found.run.evaluation["exit_threshold"] if cell.threshold is None else cell.threshold
-    return _one(at_threshold(_table(results, found, "early_exit.csv"), threshold), found)
+    exits = at_threshold(_table(results, found, "early_exit.csv"), threshold)
+    if exits.empty:
+        raise _NotRunError(f"{found.run.name} is not measured at threshold {threshold:g}")
+    return exits.iloc[0]
 
 
 def _exit_step(results: Results, found: Found, cell: Cell) -> _Reading:
@@ -232,12 +231,12 @@ def _exit_step(results: Results, found: Found, cell: Cell) -> _Reading:
 
 def _exit_accuracy(results: Results, found: Found, cell: Cell) -> _Reading:
     step = int(_exit(results, found, cell)["exit_step"])
-    return _with_bounds(_one(_table(results, found, "anytime.csv"), found, time_step=step), found)
+    return _with_bounds(_at_step(_table(results, found, "anytime.csv"), found, step), found)
 
 
 def _energy_ratio(results: Results, found: Found, cell: Cell) -> _Reading:
     step = found.run.options.get("time_steps", 1) if cell.time_step is None else cell.time_step
-    line = _one(energy_ratios(_table(results, found, "energy.csv")), found, time_step=step)
+    line = _at_step(energy_ratios(_table(results, found, "energy.csv")), found, step)
     items = _foreign_items(found)
     if not items:
         return _exact(line["own"])

@@ -6,6 +6,7 @@ with their sha256, and has its own; readers accept no other. Notebooks read the 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +160,7 @@ class Found:
         manifest = self.directory.training() if name == "history.csv" else self.directory.evaluation()
         return self.directory.table(name) if name in manifest["files"] else None
 
-    @property
+    @cached_property
     def training(self) -> dict[str, Any] | None:
         return self.directory.training() if self.status in ("done", "diverged") else None
 

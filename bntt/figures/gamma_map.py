@@ -10,6 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from bntt.collect import at_threshold
 from bntt.figures import _style as style
 
 PAPER_EXIT = 20  # Figure 3's caption: CIFAR-10, VGG9, T = 25
@@ -96,7 +97,7 @@ def exits(early_exit: pd.DataFrame, threshold: float) -> tuple[list[int], str]:
     """The different exit steps of a row's seeds at a threshold, without those of no exit, and both in words."""
     if early_exit.empty:
         return [], "exit not measured"
-    at = early_exit[np.isclose(early_exit["threshold"], threshold)]
+    at = at_threshold(early_exit, threshold)
     if at.empty:
         return [], f"exit not measured at {threshold:g}"
     ends = sorted({int(step) for step in at.loc[at["exits"] == 1, "exit_step"]})
