@@ -26,24 +26,24 @@ from pathlib import Path
 
 from IPython.display import Image, Markdown, display
 
-from bntt import figures
-from bntt.collect import Results
-from bntt.notebook import at_root
+from bntt.drawing.figures import figure1, figure3, style
+from bntt.drawing.notebook import at_root
+from bntt.results.collect import Results
 
 at_root()
 
 found = Results.of(experiment, results)
-dataset = figures.paper_dataset(found.experiment.datasets)
-summary = figures.of_dataset(found.summary, dataset)
-spikes = figures.of_dataset(found.frame("spikes.csv"), dataset)
+dataset = style.paper_dataset(found.experiment.datasets)
+summary = style.of_dataset(found.summary, dataset)
+spikes = style.of_dataset(found.frame("spikes.csv"), dataset)
 rows = ["conversion", "surrogate", "bntt"]
 further = [row for row in found.experiment.rows_on(dataset) if row in set(spikes["row"]) - set(rows)]
 
-Markdown(figures.sources(summary, rows + further))
+Markdown(style.sources(summary, rows + further))
 
 # %%
-figure = figures.figure1(spikes, summary, rows)
-Image(filename=figures.save(figure, Path(output) / "figures", "figure1"), retina=True, alt="Figure 1")
+figure = figure1.draw(spikes, summary, rows)
+Image(filename=style.save(figure, Path(output) / "figures", "figure1"), retina=True, alt="Figure 1")
 
 # %% [markdown]
 # ## The experiment's other spiking rows
@@ -52,8 +52,8 @@ Image(filename=figures.save(figure, Path(output) / "figures", "figure1"), retina
 
 # %%
 if further:
-    figure = figures.figure1(spikes, summary, further)
-    path = figures.save(figure, Path(output) / "figures", "figure1-further")
+    figure = figure1.draw(spikes, summary, further)
+    path = style.save(figure, Path(output) / "figures", "figure1-further")
     display(Image(filename=path, retina=True, alt="The same for further rows"))
 else:
     print("There are none with a result.")
@@ -64,4 +64,4 @@ else:
 # The time-step with the most spikes. Where activity is flat in time, the largest value is an accident.
 
 # %%
-figures.peaks(spikes, "spikes")
+figure3.peaks(spikes, "spikes")

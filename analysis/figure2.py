@@ -28,8 +28,8 @@ from pathlib import Path
 
 from IPython.display import Image, Markdown
 
-from bntt import figures
-from bntt.notebook import at_root
+from bntt.drawing.figures import figure2, style
+from bntt.drawing.notebook import at_root
 from bntt.spiking.neurons import LIF
 
 at_root()
@@ -39,5 +39,5 @@ neuron = LIF(leak=0.95, threshold=1.0, reset="soft", alpha=0.3)  # the released 
 Markdown(f"**Data.** None of experiment `{experiment}`: an illustration, computed with `{neuron}`, α = {neuron.alpha}.")
 
 # %%
-figure = figures.figure2(neuron)
-Image(filename=figures.save(figure, Path(output) / "figures", "figure2"), retina=True, alt="Figure 2")
+figure = figure2.draw(neuron)
+Image(filename=style.save(figure, Path(output) / "figures", "figure2"), retina=True, alt="Figure 2")

@@ -28,25 +28,25 @@ from pathlib import Path
 
 from IPython.display import Image, Markdown
 
-from bntt import figures
-from bntt.collect import Results
-from bntt.notebook import at_root
+from bntt.drawing.figures import figure3, style
+from bntt.drawing.notebook import at_root
+from bntt.results.collect import Results
 
 at_root()
 
 found = Results.of(experiment, results)
-dataset = figures.paper_dataset(found.experiment.datasets)
-summary = figures.of_dataset(found.summary, dataset)
-gamma = figures.of_dataset(found.frame("gamma.csv"), dataset)
-early_exit = figures.of_dataset(found.frame("early_exit.csv"), dataset)
+dataset = style.paper_dataset(found.experiment.datasets)
+summary = style.of_dataset(found.summary, dataset)
+gamma = style.of_dataset(found.frame("gamma.csv"), dataset)
+early_exit = style.of_dataset(found.frame("early_exit.csv"), dataset)
 threshold = found.experiment.evaluation["exit_threshold"]
-rows = figures.rows_with_gamma(gamma, summary)
+rows = style.rows_with_gamma(gamma, summary)
 
-Markdown(figures.sources(summary, rows))
+Markdown(style.sources(summary, rows))
 
 # %%
-figure = figures.figure3(gamma, early_exit, summary, rows, threshold)
-Image(filename=figures.save(figure, Path(output) / "figures", "figure3"), retina=True, alt="Figure 3")
+figure = figure3.draw(gamma, early_exit, summary, rows, threshold)
+Image(filename=style.save(figure, Path(output) / "figures", "figure3"), retina=True, alt="Figure 3")
 
 # %% [markdown]
 # ## When γ of each layer peaks
@@ -54,4 +54,4 @@ Image(filename=figures.save(figure, Path(output) / "figures", "figure3"), retina
 # The time-step with the largest average γ.
 
 # %%
-figures.peaks(gamma, "gamma")
+figure3.peaks(gamma, "gamma")

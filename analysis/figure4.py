@@ -29,35 +29,35 @@ from pathlib import Path
 
 from IPython.display import Image, Markdown
 
-from bntt import figures
-from bntt.collect import Results
+from bntt.drawing.figures import figure4, style
+from bntt.results.collect import Results
 
 found = Results.of(experiment, results)
-dataset = figures.paper_dataset(found.experiment.datasets)
-summary = figures.of_dataset(found.summary, dataset)
+dataset = style.paper_dataset(found.experiment.datasets)
+summary = style.of_dataset(found.summary, dataset)
 spikes, anytime, noise = (
-    figures.of_dataset(found.frame(f"{name}.csv"), dataset) for name in ("spikes", "anytime", "noise")
+    style.of_dataset(found.frame(f"{name}.csv"), dataset) for name in ("spikes", "anytime", "noise")
 )
-from bntt.notebook import at_root
+from bntt.drawing.notebook import at_root
 
 at_root()
 rows = ["bntt", "surrogate", "conversion", "ann"]
 rows += [row for row in found.experiment.rows_on(dataset) if row not in rows]
 
-Markdown(figures.sources(summary, rows))
+Markdown(style.sources(summary, rows))
 
 # %%
-figure = figures.figure4(spikes, anytime, noise, summary, rows)
-Image(filename=figures.save(figure, Path(output) / "figures", "figure4"), retina=True, alt="Figure 4")
+figure = figure4.draw(spikes, anytime, noise, summary, rows)
+Image(filename=style.save(figure, Path(output) / "figures", "figure4"), retina=True, alt="Figure 4")
 
 # %% [markdown]
 # ## (a) in numbers: spikes per neuron over all time-steps
 
 # %%
-figures.spike_count_table(spikes).round(2)
+figure4.spike_count_table(spikes).round(2)
 
 # %% [markdown]
 # ## (b) in numbers: accuracy in per cent, by the noise's standard deviation
 
 # %%
-figures.noise_table(noise).round(1)
+figure4.noise_table(noise).round(1)

@@ -25,23 +25,23 @@ from pathlib import Path
 
 from IPython.display import Image, Markdown, display
 
-from bntt import figures
-from bntt.collect import Results
-from bntt.notebook import at_root
+from bntt.drawing.figures import figure3, figure5, style
+from bntt.drawing.notebook import at_root
+from bntt.results.collect import Results
 
 at_root()
 
 found = Results.of(experiment, results)
-dataset = figures.paper_dataset(found.experiment.datasets)
-summary = figures.of_dataset(found.summary, dataset)
-gamma = figures.of_dataset(found.frame("gamma.csv"), dataset)
-rows = figures.rows_with_gamma(gamma, summary)
+dataset = style.paper_dataset(found.experiment.datasets)
+summary = style.of_dataset(found.summary, dataset)
+gamma = style.of_dataset(found.frame("gamma.csv"), dataset)
+rows = style.rows_with_gamma(gamma, summary)
 
-Markdown(figures.sources(summary, rows))
+Markdown(style.sources(summary, rows))
 
 # %%
-figure = figures.figure5(gamma, summary, "bntt")
-Image(filename=figures.save(figure, Path(output) / "figures", "figure5"), retina=True, alt="Figure 5")
+figure = figure5.draw(gamma, summary, "bntt")
+Image(filename=style.save(figure, Path(output) / "figures", "figure5"), retina=True, alt="Figure 5")
 
 # %% [markdown]
 # ## When γ of each layer peaks
@@ -49,10 +49,10 @@ Image(filename=figures.save(figure, Path(output) / "figures", "figure5"), retina
 # The time-step with the largest mean γ. The histograms of the other rows that have a γ for each time-step follow.
 
 # %%
-figures.peaks(gamma, "gamma")
+figure3.peaks(gamma, "gamma")
 
 # %%
 for row in rows[1:]:
-    figure = figures.figure5(gamma, summary, row)
+    figure = figure5.draw(gamma, summary, row)
     name = f"figure5-{row}"
-    display(Image(filename=figures.save(figure, Path(output) / "figures", name), retina=True, alt=name))
+    display(Image(filename=style.save(figure, Path(output) / "figures", name), retina=True, alt=name))

@@ -25,25 +25,25 @@ from pathlib import Path
 
 from IPython.display import Image, Markdown
 
-from bntt import figures
-from bntt.collect import Results
+from bntt.drawing.figures import figure6, style
+from bntt.results.collect import Results
 
 found = Results.of(experiment, results)
-dataset = figures.paper_dataset(found.experiment.datasets)
-summary = figures.of_dataset(found.summary, dataset)
+dataset = style.paper_dataset(found.experiment.datasets)
+summary = style.of_dataset(found.summary, dataset)
 gamma, early_exit, anytime = (
-    figures.of_dataset(found.frame(f"{name}.csv"), dataset) for name in ("gamma", "early_exit", "anytime")
+    style.of_dataset(found.frame(f"{name}.csv"), dataset) for name in ("gamma", "early_exit", "anytime")
 )
-from bntt.notebook import at_root
+from bntt.drawing.notebook import at_root
 
 at_root()
-rows = figures.rows_with_gamma(gamma, summary)
+rows = style.rows_with_gamma(gamma, summary)
 
-Markdown(figures.sources(summary, rows))
+Markdown(style.sources(summary, rows))
 
 # %%
-figure = figures.figure6(early_exit, summary, rows, images=figures.test_images(anytime))
-Image(filename=figures.save(figure, Path(output) / "figures", "figure6"), retina=True, alt="Figure 6")
+figure = figure6.draw(early_exit, summary, rows, images=style.test_images(anytime))
+Image(filename=style.save(figure, Path(output) / "figures", "figure6"), retina=True, alt="Figure 6")
 
 # %% [markdown]
 # ## In numbers

@@ -23,31 +23,29 @@ from pathlib import Path
 
 from IPython.display import HTML, Markdown, display
 
-from bntt import data
-from bntt.claims import BNTT, Evidence, judge, noise_differences
-from bntt.collect import Results
-from bntt.data._sheet import contact_sheet
-from bntt.notebook import at_root
-from bntt.report import (
+from bntt.common.text import duration, interval, listed
+from bntt.data import store
+from bntt.data.sheet import contact_sheet
+from bntt.drawing.notebook import at_root
+from bntt.drawing.overview import (
     PAPER_DECAY_BUDGET,
     PAPER_GAMMA_DECAY,
     RELEASED_DECAY_BUDGET,
     claims_table,
     decay_table,
-    duration,
-    figure,
     gamma_decay,
-    grid,
-    interval,
-    listed,
     noise_table,
     provenance_table,
     runs_table,
-    sources,
+    verdict_counts,
+    verdicts_table,
 )
-from bntt.report_verdicts import verdict_counts, verdicts_table
-from bntt.reproduction import judge_all
-from bntt.tables import PAPER_DATASETS, condensed, table1, to_html
+from bntt.drawing.page import figure, grid
+from bntt.drawing.tables import PAPER_DATASETS, condensed, table1, to_html
+from bntt.paper.claims import BNTT, Evidence, judge, noise_differences
+from bntt.paper.reproduction import judge_all
+from bntt.results.collect import Results
+from bntt.results.facts import sources
 
 at_root()
 
@@ -159,7 +157,7 @@ cards = [
 HTML(grid(cards))
 
 # %%
-recordings = [name for name in datasets if data.is_of_recordings(name) and data.manifest_path(name).is_file()]
+recordings = [name for name in datasets if store.is_of_recordings(name) and store.manifest_path(name).is_file()]
 sheets = [
     figure(
         contact_sheet(name, Path(output) / "figures" / f"recordings-{name}.png"),

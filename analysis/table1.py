@@ -28,10 +28,10 @@ output = "results/demo"
 # %%
 from IPython.display import HTML, Markdown
 
-from bntt.collect import Results
-from bntt.notebook import at_root
-from bntt.report import sources
-from bntt.tables import table1, to_html, write
+from bntt.drawing.notebook import at_root
+from bntt.drawing.tables import table1, to_html, write
+from bntt.results.collect import Results
+from bntt.results.facts import sources
 
 at_root()
 

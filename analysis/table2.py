@@ -26,8 +26,8 @@ output = "results/demo"
 # %%
 from IPython.display import HTML, Markdown
 
-from bntt.notebook import at_root
-from bntt.tables import table2, to_html, write
+from bntt.drawing.notebook import at_root
+from bntt.drawing.tables import table2, to_html, write
 
 at_root()
 

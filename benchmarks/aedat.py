@@ -14,8 +14,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the package may not be installed
 
-from bntt.data._aedat import SIDE, Events, read, write
-from bntt.data._frames import to_frames
+from bntt.data.events.aedat import SIDE, Events, read, write
+from bntt.data.events.frames import to_frames
 
 ROUNDS = 5
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bntt.randomness import key
 from bntt.spiking.encoding import poisson
 from bntt.spiking.networks import SpikingNetwork, WeightLayer, initialise, place
+from bntt.spiking.randomness import key
 
 LEAK, THRESHOLD, ALPHA, EPS = 0.95, 1.0, 0.3, 1e-4
 GAIN = 2.0  # of the initial weights, as released

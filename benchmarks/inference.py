@@ -13,24 +13,24 @@ import torch
 from contestants import CONTESTANTS, EPS, LAYOUTS
 from torch import Tensor
 
-from bntt import data
 from bntt.classifiers import SpikingClassifier
-from bntt.experiment import load
+from bntt.data import store
+from bntt.experiment.schema import load
 from bntt.measurements import Subject
 from bntt.methods import surrogate
-from bntt.pipeline import _settle
-from bntt.runs import RunDirectory
+from bntt.runs.directory import RunDirectory
 from bntt.spiking.connections import connect
 from bntt.spiking.encoding import poisson
 from bntt.spiking.layers import SpikingLayer
 from bntt.spiking.networks import SpikingNetwork, initialise, place, weight_layers
+from bntt.training.arithmetic import settle
 
 PATHS = ("events", "dense bf16", "dense fp32")
 
 
 def main() -> None:
     options = parse()
-    _settle(options.threads)
+    settle(options.threads)
     report: dict[str, object] = {"threads": options.threads, "torch": torch.__version__, "steps": options.steps}
     report["layers"] = by_density(options)
     if options.run:
@@ -122,7 +122,7 @@ def by_density(options: argparse.Namespace) -> list[dict[str, float]]:
 def trained(options: argparse.Namespace, name: str, row: str, seed: int, results: Path) -> dict[str, object]:
     """A trained network on its test images: times, densities, and how far the logits are from the dense path's."""
     run = load(name).run("digits", row, seed)
-    images = data.load(run.dataset).to(torch.device("cpu"), run.options["image_size"], None)
+    images = store.load(run.dataset).to(torch.device("cpu"), run.options["image_size"], None)
     classifier = surrogate.classifier(run, images, RunDirectory.of(run, results).weights())
     assert isinstance(classifier, SpikingClassifier)
     network, noise = classifier.network, Subject(run, images, classifier).noise_key

@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))  # the package may not be installed
 
 from step_tables import DISTURBED, KEYS, NAMES, PEERS, PRECISIONS, UNUSED, tables  # noqa: E402
 
-from bntt import provenance  # noqa: E402
+from bntt.runs import provenance  # noqa: E402
 
 LAYOUTS = ("contiguous", "channels-last")
 BUDGET = 12.0  # seconds of timed steps in one process, after which it takes no further
@@ -284,10 +284,10 @@ def measured_steps(spec: dict[str, Any]) -> dict[str, Any]:
     from contestants import CONTESTANTS, timed
     from torch.nn import functional as F
 
-    from bntt.pipeline import _settle
+    from bntt.training.arithmetic import settle
 
     if spec["contestant"] == "this" or spec["allocator"] == "ours":
-        _settle(spec["threads"])
+        settle(spec["threads"])
     torch.set_num_threads(spec["threads"])
     torch.manual_seed(0)
     kind, layout = CONTESTANTS[spec["contestant"]], spec["layout"] if spec["layout"] != UNUSED else "channels-last"
@@ -358,9 +358,9 @@ def measured_limit(spec: dict[str, Any]) -> dict[str, Any]:
     """Seconds of the layers' arithmetic alone, and how much arithmetic that is a second."""
     from contestants import Limit
 
-    from bntt.pipeline import _settle
+    from bntt.training.arithmetic import settle
 
-    _settle(spec["threads"])
+    settle(spec["threads"])
     limit = Limit(layers_of(spec), spec["batch"] * spec["steps"], spec["precision"], spec["device"])
     config = spec.get("config") or limit.search()
     disturbance = Disturbance()

@@ -1,6 +1,6 @@
 """``python -m bntt``."""
 
-from bntt.cli import main
+from bntt.commands import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

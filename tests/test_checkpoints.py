@@ -13,11 +13,11 @@ import pytest
 import torch
 from tiny import PROJECT, assert_one_line, environment, one_row, result, same
 
-from bntt import pipeline
-from bntt.checkpoints import Checkpoints
-from bntt.cli import NOT_FINISHED, main
-from bntt.errors import Stopped, UserError
-from bntt.runs import RunDirectory
+from bntt.commands import NOT_FINISHED, main
+from bntt.common.errors import Stopped, UserError
+from bntt.runs import pipeline
+from bntt.runs.checkpoints import Checkpoints
+from bntt.runs.directory import RunDirectory
 
 torch.set_num_threads(1)
 

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bntt import claims
-from bntt.claims import CLAIMS, Claim, Evidence, Part, above, below
-from bntt.collect import Results
-from bntt.statistics import Estimate
+from bntt.paper import claims
+from bntt.paper.claims import CLAIMS, Claim, Evidence, Part, above, below
+from bntt.results.collect import Results
+from bntt.results.intervals import Estimate
 
 IMAGES = 400  # accuracies are given as counts out of 200, each image twice
 METHODS = {"bntt": "surrogate", "surrogate": "surrogate", "ann": "ann", "conversion": "conversion"}

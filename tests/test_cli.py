@@ -3,15 +3,15 @@
 import pytest
 from tiny import assert_one_line, bntt, write_experiment
 
-from bntt import cli
-from bntt.errors import UserError
+from bntt import commands
+from bntt.common.errors import UserError
 
 COMMANDS = ("train", "evaluate", "runs", "check", "compare", "explain", "plan", "data", "notebook", "keys")
 
 
 def help_of(*arguments: str, capsys) -> str:
     with pytest.raises(SystemExit) as raised:
-        cli.main([*arguments, "--help"])
+        commands.main([*arguments, "--help"])
     assert raised.value.code == 0
     return " ".join(capsys.readouterr().out.split())
 
@@ -26,7 +26,7 @@ def test_help_lists_every_command_and_the_exit_status(capsys):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_a_command_explains_every_option_with_its_default(command, capsys):
     text = help_of(command, capsys=capsys)
-    parser = cli._parser()
+    parser = commands._parser([command])
     choices = next(action for action in parser._actions if action.choices and "train" in action.choices).choices
     for action in choices[command]._actions:
         assert action.help, f"{command} {action.dest}"
@@ -59,7 +59,7 @@ def test_help_and_version_take_no_torch_and_no_experiment():
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(arguments, parts, capsys):
-    assert cli.main(arguments) == 2
+    assert commands.main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("bntt: ")
@@ -69,7 +69,7 @@ def test_a_mistake_is_one_line_and_status_2(arguments, parts, capsys):
 @pytest.mark.parametrize("arguments", [["train"], ["train", "--row", "bntt", "--seed", "one"], ["tarin"], []])
 def test_a_misused_command_line_is_one_line_and_status_2_too(arguments, capsys):
     with pytest.raises(SystemExit) as raised:
-        cli.main(arguments)
+        commands.main(arguments)
     assert raised.value.code == 2
     said = capsys.readouterr().err.rstrip("\n")
     assert said.startswith("bntt: ") and said.endswith("--help")
@@ -78,7 +78,7 @@ def test_a_misused_command_line_is_one_line_and_status_2_too(arguments, capsys):
 
 def test_dataset_and_seed_are_asked_for_where_there_are_several(tmp_path, capsys):
     path = str(write_experiment(tmp_path, seeds=[4, 2]))
-    assert cli.main(["train", "--experiment", path, "--row", "ann"]) == 2
+    assert commands.main(["train", "--experiment", path, "--row", "ann"]) == 2
     assert "give --seed, one of 4, 2" in capsys.readouterr().err
 
 
@@ -86,8 +86,8 @@ def test_a_file_that_cannot_be_opened_is_one_line(tmp_path, capsys, monkeypatch)
     def refuse(*_):
         raise PermissionError(13, "Permission denied", "/some/where")
 
-    monkeypatch.setattr("bntt.experiment.load", refuse)
-    assert cli.main(["runs"]) == 2
+    monkeypatch.setattr("bntt.commands.runs.load", refuse)
+    assert commands.main(["runs"]) == 2
     assert capsys.readouterr().err == "bntt: /some/where: Permission denied\n"
 
 
@@ -95,8 +95,8 @@ def test_an_interrupt_is_no_traceback(capsys, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bntt.experiment.load", interrupt)
-    assert cli.main(["runs"]) == 130
+    monkeypatch.setattr("bntt.commands.runs.load", interrupt)
+    assert commands.main(["runs"]) == 130
     assert "interrupted" in capsys.readouterr().err
 
 
@@ -116,7 +116,7 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path):
 
 def test_runs_lists_every_planned_run_and_what_is_there_of_it(tmp_path, capsys):
     path = write_experiment(tmp_path)
-    assert cli.main(["runs", "--experiment", str(path), "--results", str(tmp_path)]) == 0
+    assert commands.main(["runs", "--experiment", str(path), "--results", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines] == [
         ["missing", f"digits/{row}/seed-0"] for row in ("bntt", "plain", "ann", "rmp")

@@ -13,13 +13,16 @@ import torch
 import yaml
 from tiny import EXPERIMENT, experiment, write_experiment
 
-from bntt import data, pipeline, tables
-from bntt.checkpoints import Checkpoints
-from bntt.cli import main
-from bntt.collect import Results
-from bntt.drawings import write_record
-from bntt.errors import Stopped, UserError
-from bntt.runs import RunDirectory, found
+from bntt.commands import main
+from bntt.common.errors import Stopped, UserError
+from bntt.data import splits, store
+from bntt.drawing import tables
+from bntt.drawing.records import write_record
+from bntt.results.collect import Results
+from bntt.runs import pipeline
+from bntt.runs.checkpoints import Checkpoints
+from bntt.runs.directory import RunDirectory
+from bntt.runs.status import found
 
 torch.set_num_threads(1)
 MEASUREMENTS = (
@@ -148,8 +151,8 @@ def test_a_damaged_file_of_results_is_never_taken_for_a_number(finished, tmp_pat
 @pytest.mark.parametrize("seed", range(20))
 def test_damaged_data_are_never_loaded(tmp_path, monkeypatch, seed):
     monkeypatch.setenv("BNTT_DATA", str(tmp_path))
-    data.prepare("digits")
-    expected = data.load("digits")
+    store.prepare("digits")
+    expected = store.load("digits")
     draws = random.Random(seed)
     files = sorted(path for path in (tmp_path / "digits").iterdir() if path.is_file())
     damage(draws.choice(files), draws, files)
@@ -157,11 +160,11 @@ def test_damaged_data_are_never_loaded(tmp_path, monkeypatch, seed):
     assert status in (0, 2)
     assert error.count("\n") == (status == 2), error
     try:
-        loaded = data.load("digits")
+        loaded = store.load("digits")
     except UserError:
         assert status == 2
         return
-    for part in data.SPLITS:
+    for part in splits.SPLITS:
         assert np.array_equal(getattr(loaded, part).pixels, getattr(expected, part).pixels)
         assert np.array_equal(getattr(loaded, part).labels, getattr(expected, part).labels)
 

@@ -14,12 +14,13 @@ import torch
 from tiny import PROJECT, assert_one_line, bntt, environment, images
 from torch.nn import functional as F
 
-from bntt import code, data, files
-from bntt.data import digits
+from bntt.common import files
+from bntt.common.errors import UserError
+from bntt.data import digits, splits, store
 from bntt.data._parts import divided
 from bntt.data.images import augment
-from bntt.errors import UserError
-from bntt.randomness import key
+from bntt.experiment import code_hash
+from bntt.spiking.randomness import key
 
 torch.set_num_threads(1)
 SPLIT = PROJECT / "bntt" / "data" / "splits" / "digits.json"
@@ -40,7 +41,7 @@ def there(place) -> list[str]:
 
 @pytest.fixture
 def prepared(place):
-    data.prepare("digits")
+    store.prepare("digits")
     return place / "digits"
 
 
@@ -48,7 +49,7 @@ def prepared(place):
 
 
 def test_the_split_is_disjoint_complete_and_of_the_sizes_promised():
-    split = data.committed_split("digits")
+    split = splits.committed_split("digits")
     assert {part: len(indices) for part, indices in split.items()} == {"train": 1077, "validation": 180, "test": 540}
     together = [index for indices in split.values() for index in indices]
     assert sorted(together) == list(range(1797))
@@ -57,7 +58,7 @@ def test_the_split_is_disjoint_complete_and_of_the_sizes_promised():
 def test_the_split_is_stratified():
     _, labels = digits.scans()
     whole = np.bincount(labels) / len(labels)
-    for indices in data.committed_split("digits").values():
+    for indices in splits.committed_split("digits").values():
         counts = np.bincount(labels[indices], minlength=10)
         assert np.abs(counts - whole * len(indices)).max() <= 1.0
 
@@ -65,7 +66,7 @@ def test_the_split_is_stratified():
 def test_the_split_is_the_one_that_was_committed():
     """A change of the split changes every number there is: this hash is in two places on purpose."""
     digest = "67aae5f0f7e5126e894ab991705a73ab6afe50e074600e2c0a0da6392bb5b777"
-    assert data.split_digest(data.committed_split("digits")) == json.loads(SPLIT.read_text())["sha256"] == digest
+    assert splits.split_digest(splits.committed_split("digits")) == json.loads(SPLIT.read_text())["sha256"] == digest
 
 
 def test_an_edited_split_is_refused(tmp_path, monkeypatch):
@@ -74,9 +75,9 @@ def test_an_edited_split_is_refused(tmp_path, monkeypatch):
     folder = tmp_path / "splits"
     folder.mkdir()
     (folder / "digits.json").write_text(json.dumps(document))
-    monkeypatch.setattr(data, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(splits, "__file__", str(folder / "__init__.py"))
     with pytest.raises(UserError) as raised:
-        data.committed_split("digits")
+        splits.committed_split("digits")
     assert_one_line(raised.value, str(folder / "digits.json"), "sha256", "restore")
 
 
@@ -91,18 +92,18 @@ def test_the_digits_are_the_scans_that_ship_with_scikit_learn():
     assert pixels.dtype == np.uint8
     assert labels.dtype == np.int64
     assert (np.rint(pixels[:, 0] / 255 * 16) == load_digits().images).all()  # no level is lost
-    assert data.content_digest(digits.read(None, None)) == digits.DATASET["content"]
+    assert store.content_digest(digits.read(None, None)) == digits.DATASET["content"]
 
 
 def test_the_content_hash_sees_every_pixel_every_label_the_parts_and_the_shape():
-    split = data.committed_split("digits")
+    split = splits.committed_split("digits")
 
     def digest(pixels, labels, split=split, without=None):
-        return data.content_digest(divided(pixels, labels, split, from_publisher=False), without)
+        return store.content_digest(divided(pixels, labels, split, from_publisher=False), without)
 
     pixels, labels = digits.scans()
     reference = digest(pixels, labels)
-    assert reference == data.content_digest(digits.read(None, None))
+    assert reference == store.content_digest(digits.read(None, None))
     one = pixels.copy()
     one[split["test"][3], 0, 7, 7] ^= 1
     two = labels.copy()
@@ -121,30 +122,30 @@ def test_the_content_hash_sees_every_pixel_every_label_the_parts_and_the_shape()
 
 
 def test_prepared_arrays_lie_where_they_were_asked_for_and_are_the_splits(place):
-    manifest = data.prepare("digits")
+    manifest = store.prepare("digits")
     assert manifest == place / "digits" / "manifest.json"
-    record = data.verify("digits")
+    record = store.verify("digits")
     assert record["state"] == "content"
     assert record["content_sha256"] == digits.DATASET["content"]
     assert record["images"] == {"train": 1077, "validation": 180, "test": 540}
     assert there(place) == ["digits"]
     pixels, labels = digits.scans()
-    for part, indices in data.committed_split("digits").items():
+    for part, indices in splits.committed_split("digits").items():
         assert (np.load(place / "digits" / f"{part}-pixels.npy") == pixels[indices]).all()
         assert (np.load(place / "digits" / f"{part}-labels.npy") == labels[indices]).all()
 
 
 def test_preparing_again_touches_nothing(prepared):
     before = {path: path.stat().st_mtime_ns for path in prepared.iterdir()}
-    data.prepare("digits")
+    store.prepare("digits")
     assert {path: path.stat().st_mtime_ns for path in prepared.iterdir()} == before
 
 
 def test_other_content_is_known_as_such(place, monkeypatch):
     pixels, labels = digits.scans()
     monkeypatch.setattr(digits, "scans", lambda: (255 - pixels, labels))
-    data.prepare("digits")
-    assert data.verify("digits")["state"] == "unknown"
+    store.prepare("digits")
+    assert store.verify("digits")["state"] == "unknown"
 
 
 def test_data_prepared_with_another_split_is_not_used(prepared):
@@ -153,16 +154,16 @@ def test_data_prepared_with_another_split_is_not_used(prepared):
     record["split_sha256"] = "0" * 64
     files.write_sealed(prepared / "manifest.json", record)
     try:
-        data.prepare("digits")
-        used = data.load("digits")
+        store.prepare("digits")
+        used = store.load("digits")
     except UserError as error:
         assert_one_line(error, "split")
     else:
-        assert data.manifest("digits")["split_sha256"] == data.split_digest(data.committed_split("digits"))
+        assert store.manifest("digits")["split_sha256"] == splits.split_digest(splits.committed_split("digits"))
         assert len(used.train) == 1077
 
 
-@pytest.mark.parametrize("file", [f"{part}-{kind}.npy" for part in data.SPLITS for kind in ("pixels", "labels")])
+@pytest.mark.parametrize("file", [f"{part}-{kind}.npy" for part in splits.SPLITS for kind in ("pixels", "labels")])
 @pytest.mark.parametrize("damage", ["missing", "flipped", "truncated"])
 def test_a_damaged_array_is_refused(prepared, file, damage):
     path = prepared / file
@@ -174,7 +175,7 @@ def test_a_damaged_array_is_refused(prepared, file, damage):
     elif damage == "truncated":
         path.write_bytes(content[:-8])
     with pytest.raises(UserError) as raised:
-        data.load("digits")
+        store.load("digits")
     assert_one_line(raised.value, str(path), "missing or damaged", "data prepare digits")
 
 
@@ -185,22 +186,22 @@ MANIFESTS = ["", "{", "[]", "null", "{}", '{"files": {}}', '{"files": 3}']
 def test_a_damaged_manifest_is_one_line(prepared, text):
     (prepared / "manifest.json").write_text(text)
     with pytest.raises(UserError) as raised:
-        data.load("digits")
+        store.load("digits")
     assert_one_line(raised.value, str(prepared), "data prepare digits")
 
 
 @pytest.mark.parametrize("text", MANIFESTS[:2])
 def test_what_the_message_about_a_damaged_manifest_advises_helps(prepared, text):
     (prepared / "manifest.json").write_text(text)
-    data.prepare("digits")
-    assert len(data.load("digits").test) == 540
+    store.prepare("digits")
+    assert len(store.load("digits").test) == 540
 
 
 def test_what_the_message_about_a_damaged_array_advises_helps(prepared):
     (prepared / "test-pixels.npy").write_bytes(b"")
     shutil.rmtree(prepared)  # "delete ... and run `python -m bntt data prepare digits`"
-    data.prepare("digits")
-    assert len(data.load("digits").test) == 540
+    store.prepare("digits")
+    assert len(store.load("digits").test) == 540
 
 
 def test_a_pickle_is_never_opened(prepared):
@@ -216,7 +217,7 @@ def test_a_pickle_is_never_opened(prepared):
     record["files"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     files.write_sealed(prepared / "manifest.json", record)
     with pytest.raises((UserError, ValueError)):
-        data.load("digits")
+        store.load("digits")
     assert not (prepared / "opened").exists()
 
 
@@ -230,16 +231,16 @@ def test_several_processes_may_prepare_at_once(place):
         _, error = process.communicate(timeout=120)
         assert process.returncode == 0, error.decode()
     assert there(place) == ["digits"]
-    assert data.verify("digits")["state"] == "content"
+    assert store.verify("digits")["state"] == "content"
 
 
 # Every array of a dataset is hashed once after it was written: there the process says so, and waits to be killed.
 STOPPING = """
 import sys
-from bntt import data, files
-hashed = data.sha256
-data.sha256 = lambda path: (print(path.name, flush=True), sys.stdin.readline(), hashed(path))[2]
-data.prepare("digits")
+from bntt.data import store
+hashed = store.sha256
+store.sha256 = lambda path: (print(path.name, flush=True), sys.stdin.readline(), hashed(path))[2]
+store.prepare("digits")
 """
 
 
@@ -262,10 +263,10 @@ def test_a_kill_while_preparing_leaves_nothing_that_looks_prepared(place):
             process.stdin.flush()
         assert process.stdout.readline() == "test-labels.npy\n"
         process.kill()
-    assert not data.manifest_path("digits").exists()
+    assert not store.manifest_path("digits").exists()
     assert sorted(os.listdir(place)) == [".digits-lock", ".digits-work"]
-    data.prepare("digits")
-    assert data.verify("digits")["state"] == "content"
+    store.prepare("digits")
+    assert store.verify("digits")["state"] == "content"
     assert there(place) == ["digits"]
 
 
@@ -278,9 +279,9 @@ def test_who_comes_second_waits_and_does_not_prepare_again(place):
             second.wait(3)
         first.communicate("\n" * 10, timeout=60)
         assert first.returncode == 0
-        made = data.manifest_path("digits").stat().st_mtime_ns
-        assert second.communicate(timeout=60)[0].strip() == str(data.manifest_path("digits"))
-    assert data.manifest_path("digits").stat().st_mtime_ns == made
+        made = store.manifest_path("digits").stat().st_mtime_ns
+        assert second.communicate(timeout=60)[0].strip() == str(store.manifest_path("digits"))
+    assert store.manifest_path("digits").stat().st_mtime_ns == made
     assert there(place) == ["digits"]
 
 
@@ -291,26 +292,26 @@ def test_data_of_an_earlier_reader_or_not_whole_are_prepared_again(prepared, cha
         files.write_sealed(prepared / "manifest.json", record | {"reader": "0" * 16})
     else:
         (prepared / "test-pixels.npy").unlink()
-    assert not data.is_current("digits")
-    data.prepare("digits")
-    assert data.verify("digits")["reader"] == code.reading_code("digits")
+    assert not store.is_current("digits")
+    store.prepare("digits")
+    assert store.verify("digits")["reader"] == code_hash.reading_code("digits")
     assert there(prepared.parent) == ["digits"]
 
 
 def test_what_another_process_has_just_prepared_is_not_prepared_again(place, monkeypatch):
     """It ended between the look of this one and its lock."""
-    data.prepare("digits")
+    store.prepare("digits")
     looks = iter([False, True])
-    monkeypatch.setattr(data, "is_current", lambda name: next(looks))
-    monkeypatch.setattr(data, "_prepare", lambda *_: 1 / 0)
-    data.prepare("digits")
+    monkeypatch.setattr(store, "is_current", lambda name: next(looks))
+    monkeypatch.setattr(store, "_prepare", lambda *_: 1 / 0)
+    store.prepare("digits")
     assert there(place) == ["digits"]
 
 
 def test_outdated_data_that_a_killed_process_left_are_cleared_away(prepared):
     """It was killed after the old data had made way, before the new ones came."""
     prepared.rename(prepared.with_name(".digits-outdated"))
-    data.prepare("digits")
+    store.prepare("digits")
     assert there(prepared.parent) == ["digits"]
 
 
@@ -319,7 +320,7 @@ def test_a_link_is_refused_and_stays(place, tmp_path):
     place.mkdir(exist_ok=True)
     (place / "digits").symlink_to(tmp_path / "other disk")
     with pytest.raises(UserError) as raised:
-        data.prepare("digits")
+        store.prepare("digits")
     assert_one_line(raised.value, str(place / "digits"), "is a link", "BNTT_DATA")
     assert (place / "digits").is_symlink()
 
@@ -333,16 +334,16 @@ def test_a_folder_to_read_from_is_not_ignored_in_silence(place, tmp_path):
 
 
 def test_a_preparation_that_fails_leaves_nothing(place, monkeypatch):
-    monkeypatch.setattr(data, "sha256", lambda path: 1 / 0)
+    monkeypatch.setattr(store, "sha256", lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        data.prepare("digits")
+        store.prepare("digits")
     assert there(place) == []
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(place, monkeypatch):
-    monkeypatch.setattr("bntt.files.SPARE", 10**18)
+    monkeypatch.setattr("bntt.common.files.SPARE", 10**18)
     with pytest.raises(UserError) as raised:
-        data.prepare("digits")
+        store.prepare("digits")
     assert_one_line(raised.value, "GB free", "BNTT_DATA")
 
     def full(*_):
@@ -350,9 +351,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(place, monkeypatch):
 
     monkeypatch.undo()
     monkeypatch.setenv("BNTT_DATA", str(place))
-    monkeypatch.setattr(data.np, "save", full)
+    monkeypatch.setattr(store.np, "save", full)
     with pytest.raises(UserError) as raised:
-        data.prepare("digits")
+        store.prepare("digits")
     assert_one_line(raised.value, str(place), "7 written", "make room")
     assert there(place) == []
 
@@ -367,7 +368,7 @@ def test_killed_at_a_random_moment_and_prepared_again(place, seed):
     process.kill()
     process.wait()
     assert bntt("data", "prepare", "digits", BNTT_DATA=str(place)).returncode == 0
-    assert data.verify("digits")["content_sha256"] == digits.DATASET["content"]
+    assert store.verify("digits")["content_sha256"] == digits.DATASET["content"]
     assert there(place) == ["digits"]
 
 
@@ -383,7 +384,7 @@ def test_an_unknown_dataset_and_a_missing_name_are_one_line():
 
 
 def test_the_commands_say_what_there_is(place):
-    assert len(re.findall(r"^\S+ +not prepared ", bntt("data", "list").stdout, re.M)) == len(data.names())
+    assert len(re.findall(r"^\S+ +not prepared ", bntt("data", "list").stdout, re.M)) == len(store.names())
     assert bntt("data", "prepare", "digits").stdout.strip() == str(place / "digits" / "manifest.json")
     assert re.findall(r"^(\S+) +prepared ", bntt("data", "list").stdout, re.M) == ["digits"]
     verified = bntt("data", "verify", "digits").stdout
@@ -395,7 +396,7 @@ def test_the_commands_say_what_there_is(place):
 
 
 def test_mean_and_deviation_are_those_of_the_training_images_alone(prepared):
-    seen = data.load("digits").to(torch.device("cpu"), 16, 200)
+    seen = store.load("digits").to(torch.device("cpu"), 16, 200)
     values = seen.train.pixels.double().numpy() / 255
     assert values.shape == (200, 1, 16, 16)
     assert seen.mean.item() == pytest.approx(values.mean(), rel=1e-6)
@@ -417,7 +418,7 @@ def test_mean_and_deviation_are_per_channel():
 
 
 def test_a_limit_takes_the_first_training_images_and_no_others(prepared):
-    raw = data.load("digits")
+    raw = store.load("digits")
     seen = raw.to(torch.device("cpu"), None, 50)
     assert torch.equal(seen.train.pixels, raw.train.pixels[:50])
     assert torch.equal(seen.train.labels, raw.train.labels[:50])

@@ -15,14 +15,23 @@ import torch
 from PIL import Image
 from tiny import PROJECT, assert_one_line, bntt
 
-from bntt import data
-from bntt.data import _cifar, _dvs_cifar10, _torchvision, digits_dvs, dvs_cifar10, dvs_cifar10_tebn, tiny_imagenet
-from bntt.data._aedat import Events, write
+from bntt.common.errors import UserError
+from bntt.data import (
+    _cifar,
+    _dvs_cifar10,
+    _torchvision,
+    digits_dvs,
+    dvs_cifar10,
+    dvs_cifar10_tebn,
+    splits,
+    store,
+    tiny_imagenet,
+)
 from bntt.data._fetch import Archive
 from bntt.data._parts import Parts
+from bntt.data.events.aedat import Events, write
 from bntt.data.images import RELEASED, ImageData, Images, augment, channel_statistics
-from bntt.errors import UserError
-from bntt.randomness import key
+from bntt.spiking.randomness import key
 
 SHARED = PROJECT.parent / "shared" / "data"
 needs_cifar = pytest.mark.skipif(not (SHARED / "cifar10").is_dir(), reason="no CIFAR-10 at ../shared/data/cifar10")
@@ -61,12 +70,12 @@ def binary(tmp_path_factory):
 @needs_cifar
 @pytest.mark.slow
 def test_cifar_10_is_the_one_that_the_world_knows(place, binary):
-    data.prepare("cifar10", binary)
-    record = data.verify("cifar10")
+    store.prepare("cifar10", binary)
+    record = store.verify("cifar10")
     assert record["state"] == "partial"
     assert len(record["differing_test_items"]) == 20
     assert record["images"] == {"train": 50_000, "validation": 0, "test": 10_000}
-    raw = data.load("cifar10")
+    raw = store.load("cifar10")
     assert torch.bincount(raw.train.labels).tolist() == [5000] * 10
     assert torch.bincount(raw.test.labels).tolist() == [1000] * 10
     mean, deviation = channel_statistics(raw.train.pixels)
@@ -83,8 +92,8 @@ def test_one_other_pixel_outside_the_listed_items_is_unknown(place, binary, tmp_
     content = bytearray((copy / "data_batch_3.bin").read_bytes())
     content[5000] ^= 1
     (copy / "data_batch_3.bin").write_bytes(content)
-    data.prepare("cifar10", tmp_path)
-    assert data.verify("cifar10")["state"] == "unknown"
+    store.prepare("cifar10", tmp_path)
+    assert store.verify("cifar10")["state"] == "unknown"
 
 
 @pytest.fixture(params=["CIFAR10", "CIFAR100"])
@@ -205,7 +214,7 @@ def served(tmp_path, monkeypatch):
 
 
 def test_cifar_10_from_its_publisher_over_a_bad_line(served, place):
-    record = json.loads(data.prepare("cifar10").read_text())
+    record = json.loads(store.prepare("cifar10").read_text())
     assert record["state"] == "archive"
     assert served.requests == [0, served.requests[1]]
     assert served.requests[1] > 0
@@ -216,7 +225,7 @@ def test_cifar_10_from_its_publisher_over_a_bad_line(served, place):
     assert labels.tolist() == [label for _, own in batches for label in own]
     assert sorted(path.name for path in place.iterdir()) == [".cifar10-lock", "cifar10", "downloads"]
     shutil.rmtree(place / "cifar10")
-    data.prepare("cifar10")  # from the archive that is there
+    store.prepare("cifar10")  # from the archive that is there
     assert len(served.requests) == 2
 
 
@@ -224,7 +233,7 @@ def test_what_a_killed_process_unpacked_is_cleared_away(served, place):
     left = place / "downloads" / "cifar10" / "unpacked" / "cifar-10-batches-py" / "data_batch_1"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"the first half")
-    assert json.loads(data.prepare("cifar10").read_text())["state"] == "archive"
+    assert json.loads(store.prepare("cifar10").read_text())["state"] == "archive"
     assert [path.name for path in (place / "downloads" / "cifar10").iterdir()] == ["cifar-10-python.tar.gz"]
 
 
@@ -242,9 +251,9 @@ def test_the_binary_layout_needs_no_torchvision(small, monkeypatch):
 
 
 def test_cifar_10_from_a_folder_in_the_python_layout(served, place):
-    assert json.loads(data.prepare("cifar10", served.folder.parent).read_text())["state"] == "archive"
+    assert json.loads(store.prepare("cifar10", served.folder.parent).read_text())["state"] == "archive"
     shutil.rmtree(place)
-    assert json.loads(data.prepare("cifar10", served.folder).read_text())["state"] == "archive"
+    assert json.loads(store.prepare("cifar10", served.folder).read_text())["state"] == "archive"
     assert served.requests == []
 
 
@@ -447,7 +456,7 @@ def test_extracted_folders_are_read_alike(recordings, tmp_path):
             opened.extractall(folder)
     zips = _dvs_cifar10.read(recordings, tmp_path, SPLIT, 5000)
     folders = _dvs_cifar10.read(folder, tmp_path, SPLIT, 5000)
-    assert data.content_digest(zips) == data.content_digest(folders)
+    assert store.content_digest(zips) == store.content_digest(folders)
     assert not folders.from_publisher
 
 
@@ -470,8 +479,8 @@ def test_missing_and_damaged_recordings_are_one_line(recordings, tmp_path):
 
 def test_the_committed_split_of_dvs_cifar10(monkeypatch):
     """A change of it changes every number there is: this hash is in two places on purpose."""
-    split = data.committed_split("dvs-cifar10")
-    assert data.split_digest(split) == SPLIT_OF_DVS
+    split = splits.committed_split("dvs-cifar10")
+    assert splits.split_digest(split) == SPLIT_OF_DVS
     assert sorted(split["train"] + split["test"]) == list(range(10_000))
     assert np.bincount(np.array(split["test"]) // 1000).tolist() == [100] * 10
     assert split["validation"] == []
@@ -494,11 +503,11 @@ SPLIT_OF_DVS = "f8098a69e2e562c19cd4d14122761bcea9854bcc116f6bd3fa8565434c0cbff0
 
 @pytest.mark.slow
 def test_digits_dvs_is_what_was_committed(place):
-    data.prepare("digits-dvs")
-    record = data.verify("digits-dvs")
+    store.prepare("digits-dvs")
+    record = store.verify("digits-dvs")
     assert record["state"] == "content"
     assert record["images"] == {"train": 1077, "validation": 180, "test": 540}
-    assert record["split_sha256"] == data.split_digest(data.committed_split("digits"))
+    assert record["split_sha256"] == splits.split_digest(splits.committed_split("digits"))
     counted = record["events"]
     assert counted["events"] == sum(counted[k] for k in ("framed", "outside_window", "outside_crop", "saturated"))
     out = place.parent / "sheet.png"
@@ -511,7 +520,7 @@ def test_the_camera_never_sees_a_label(monkeypatch):
     pixels, labels = digits_dvs.digits.scans()
     seen = []
     monkeypatch.setattr(digits_dvs.digits, "scans", lambda: (pixels[:3], labels[:3]))
-    monkeypatch.setattr(digits_dvs.data, "committed_split", lambda name: {"train": [0], "validation": [1], "test": [2]})
+    monkeypatch.setattr(digits_dvs.splits, "committed_split", lambda name: {"train": [0], "validation": [1], "test": [2]})
 
     def record(*given):
         seen.append(given)
@@ -630,12 +639,12 @@ def test_states_are_told_apart(place, monkeypatch):
     def state(one, **facts):
         shutil.rmtree(place / "cifar10", ignore_errors=True)
         known = {"source": "s", "classes": 6, **facts}
-        monkeypatch.setattr(data, "facts", lambda name: known)
+        monkeypatch.setattr(store, "facts", lambda name: known)
         monkeypatch.setattr(cifar10, "read", lambda source, downloads: one)
-        return json.loads(data.prepare("cifar10").read_text())["state"]
+        return json.loads(store.prepare("cifar10").read_text())["state"]
 
-    whole = data.content_digest(parts())
-    partial = {"partial": {"items": [2], "content": data.content_digest(parts(), [2])}}
+    whole = store.content_digest(parts())
+    partial = {"partial": {"items": [2], "content": store.content_digest(parts(), [2])}}
     assert state(parts(publisher=True), content=whole) == "archive"
     assert state(parts(), content=whole) == "content"
     assert state(parts(2), content=whole) == "unknown"

@@ -7,9 +7,9 @@ import sys
 import pytest
 from tiny import PROJECT, assert_one_line, bntt, python, write_experiment
 
-from bntt import declared
-from bntt.errors import UserError
-from bntt.reference import reference
+from bntt.common.errors import UserError
+from bntt.experiment import declared
+from bntt.experiment.manual import reference
 
 FOLDERS = (("methods", "OPTIONS"), ("data", "DATASET"), ("measurements", "COLUMNS"))
 
@@ -68,23 +68,24 @@ def test_options_that_are_no_literal_are_one_line(package):
 @pytest.mark.parametrize(("folder", "marker"), FOLDERS)
 def test_every_module_of_a_plug_in_folder_is_a_plug_in_or_private(folder, marker):
     declaring = set(declared.plugins(folder, marker).values())
+    shared = {"images", "store", "sheet", "observation"}  # what the plug-ins of a folder share, for other rooms too
     files = {
         path.stem
         for path in (PROJECT / "bntt" / folder).glob("*.py")
-        if not path.stem.startswith("_") and path.stem != "images"  # images: what all image datasets share
+        if not path.stem.startswith("_") and path.stem not in shared
     }
     assert {module.rsplit(".", 1)[1] for module in declaring} == files
 
 
 def declared_options():
-    for module in [*declared.plugins("methods", "OPTIONS").values(), "bntt.training", "bntt.data.images"]:
+    for module in [*declared.plugins("methods", "OPTIONS").values(), "bntt.training.loop", "bntt.data.images"]:
         for key, entry in (declared.literal(module, "OPTIONS") or {}).items():
             yield pytest.param(entry, id=f"{module}:{key}")
 
 
 @pytest.mark.parametrize("entry", list(declared_options()))
 def test_every_option_has_a_default_that_it_accepts_and_says_what_it_is(entry):
-    from bntt.experiment import complete
+    from bntt.experiment.schema import complete
 
     assert set(entry) <= {"default", "help", "min", "max", "above", "below", "choices", "type"}
     assert entry["help"].strip().endswith(".")
@@ -124,14 +125,15 @@ assert not loaded, loaded
     "work",
     [
         "import bntt; dir(bntt)",
-        "import bntt.experiment; bntt.experiment.load('demo')",
-        "from bntt import code; from bntt.experiment import load\n"
-        "for run in load('demo').runs: code.training_code(run), code.evaluation_code(run)\ncode.drawing_code()",
-        "from bntt.cli import main; main(['runs'])",
-        "from bntt.cli import main; main(['keys'])",
-        "from bntt.cli import main; main(['data', 'list'])",
-        "from bntt.cli import main; assert main(['runs', '--experiment', 'nosuch']) == 2",
-        "from bntt.cli import main\n"
+        "from bntt.experiment.schema import load; load('demo')",
+        "from bntt.experiment import code_hash; from bntt.experiment.schema import load\n"
+        "for run in load('demo').runs: code_hash.training_code(run), code_hash.evaluation_code(run)\n"
+        "code_hash.drawing_code()",
+        "from bntt.commands import main; main(['runs'])",
+        "from bntt.commands import main; main(['keys'])",
+        "from bntt.commands import main; main(['data', 'list'])",
+        "from bntt.commands import main; assert main(['runs', '--experiment', 'nosuch']) == 2",
+        "from bntt.commands import main\n"
         "for command in ('', 'train', 'evaluate', 'runs', 'data', 'notebook', 'keys'):\n"
         "    try: main([command, '--help'] if command else ['--help'])\n"
         "    except SystemExit as end: assert end.code == 0",
@@ -154,7 +156,7 @@ def test_a_dry_run_of_the_workflow_does_not_load_torch(tmp_path):
     )  # fmt: skip
     imported = {line.rsplit("|", 1)[1].strip() for line in ran.stderr.splitlines() if line.startswith("import time:")}
     assert ran.returncode == 0, ran.stdout
-    assert "bntt.experiment" in imported
+    assert "bntt.experiment.schema" in imported
     assert not {"torch", "sklearn", "matplotlib"} & imported
 
 
@@ -183,7 +185,7 @@ class Guard:
         if frame and frame.f_code.co_filename.startswith(HERE) and root not in ALLOWED | sys.stdlib_module_names:
             raise ImportError(f"{frame.f_code.co_filename} imports {name}")
 sys.meta_path.insert(0, Guard())
-from bntt.cli import main
+from bntt.commands import main
 status = 0
 while "--next" in sys.argv[1:] or len(sys.argv) > 1:
     rest = sys.argv[1:]
@@ -214,7 +216,7 @@ def test_train_and_evaluate_need_nothing_but_what_a_bare_machine_has(tmp_path):
 
 def test_the_guard_would_notice(tmp_path):
     shutil.copytree(PROJECT / "bntt", tmp_path / "bntt", ignore=shutil.ignore_patterns("__pycache__"))
-    path = tmp_path / "bntt" / "runs.py"
+    path = tmp_path / "bntt" / "runs" / "status.py"
     path.write_text(path.read_text().replace("import Path\n", "import Path\n\nimport matplotlib\n", 1))
     write_experiment(tmp_path / "config")
     (tmp_path / "guard.py").write_text(GUARD)

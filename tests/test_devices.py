@@ -12,9 +12,9 @@ import pytest
 import torch
 from tiny import PROJECT, assert_one_line, environment
 
-from bntt import devices
-from bntt.devices import lease, lock_one
-from bntt.errors import UserError
+from bntt.common.errors import UserError
+from bntt.runs import devices
+from bntt.runs.devices import lease, lock_one
 
 # A lock needs no torch; standing in for it saves the seconds that loading it takes.
 HOLD = """

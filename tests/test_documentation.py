@@ -6,8 +6,8 @@ import shutil
 import torch
 from tiny import PROJECT, bntt
 
-from bntt.experiment import load
-from bntt.reference import reference
+from bntt.experiment.manual import reference
+from bntt.experiment.schema import load
 
 README = (PROJECT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -40,7 +40,7 @@ def test_the_method_of_the_readme_is_planned_trained_and_measured(tmp_path, monk
 
 
 def test_the_demos_decay_budgets_are_those_of_its_page():
-    from bntt.training import decay_budget
+    from bntt.training.loop import decay_budget
 
     budgets = {
         run.row: decay_budget(dict(run.options), 17)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from tiny import PROJECT, assert_one_line
 
-from bntt.data import _camera, digits
-from bntt.data._aedat import HEADER, SIDE, Events, decode, read, write
-from bntt.data._frames import to_frames
-from bntt.errors import UserError
+from bntt.common.errors import UserError
+from bntt.data import digits
+from bntt.data.events import camera
+from bntt.data.events.aedat import HEADER, SIDE, Events, decode, read, write
+from bntt.data.events.frames import to_frames
 
 REAL = PROJECT.parent / "shared" / "data" / "aedat"
 needs_recordings = pytest.mark.skipif(not REAL.is_dir(), reason="no real DVS128 recordings at ../shared/data/aedat")
@@ -89,7 +90,7 @@ def test_many_late_events_are_refused():
 def test_late_are_all_events_behind_a_later_one_and_not_only_those_where_time_falls(pieces, monkeypatch):
     """Two recordings in one file, or one stamp far ahead: time falls once, and half of the events are late."""
     if pieces:
-        monkeypatch.setattr("bntt.data._aedat.PIECE", 7)
+        monkeypatch.setattr("bntt.data.events.aedat.PIECE", 7)
     twice = [(0, 10 * k) for k in range(1000)] * 2
     ahead = [(0, 10 * k + 2**29 * (k == 1000)) for k in range(2000)]
     far_ahead = [(0, 10 * k + 2**30 * (k == 1000)) for k in range(2000)]
@@ -116,7 +117,7 @@ def test_a_stamp_from_before_the_first_event_moves_no_other(bin_microseconds):
 @pytest.mark.parametrize("pieces", [False, True])
 def test_overflowing_counters_go_on(bits, pieces, monkeypatch):
     if pieces:
-        monkeypatch.setattr("bntt.data._aedat.PIECE", 7)
+        monkeypatch.setattr("bntt.data.events.aedat.PIECE", 7)
     start = 2**bits - 50
     pairs = [(0, (start + 10 * k) % 2**bits) for k in range(2000)]
     pairs[6] = (9 << 1, 2**bits - 3)  # from before the overflow, after it
@@ -235,38 +236,38 @@ def scan():
 
 
 def test_the_camera_is_a_function_of_picture_key_and_sample(scan):
-    events = _camera.record(scan, 1, 7)
-    assert same(events, _camera.record(scan.copy(), 1, 7))
-    assert not same(events, _camera.record(scan, 1, 8))
-    assert not same(events, _camera.record(scan, 2, 7))
+    events = camera.record(scan, 1, 7)
+    assert same(events, camera.record(scan.copy(), 1, 7))
+    assert not same(events, camera.record(scan, 1, 8))
+    assert not same(events, camera.record(scan, 2, 7))
 
 
 def test_a_recording_lasts_one_round_of_a_closed_path(scan):
-    places = _camera.path()
+    places = camera.path()
     assert places[0] == places[-1]
-    assert len(places) == _camera.MILLISECONDS + 1
+    assert len(places) == camera.MILLISECONDS + 1
     steps = np.abs(np.diff(places, axis=0))
     assert (steps[:, 0] == steps[:, 1]).all()  # diagonal
     assert steps.max() <= 2
-    assert _camera.record(scan, 0, 0).microseconds[-1] < 1000 * _camera.MILLISECONDS
+    assert camera.record(scan, 0, 0).microseconds[-1] < 1000 * camera.MILLISECONDS
 
 
 def test_a_blank_picture_gives_noise_alone():
-    events = _camera.record(np.zeros((8, 8), np.uint8), 0, 0)
-    expected = SIDE**2 * _camera.NOISE / 10_000
+    events = camera.record(np.zeros((8, 8), np.uint8), 0, 0)
+    expected = SIDE**2 * camera.NOISE / 10_000
     assert abs(len(events) - expected) < 5 * expected**0.5
     assert abs(events.on.mean() - 0.5) < 5 * 0.5 / expected**0.5
     # At any time: 819 of them leave about 450 of 625 remainders taken, and would leave 32 on a grid of 625 us.
     assert len(np.unique(events.microseconds % 625)) > 400
-    assert np.histogram(events.microseconds, 10, (0, 1000 * _camera.MILLISECONDS))[0].min() > 40
+    assert np.histogram(events.microseconds, 10, (0, 1000 * camera.MILLISECONDS))[0].min() > 40
 
 
 def test_an_edge_that_comes_makes_on_events_and_one_that_goes_off_events():
     """A bright half: on the first leg it moves right and down, away from its left edge and into its right side."""
     picture = np.zeros((8, 8), np.uint8)
     picture[:, :4] = 255
-    events = _camera.record(picture, 0, 0)
-    leg = 1000 * _camera.LEG_MILLISECONDS
+    events = camera.record(picture, 0, 0)
+    leg = 1000 * camera.LEG_MILLISECONDS
     first, third = events.microseconds < leg, (events.microseconds >= 2 * leg) & (events.microseconds < 3 * leg)
     middle = (events.x > 56) & (events.x < 76) & (events.y > 40) & (events.y < 88)
     assert events.on[first & middle].mean() > 0.9
@@ -274,10 +275,10 @@ def test_an_edge_that_comes_makes_on_events_and_one_that_goes_off_events():
 
 
 def test_a_pixel_is_blind_after_its_event(scan):
-    events = _camera.record(scan, 3, 5)
+    events = camera.record(scan, 3, 5)
     quiet = Events(events.microseconds, events.x, events.y, events.on)
     pixel = quiet.y.astype(int) * SIDE + quiet.x
     order = np.lexsort((quiet.microseconds, pixel))
     gaps = np.diff(quiet.microseconds[order])[np.diff(pixel[order]) == 0]
     # Noise ignores blindness; it is 5 events in 100 pixels.
-    assert (gaps < 1000 * (_camera.REFRACTORY - 1)).mean() < 0.05
+    assert (gaps < 1000 * (camera.REFRACTORY - 1)).mean() < 0.05

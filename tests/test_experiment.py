@@ -8,9 +8,9 @@ import yaml
 from hypothesis import example, given, settings
 from tiny import EXPERIMENT, PROJECT, assert_one_line, experiment, write_experiment
 
-from bntt import experiment as module
-from bntt.errors import UserError
-from bntt.experiment import experiment_names, load
+from bntt.common.errors import UserError
+from bntt.experiment import schema as module
+from bntt.experiment.schema import experiment_names, load
 
 DEMO = yaml.safe_load((PROJECT / "config" / "demo.yaml").read_text())
 

@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from tiny import assert_one_line
 
-from bntt import files
+from bntt.common import files
+from bntt.common.errors import UserError
 from bntt.data import _fetch
 from bntt.data._fetch import Archive, fetch, opened_zip, unpack
-from bntt.errors import UserError
 
 BODY = bytes(range(256)) * 4096  # 1 MB
 MD5 = hashlib.md5(BODY, usedforsecurity=False).hexdigest()

@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from bntt import figures
-from bntt.figures import _style, comparison, gamma_histograms, gamma_map, neuron
+from bntt.drawing.figures import figure1, figure2, figure3, figure4, figure5, figure6, style
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("conv1", "conv4", "conv7")
@@ -110,7 +109,7 @@ def lines_with(axes, gid):
 
 
 def test_figure1_has_the_papers_panels_and_a_line_for_each_layer():
-    figure = figures.figure1(spikes(), summary())
+    figure = figure1.draw(spikes(), summary())
     assert [axes.get_title() for axes in figure.axes] == ["(a) ANN-SNN conversion", "(b) Surrogate BP", "(c) BNTT"]
     for axes, steps in zip(figure.axes, (12, 8, 6), strict=True):
         curves = [line for line in axes.lines if line.get_gid() is None]
@@ -122,20 +121,20 @@ def test_figure1_has_the_papers_panels_and_a_line_for_each_layer():
 
 
 def test_figure1_marks_peaks_of_layers_that_rise_and_fall_only():
-    conversion, _, bntt = figures.figure1(spikes(), summary()).axes
+    conversion, _, bntt = figure1.draw(spikes(), summary()).axes
     assert lines_with(conversion, "peak") == []
     assert [float(dot.get_xdata()[0]) for dot in lines_with(bntt, "peak")] == [2, 3, 4]
 
 
 def test_figure1_averages_seeds_and_shows_their_spread():
-    axes = figures.figure1(spikes(seeds=(0, 1)), summary(seeds=(0, 1))).axes[1]
+    axes = figure1.draw(spikes(seeds=(0, 1)), summary(seeds=(0, 1))).axes[1]
     assert axes.lines[0].get_ydata()[0] == pytest.approx(0.15)
     (band,) = [c.get_paths()[0].vertices[:, 1] for c in axes.collections[:1]]
     assert (band.max() - band.min()) / 2 == pytest.approx(np.std([0.1, 0.2], ddof=1))
 
 
 def test_figure1_says_what_is_missing():
-    figure = figures.figure1(spikes(rows=("bntt",)), summary(surrogate="diverged", conversion="missing"))
+    figure = figure1.draw(spikes(rows=("bntt",)), summary(surrogate="diverged", conversion="missing"))
     assert "training diverged" in figure.axes[1].texts[0].get_text()
     assert "Missing: ANN-SNN conversion (no result yet), Surrogate BP (training diverged)." in words(figure)
 
@@ -147,16 +146,16 @@ def test_figure2_membrane_and_gradient_are_the_neurons():
     from bntt.spiking.neurons import LIF
 
     lif = LIF(leak=0.5, threshold=1.0, alpha=0.3)
-    trace = neuron.membrane(lif, np.array([0.6, 0.9, 0.0, 3.0], dtype=np.float32))
+    trace = figure2.membrane(lif, np.array([0.6, 0.9, 0.0, 3.0], dtype=np.float32))
     assert trace["before"].tolist() == pytest.approx([0.6, 1.2, 0.1, 3.05])
     assert trace["after"].tolist() == pytest.approx([0.6, 0.2, 0.1, 2.05])
     assert trace["spike"].tolist() == [0, 1, 0, 1]
-    slope = neuron.gradient(LIF(threshold=2.0), np.array([-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0]))
+    slope = figure2.gradient(LIF(threshold=2.0), np.array([-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0]))
     assert slope.tolist() == pytest.approx([0, 0, 0.15, 0.3, 0.15, 0, 0])
 
 
 def test_figure2_has_both_panels_and_the_threshold():
-    figure = figures.figure2()
+    figure = figure2.draw()
     assert {"(a) LIF neuron with soft reset", "(b) Approximate gradient"} <= {a.get_title() for a in figure.axes}
     middle = figure.axes[0]
     assert middle.get_ylabel() == "Membrane potential u"
@@ -168,7 +167,7 @@ def test_figure2_has_both_panels_and_the_threshold():
 
 
 def test_figure3_prints_the_mean_gammas_and_the_exit():
-    figure = figures.figure3(gamma(), early_exit(), summary())
+    figure = figure3.draw(gamma(), early_exit(), summary())
     axes = figure.axes[0]
     assert figure.get_suptitle() == "Threshold: 0.1"
     assert "BNTT: early exit at t = 4; decay budget 5.2 e-folds" in axes.get_title()
@@ -184,7 +183,7 @@ def test_figure3_prints_the_mean_gammas_and_the_exit():
 
 
 def test_figure3_no_exit_has_no_line():
-    figure = figures.figure3(gamma(), early_exit(), summary(), threshold=0.05)
+    figure = figure3.draw(gamma(), early_exit(), summary(), threshold=0.05)
     assert lines_with(figure.axes[0], "exit") == []
     assert "BNTT: no exit" in figure.axes[0].get_title()
 
@@ -193,7 +192,7 @@ def test_figure3_panels_share_a_scale_and_name_their_budget():
     both = ["bntt", "bntt-unscaled"]
     frame = gamma(both)
     frame.loc[frame["row"] == "bntt-unscaled", "gamma"] += 0.4
-    figure = figures.figure3(frame, early_exit(both), summary(), both)
+    figure = figure3.draw(frame, early_exit(both), summary(), both)
     assert [axes.collections[0].get_clim() for axes in figure.axes[:2]] == [(0.0, 0.9)] * 2
     assert "bntt-unscaled" in figure.axes[1].get_title() and "0.5 e-folds" in figure.axes[1].get_title()
     assert figure.axes[2].get_ylabel() == "Average γ"
@@ -202,33 +201,33 @@ def test_figure3_panels_share_a_scale_and_name_their_budget():
 def test_figure3_each_seed_has_its_exit():
     exits = early_exit(seeds=(0, 1))
     exits.loc[(exits["seed"] == 1) & (exits["threshold"] == 0.1), "exit_step"] = 5
-    assert gamma_map.exits(exits, 0.1) == ([4, 5], "early exit at t = 4 or 5")
+    assert figure3.exits(exits, 0.1) == ([4, 5], "early exit at t = 4 or 5")
     exits.loc[(exits["seed"] == 1) & (exits["threshold"] == 0.1), "exits"] = 0
-    assert gamma_map.exits(exits, 0.1) == ([4], "early exit at t = 4, no exit for 1 of 2 seeds")
+    assert figure3.exits(exits, 0.1) == ([4], "early exit at t = 4, no exit for 1 of 2 seeds")
 
 
 def test_the_papers_values_are_drawn_on_its_dataset_only():
     for dataset, drawn in (("cifar10", 1), ("digits", 0)):
         frame, about = gamma(dataset=dataset, steps=25), summary(dataset=dataset)
-        axes = figures.figure3(frame, early_exit(dataset=dataset), about).axes[0]
+        axes = figure3.draw(frame, early_exit(dataset=dataset), about).axes[0]
         assert len(lines_with(axes, "paper")) == drawn
-        figure = figures.figure5(frame, about)
+        figure = figure5.draw(frame, about)
         assert [len(lines_with(axes, "paper")) for axes in figure.axes] == [0, drawn, drawn]
         assert ("the paper's figure is of CIFAR-10" in words(figure)) == (not drawn)
 
 
 def test_peaks():
-    assert figures.peaks(gamma(), "gamma")["BNTT"].to_dict() == {"conv1": 2, "conv4": 3, "conv7": 4}
-    assert figures.peaks(pd.DataFrame(columns=COLUMNS), "gamma").empty
+    assert figure3.peaks(gamma(), "gamma")["BNTT"].to_dict() == {"conv1": 2, "conv4": 3, "conv7": 4}
+    assert figure3.peaks(pd.DataFrame(columns=COLUMNS), "gamma").empty
 
 
 # -- Figure 4 --------------------------------------------------------------------------------------------------------
 
 
-def figure4(seeds=(0,), **status) -> Figure:
+def drawn4(seeds=(0,), **status) -> Figure:
     rows = ("bntt", "surrogate", "conversion", "ann", "mine")
     there = [row for row in rows if status.get(row, "done") == "done"]
-    return figures.figure4(
+    return figure4.draw(
         spikes([row for row in there if row != "ann"], seeds),
         anytime(there, seeds),
         noise(there, seeds),
@@ -238,7 +237,7 @@ def figure4(seeds=(0,), **status) -> Figure:
 
 
 def test_figure4a_is_logarithmic_and_sums_over_time():
-    left = figure4().axes[0]
+    left = drawn4().axes[0]
     assert left.get_yscale() == "log"
     assert [label.get_text() for label in left.get_xticklabels()] == list(LAYERS)
     curves = {c.get_label(): list(c.lines[0].get_ydata()) for c in left.containers}
@@ -253,7 +252,7 @@ def test_figure4a_is_logarithmic_and_sums_over_time():
 def test_figure4a_shows_a_layer_without_spikes():
     silent = spikes()
     silent.loc[(silent["row"] == "surrogate") & (silent["layer"] == "conv7"), "spikes"] = 0.0
-    figure = figures.figure4(silent, anytime(), noise(), summary())
+    figure = figure4.draw(silent, anytime(), noise(), summary())
     assert "Open triangles: layers without a spike." in words(figure)
     (marker,) = [line for line in figure.axes[0].lines if line.get_marker() == "v"]
     assert list(marker.get_xdata()) == [2]
@@ -265,7 +264,7 @@ def bars(container) -> list[float]:
 
 
 def test_figure4b_has_binomial_errors_for_one_seed():
-    right = figure4().axes[1]
+    right = drawn4().axes[1]
     assert (right.get_xlabel(), right.get_ylabel()) == ("Noise stddev σ", "Accuracy (%)")
     names = [container.get_label() for container in right.containers]
     assert names == ["BNTT", "Surrogate BP", "ANN-SNN conversion", "ANN", "mine"]
@@ -275,7 +274,7 @@ def test_figure4b_has_binomial_errors_for_one_seed():
 
 
 def test_figure4b_has_standard_deviations_for_several_seeds():
-    figure = figure4(seeds=(0, 1, 2))
+    figure = drawn4(seeds=(0, 1, 2))
     assert list(figure.axes[1].containers[0].lines[0].get_ydata()) == [90, 30]
     assert bars(figure.axes[1].containers[0]) == pytest.approx([10, 10])
     assert bars(figure.axes[0].containers[0]) == pytest.approx([0.1] * 3)
@@ -284,47 +283,47 @@ def test_figure4b_has_standard_deviations_for_several_seeds():
 
 def test_a_caption_says_which_rows_have_fewer_seeds():
     summary = pd.DataFrame({"row": ["bntt"] * 3 + ["ann-bn"], "seed": [0, 1, 2, 0], "dataset": "digits"})
-    assert "n = 3 seeds (0, 1, 2), 1 of ann-bn;" in _style.data_sentence(summary, ["bntt", "ann-bn"])
-    assert "n = 3 seeds (0, 1, 2);" in _style.data_sentence(summary, ["bntt"])
+    assert "n = 3 seeds (0, 1, 2), 1 of ann-bn;" in style.data_sentence(summary, ["bntt", "ann-bn"])
+    assert "n = 3 seeds (0, 1, 2);" in style.data_sentence(summary, ["bntt"])
 
 
 def test_figure4_goes_on_without_missing_rows():
-    figure = figure4(surrogate="diverged", ann="missing")
+    figure = drawn4(surrogate="diverged", ann="missing")
     assert [c.get_label() for c in figure.axes[1].containers] == ["BNTT", "ANN-SNN conversion", "mine"]
     assert "Missing: Surrogate BP (training diverged), ANN (no result yet)." in words(figure)
 
 
 def test_figure4_tables():
-    table = figures.spike_count_table(spikes())
+    table = figure4.spike_count_table(spikes())
     assert list(table.columns) == ["BNTT", "Surrogate BP", "ANN-SNN conversion", "mine"]
     assert table.loc["conv4", "Surrogate BP"] == pytest.approx(1.6)
-    assert figures.noise_table(noise(seeds=(0, 1))).loc[0.8, "ANN"] == pytest.approx(25)
-    assert comparison.spike_count_table(pd.DataFrame(columns=COLUMNS)).empty
+    assert figure4.noise_table(noise(seeds=(0, 1))).loc[0.8, "ANN"] == pytest.approx(25)
+    assert figure4.spike_count_table(pd.DataFrame(columns=COLUMNS)).empty
 
 
 # -- Figure 5 --------------------------------------------------------------------------------------------------------
 
 
 def test_figure5_has_a_histogram_for_each_layer_and_step():
-    figure = figures.figure5(gamma(), summary())
+    figure = figure5.draw(gamma(), summary())
     assert len(figure.axes) == 3
     for axes, layer, peak in zip(figure.axes, LAYERS, (2, 3, 4), strict=True):
         assert axes.get_title(loc="left") == f"{layer}: mean γ peaks at t = {peak} with 0.50, ends with 0.00"
         assert len(axes.patches) == 6
-        marked = [matplotlib.colors.same_color(patch.get_facecolor(), _style.VERMILLION) for patch in axes.patches]
+        marked = [matplotlib.colors.same_color(patch.get_facecolor(), style.VERMILLION) for patch in axes.patches]
         assert marked == [step == peak for step in range(1, 7)]
     assert figure.axes[-1].get_xlabel() == "Time-steps"
 
 
 def test_figure5_counts_channels():
     part = gamma()[lambda frame: frame["layer"] == "conv1"]
-    counts = gamma_histograms.histograms(part, np.array([-0.2, 0.0, 0.3, 0.5, 0.7]))
+    counts = figure5.histograms(part, np.array([-0.2, 0.0, 0.3, 0.5, 0.7]))
     assert counts.loc[1].tolist() == [1, 1, 0, 0]
     assert counts.loc[2].tolist() == [0, 0, 1, 1]
 
 
 def test_figure5_names_a_layer_that_is_not_there():
-    figure = figures.figure5(gamma(), summary(), layers=("conv1", "conv9"))
+    figure = figure5.draw(gamma(), summary(), layers=("conv1", "conv9"))
     assert "no layer conv9" in words(figure)
 
 
@@ -332,7 +331,7 @@ def test_figure5_names_a_layer_that_is_not_there():
 
 
 def test_figure6_has_two_axes():
-    left, right = figures.figure6(early_exit(), summary(), images=100).axes
+    left, right = figure6.draw(early_exit(), summary(), images=100).axes
     assert (left.get_ylabel(), right.get_ylabel()) == ("Accuracy (%)", "Early exit time (time-steps)")
     assert list(left.containers[0].lines[0].get_ydata()) == [99, 98, 98, 40]
     assert list(right.containers[0].lines[0].get_ydata()) == [6, 4, 4, 1]
@@ -346,7 +345,7 @@ def test_figure6_has_two_axes():
 
 def test_figure6_does_not_magnify_noise():
     frame = early_exit().assign(accuracy=[99.5, 99.4, 99.3, 99.5])
-    low, high = figures.figure6(frame, summary()).axes[0].get_ylim()
+    low, high = figure6.draw(frame, summary()).axes[0].get_ylim()
     assert low < 94.5 and high >= 100
 
 
@@ -357,25 +356,25 @@ def test_every_figure_is_drawn_without_any_result():
     nothing, about = pd.DataFrame(columns=COLUMNS), summary(**dict.fromkeys(("bntt", "surrogate", "ann"), "missing"))
     about["status"] = "missing"
     for figure in (
-        figures.figure1(nothing, about),
-        figures.figure3(nothing, nothing, about, ["bntt", "bntt-unscaled"]),
-        figures.figure4(nothing, nothing, nothing, about),
-        figures.figure5(nothing, about),
-        figures.figure6(nothing, about, ["bntt", "bntt-unscaled"]),
+        figure1.draw(nothing, about),
+        figure3.draw(nothing, nothing, about, ["bntt", "bntt-unscaled"]),
+        figure4.draw(nothing, nothing, nothing, about),
+        figure5.draw(nothing, about),
+        figure6.draw(nothing, about, ["bntt", "bntt-unscaled"]),
     ):
         figure.canvas.draw()
         assert "BNTT (no result yet)" in words(figure)
-    assert "No row has a result yet." in figures.sources(about, ["bntt"])
+    assert "No row has a result yet." in style.sources(about, ["bntt"])
 
 
 def test_a_row_that_does_not_spike_or_has_no_gamma_says_so():
-    assert "does not spike" in words(figures.figure1(spikes(), summary(), ["ann"]))
-    assert "no γ that changes with time" in words(figures.figure5(gamma(), summary(), "surrogate"))
+    assert "does not spike" in words(figure1.draw(spikes(), summary(), ["ann"]))
+    assert "no γ that changes with time" in words(figure5.draw(gamma(), summary(), "surrogate"))
 
 
 def test_sources_name_data_rows_and_gaps():
     about = summary(seeds=(0, 1), conversion=("done", "diverged"), ann="missing")
-    text = figures.sources(about, ["conversion", "bntt", "ann", "nowhere"])
+    text = style.sources(about, ["conversion", "bntt", "ann", "nowhere"])
     assert text.startswith("**Data.** digits; content: as this project declares it; n = 2 seeds (0, 1). Drawn: BNTT")
     assert "BNTT (`bntt`, T = 6, seeds 0, 1); ANN-SNN conversion (`conversion`, T = 12, seed 0)" in text
     assert "ANN-SNN conversion (training diverged for 1 of 2 seeds), ANN (no result yet)" in text
@@ -385,10 +384,10 @@ def test_sources_name_data_rows_and_gaps():
 def test_a_figure_is_of_one_dataset():
     two = pd.concat([summary(), summary(dataset="cifar10")])
     with pytest.raises(ValueError, match="one dataset"):
-        figures.figure1(spikes(), two)
-    assert figures.of_dataset(two, "cifar10")["dataset"].unique().tolist() == ["cifar10"]
-    assert figures.paper_dataset(["digits", "cifar10"]) == "cifar10"
-    assert figures.paper_dataset(["digits"]) == "digits"
+        figure1.draw(spikes(), two)
+    assert style.of_dataset(two, "cifar10")["dataset"].unique().tolist() == ["cifar10"]
+    assert style.paper_dataset(["digits", "cifar10"]) == "cifar10"
+    assert style.paper_dataset(["digits"]) == "digits"
 
 
 @pytest.mark.parametrize("images", [10, 11, 12, 540, 541])
@@ -396,28 +395,28 @@ def test_the_number_of_test_images_is_read_off_the_bits(images):
     right = images // 3
     digits = f"{((1 << right) - 1) << (-(-images // 4) * 4 - right):0{-(-images // 4)}x}"
     frame = pd.DataFrame({"accuracy": [0.0, float(f"{100 * right / images:.6g}")], "correct": ["", digits]})
-    assert figures.test_images(frame) == images
-    assert figures.test_images(frame.drop(columns="correct")) is None
+    assert style.test_images(frame) == images
+    assert style.test_images(frame.drop(columns="correct")) is None
 
 
 def test_rows_look_different_and_keep_the_papers_looks():
-    rows = [*_style.PAPER_NAMES, *"abcdef"]
-    drawn = _style.looks(rows)
+    rows = [*style.PAPER_NAMES, *"abcdef"]
+    drawn = style.looks(rows)
     assert len({look.colour for look in drawn.values()}) == len({look.marker for look in drawn.values()}) == 10
-    assert _style.looks(["z", "bntt"])["bntt"] == drawn["bntt"]
-    assert figures.name_of("surrogate") == "Surrogate BP" and figures.name_of("my-norm") == "my-norm"
+    assert style.looks(["z", "bntt"])["bntt"] == drawn["bntt"]
+    assert style.name_of("surrogate") == "Surrogate BP" and style.name_of("my-norm") == "my-norm"
 
 
 def test_rows_with_gamma_include_variants_that_are_still_to_come():
     about = summary(bntt_unscaled="missing", surrogate="missing")
-    assert figures.rows_with_gamma(gamma(["mine", "bntt"]), about) == ["bntt", "bntt-unscaled", "mine"]
+    assert style.rows_with_gamma(gamma(["mine", "bntt"]), about) == ["bntt", "bntt-unscaled", "mine"]
 
 
 def test_saved_figures_are_the_same_bytes_every_time(tmp_path, monkeypatch):
     saved = []
     for folder, moment in (("first", "1"), ("second", "1000000000")):
         monkeypatch.setenv("SOURCE_DATE_EPOCH", moment)
-        path = figures.save(figures.figure6(early_exit(), summary()), tmp_path / folder / "figures", "figure6")
+        path = style.save(figure6.draw(early_exit(), summary()), tmp_path / folder / "figures", "figure6")
         assert path == tmp_path / folder / "figures" / "figure6.png"
         saved.append({one.name: one.read_bytes() for one in sorted(path.parent.iterdir())})
     assert list(saved[0]) == ["figure6.pdf", "figure6.png", "figure6.svg"]
@@ -427,7 +426,7 @@ def test_saved_figures_are_the_same_bytes_every_time(tmp_path, monkeypatch):
 
 def test_the_callers_style_is_left_alone():
     before = dict(matplotlib.rcParams)
-    figures.figure1(spikes(), summary())
+    figure1.draw(spikes(), summary())
     assert dict(matplotlib.rcParams) == before
     assert matplotlib.pyplot.get_fignums() == []
 

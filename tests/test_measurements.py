@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from tiny import images, one_row
 from torch.nn import functional as F
 
-from bntt import declared, randomness
 from bntt.classifiers import DenseClassifier, SpikingClassifier
+from bntt.experiment import declared
 from bntt.measurements import (
     Subject,
     anytime,
@@ -26,10 +26,11 @@ from bntt.measurements import (
     spikes,
     to_bits,
 )
-from bntt.randomness import key
+from bntt.spiking import randomness
 from bntt.spiking.encoding import poisson
 from bntt.spiking.networks import DenseNetwork, SpikingNetwork, WeightLayer, initialise, weight_layers
 from bntt.spiking.neurons import LIF
+from bntt.spiking.randomness import key
 
 torch.set_num_threads(1)
 STEPS = 5

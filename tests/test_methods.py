@@ -13,14 +13,15 @@ from safetensors.torch import load_file, save_file
 from tiny import EXPERIMENT, PROJECT, assert_one_line, experiment, images, python, write_experiment
 from torch.nn import functional as F
 
-from bntt import declared, pipeline
-from bntt.checkpoints import Checkpoints
-from bntt.errors import UserError
+from bntt.common.errors import UserError
+from bntt.experiment import declared
 from bntt.methods import Task, ann, conversion
-from bntt.randomness import key
-from bntt.runs import RunDirectory
+from bntt.runs import pipeline
+from bntt.runs.checkpoints import Checkpoints
+from bntt.runs.directory import RunDirectory
 from bntt.spiking.encoding import poisson, rates
 from bntt.spiking.networks import initialise
+from bntt.spiking.randomness import key
 
 torch.set_num_threads(1)
 METHODS = declared.plugins("methods", "OPTIONS")

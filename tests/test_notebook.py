@@ -7,8 +7,8 @@ import nbformat
 import pytest
 from tiny import assert_one_line
 
-from bntt.errors import UserError
-from bntt.notebook import execute, render
+from bntt.common.errors import UserError
+from bntt.drawing.notebook import execute, render
 
 SOURCE = """# %% [markdown]
 # # A title with <em>marks</em> & signs

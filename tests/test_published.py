@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bntt.published import ILLEGIBLE, TABLES, Cell, cells, parse, published, table
+from bntt.paper.published import ILLEGIBLE, TABLES, Cell, cells, parse, published, table
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = ROOT / ".." / "shared" / "paper" / "paper.txt"
@@ -367,6 +367,6 @@ def test_an_unknown_cell_or_table_is_named() -> None:
 
 
 def test_reading_the_numbers_loads_neither_torch_nor_pandas() -> None:
-    code = "import sys, bntt.published as p; p.cells(); print(*{'torch', 'pandas', 'numpy'} & {*sys.modules})"
+    code = "import sys, bntt.paper.published as p; p.cells(); print(*{'torch', 'pandas', 'numpy'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -8,9 +8,10 @@ import pytest
 import yaml
 from tiny import EXPERIMENT, PROJECT, environment, experiment, write_experiment
 
-from bntt import pipeline
-from bntt.experiment import load
-from bntt.runs import RunDirectory, found
+from bntt.experiment.schema import load
+from bntt.runs import pipeline
+from bntt.runs.directory import RunDirectory
+from bntt.runs.status import found
 
 SCRIPT = PROJECT / "scripts" / "reproduce_cifar10.sh"
 ROWS = {

@@ -10,18 +10,19 @@ import pandas as pd
 import pytest
 import yaml
 
-from bntt import experiment, reproduction
-from bntt.check import check
-from bntt.collect import Results
-from bntt.experiment import CONFIG, load
-from bntt.published import Cell, cells, published
-from bntt.report_verdicts import verdict_counts, verdicts_table
-from bntt.reproduction import PROTOCOL_SHA256, judge_all, judge_cell, protocol_digest
-from bntt.runs import Found
-from bntt.verdicts import DECIDED
+from bntt.commands.check import check
+from bntt.drawing.overview import verdict_counts, verdicts_table
+from bntt.experiment import schema
+from bntt.experiment.schema import CONFIG, load
+from bntt.paper import reproduction
+from bntt.paper.published import Cell, cells, published
+from bntt.paper.reproduction import PROTOCOL_SHA256, judge_all, judge_cell, protocol_digest
+from bntt.paper.verdicts import DECIDED
+from bntt.results.collect import Results
+from bntt.runs.status import Found
 
 IMAGES = 10_000
-ITEMS = reproduction.data.facts("cifar10")["partial"]["items"]
+ITEMS = reproduction.store.facts("cifar10")["partial"]["items"]
 PAPERS = {"paper", "cifar10"}  # experiments of the paper's protocol
 LAYERS = [*(f"conv{k}" for k in range(1, 8)), "fc1"]
 
@@ -233,7 +234,7 @@ def test_an_edited_paper_yaml_is_not_the_paper(tmp_path, monkeypatch):
     document = yaml.safe_load((CONFIG / "paper.yaml").read_text())
     document["protocol"]["learning_rate"] = 0.1
     (tmp_path / "paper.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
-    monkeypatch.setattr(experiment, "CONFIG", tmp_path)
+    monkeypatch.setattr(schema, "CONFIG", tmp_path)
     reproduction._paper.cache_clear()
     try:
         verdict = judge_cell(results(load("paper")), bntt()).verdict

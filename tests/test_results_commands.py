@@ -10,15 +10,17 @@ import pytest
 import torch
 from tiny import EXPERIMENT, assert_one_line, bntt, experiment, one_row
 
-from bntt import pipeline, tables
-from bntt.cli import main
-from bntt.collect import Results
-from bntt.comparison import BY_IMAGE, BY_SEED, compare
-from bntt.drawings import damaged_drawings, read_record, write_record
-from bntt.errors import UserError
-from bntt.files import write_sealed
-from bntt.plan import Cost, _cost, _images, report, slots
-from bntt.runs import Found, RunDirectory, found
+from bntt.commands import main
+from bntt.common.errors import UserError
+from bntt.common.files import write_sealed
+from bntt.drawing import tables
+from bntt.drawing.records import damaged_drawings, read_record, write_record
+from bntt.results.collect import Results
+from bntt.results.comparison import BY_IMAGE, BY_SEED, compare
+from bntt.runs import pipeline
+from bntt.runs.cost import Cost, _cost, _images, report, slots
+from bntt.runs.directory import RunDirectory
+from bntt.runs.status import Found, found
 
 torch.set_num_threads(1)
 

@@ -12,10 +12,13 @@ import pytest
 import torch
 from tiny import EXPERIMENT, assert_one_line, bntt, experiment, python, write_experiment
 
-from bntt import data, files, pipeline, provenance
-from bntt.collect import Results
-from bntt.errors import UserError
-from bntt.runs import RunDirectory, found
+from bntt.common import files
+from bntt.common.errors import UserError
+from bntt.data import store
+from bntt.results.collect import Results
+from bntt.runs import pipeline, provenance
+from bntt.runs.directory import RunDirectory
+from bntt.runs.status import found
 
 torch.set_num_threads(1)
 
@@ -91,8 +94,8 @@ def test_training_that_cannot_finish_writing_leaves_no_manifest(finished, tmp_pa
             raise OSError(28, "No space left on device", str(path))
         real(path, function)
 
-    monkeypatch.setattr("bntt.runs.write_atomically", write)
-    monkeypatch.setattr("bntt.files.write_atomically", write)
+    monkeypatch.setattr("bntt.runs.directory.write_atomically", write)
+    monkeypatch.setattr("bntt.common.files.write_atomically", write)
     with pytest.raises(OSError, match="No space"):
         pipeline.train(tiny, tiny.runs[0], tmp_path, "cpu")
     assert status(tiny, tmp_path) == "missing"
@@ -485,7 +488,7 @@ def test_a_disk_that_is_full_is_one_line_and_leaves_nothing_half_written(tmp_pat
     """No file may grow beyond 8 kB, which is what a write to a full disk meets too."""
     path = write_experiment(tmp_path)
     limited = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (8192, 8192)); from bntt.cli import main; exit(main())"
-    data.prepare("digits")
+    store.prepare("digits")
     ran = python("-c", limited, "train", "--experiment", path, "--row", "bntt", "--results", tmp_path, *options)
     name = "state-0.pt" if options else "model.safetensors"
     assert_one_line(ran, "cannot write", name, "make room")

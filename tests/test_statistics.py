@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bntt import statistics
-from bntt.statistics import Estimate, Z
+from bntt.results import intervals
+from bntt.results.intervals import Estimate, Z
 
 # -- accuracies
 
 
 def test_bits_are_images_most_significant_first():
     # 8 = 1000, 1 = 0001, and c = 11(00) with two digits of padding
-    assert statistics.decode_bits("81c", 10).tolist() == [True, *[False] * 6, True, True, True]
+    assert intervals.decode_bits("81c", 10).tolist() == [True, *[False] * 6, True, True, True]
 
 
 def test_bits_agree_with_the_measurements_that_write_them():
@@ -22,45 +22,45 @@ def test_bits_agree_with_the_measurements_that_write_them():
     from bntt.measurements import to_bits
 
     right = np.random.default_rng(1).random(541) < 0.9
-    assert (statistics.decode_bits(to_bits(torch.from_numpy(right)), 541) == right).all()
+    assert (intervals.decode_bits(to_bits(torch.from_numpy(right)), 541) == right).all()
 
 
 @pytest.mark.parametrize("text", ["81", "81c0", 81.0])
 def test_bits_of_another_number_of_images_are_refused(text):
     with pytest.raises(ValueError, match="10 images need 3 hexadecimal digits"):
-        statistics.decode_bits(text, 10)
+        intervals.decode_bits(text, 10)
 
 
 def test_standard_error_by_hand():
-    assert statistics.standard_error(90, 100) == pytest.approx(math.sqrt(0.9 * 0.1 / 100))  # 0.03
-    assert statistics.standard_error(100, 100) == 0
+    assert intervals.standard_error(90, 100) == pytest.approx(math.sqrt(0.9 * 0.1 / 100))  # 0.03
+    assert intervals.standard_error(100, 100) == 0
 
 
 def test_wilson_by_hand_and_by_scipy():
     # all right: the upper end is 1, the lower n / (n + z^2)
-    value, low, high = statistics.wilson(50, 50)
+    value, low, high = intervals.wilson(50, 50)
     assert (value, low, high) == (1, pytest.approx(50 / (50 + Z**2)), pytest.approx(1))
     other = stats.binomtest(7, 20).proportion_ci(method="wilson")
-    assert statistics.wilson(7, 20)[1:] == pytest.approx((other.low, other.high))
+    assert intervals.wilson(7, 20)[1:] == pytest.approx((other.low, other.high))
 
 
 def test_paired_difference_without_discordant_pairs():
     # b = c = 0: the score test is n d / (1 - d) = z^2, so d = z^2 / (n + z^2)
     right = [True] * 90 + [False] * 10
     end = Z**2 / (100 + Z**2)
-    assert statistics.paired_difference(right, right) == pytest.approx((0, -end, end))
+    assert intervals.paired_difference(right, right) == pytest.approx((0, -end, end))
 
 
 def test_tango_gives_the_published_interval():
     # Airway hyper-responsiveness of 21 children before and after (Bentur et al. 2009), as in Fagerland, Lydersen and
     # Laake (2014, Stat. Med. 33:2850): -0.286 [-0.517, -0.026].
-    assert statistics.tango(1, 7, 21) == pytest.approx((-0.286, -0.517, -0.026), abs=5e-4)
+    assert intervals.tango(1, 7, 21) == pytest.approx((-0.286, -0.517, -0.026), abs=5e-4)
 
 
 @pytest.mark.parametrize(("b", "c", "n"), [(12, 2, 50), (1, 7, 21), (0, 3, 540), (30, 28, 540)])
 def test_tango_ends_are_where_the_score_test_turns(b, c, n):
     """Second opinion: the likeliest probabilities under each end by brute force, and the test with them."""
-    value, low, high = statistics.tango(b, c, n)
+    value, low, high = intervals.tango(b, c, n)
     assert low < value < high
     for d in (low, high):
         q = np.linspace(max(0, -d) + 1e-9, (1 - d) / 2 - 1e-9, 400_001)  # P(second alone); first alone is q + d
@@ -72,77 +72,77 @@ def test_tango_ends_are_where_the_score_test_turns(b, c, n):
 def test_tango_agrees_with_mcnemar_at_zero():
     for b, c in [(14, 5), (13, 5), (12, 5), (5, 14), (9, 3), (8, 3)]:
         rejected = abs(b - c) / math.sqrt(b + c) > Z
-        _, low, high = statistics.tango(b, c, 200)
+        _, low, high = intervals.tango(b, c, 200)
         assert rejected == (low > 0 or high < 0)
 
 
 def test_tango_turns_round_with_its_arguments_and_reaches_the_ends():
-    value, low, high = statistics.tango(9, 4, 80)
-    assert statistics.tango(4, 9, 80) == pytest.approx((-value, -high, -low))
+    value, low, high = intervals.tango(9, 4, 80)
+    assert intervals.tango(4, 9, 80) == pytest.approx((-value, -high, -low))
     # b = n, c = 0: q = (1 - d) / 2, so the score is n (1 - d) / (1 + d) = z^2
-    assert statistics.tango(5, 0, 5) == pytest.approx((1, (5 - Z**2) / (5 + Z**2), 1))
-    assert statistics.tango(0, 5, 5)[:2] == (-1, -1)
+    assert intervals.tango(5, 0, 5) == pytest.approx((1, (5 - Z**2) / (5 + Z**2), 1))
+    assert intervals.tango(0, 5, 5)[:2] == (-1, -1)
 
 
 def test_unpaired_images_are_refused():
     with pytest.raises(ValueError, match="paired"):
-        statistics.paired_difference([True], [True, False])
+        intervals.paired_difference([True], [True, False])
     with pytest.raises(ValueError, match="paired"):
-        statistics.paired_mean_difference([1.0], [1.0, 2.0])
+        intervals.paired_mean_difference([1.0], [1.0, 2.0])
 
 
 # -- means
 
 
 def test_mean_and_deviation_by_hand():
-    assert statistics.mean_std([1, 2, 3]) == (2, 1)
-    mean, deviation = statistics.mean_std([5])
+    assert intervals.mean_std([1, 2, 3]) == (2, 1)
+    mean, deviation = intervals.mean_std([5])
     assert mean == 5 and math.isnan(deviation)
 
 
 def test_student_interval_by_hand():
     # t(0.975, 2) = 4.3027; 2 -+ 4.3027 * 1 / sqrt(3)
-    assert statistics.student_interval([1, 2, 3]) == pytest.approx((2, 2 - 2.4841, 2 + 2.4841), abs=1e-3)
+    assert intervals.student_interval([1, 2, 3]) == pytest.approx((2, 2 - 2.4841, 2 + 2.4841), abs=1e-3)
     with pytest.raises(ValueError, match="two values"):
-        statistics.student_interval([1])
+        intervals.student_interval([1])
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 10, 539])
 def test_student_quantile_by_scipy(freedom):
-    assert statistics.student_quantile(0.975, freedom) == pytest.approx(stats.t.ppf(0.975, freedom))
+    assert intervals.student_quantile(0.975, freedom) == pytest.approx(stats.t.ppf(0.975, freedom))
 
 
 def test_paired_means_use_the_pairs():
     # the differences are 1, 1, 1 whatever the images are: no uncertainty
-    assert statistics.paired_mean_difference([11, 102, 1003], [10, 101, 1002]) == (1, 1, 1)
+    assert intervals.paired_mean_difference([11, 102, 1003], [10, 101, 1002]) == (1, 1, 1)
 
 
 # -- bootstrap and ranks
 
 
 def test_bootstrap_of_a_constant_is_the_constant():
-    assert statistics.bootstrap_mean([2, 2, 2]) == (2, 2, 2)
-    assert statistics.bootstrap_median([math.inf, math.inf]) == (math.inf,) * 3
+    assert intervals.bootstrap_mean([2, 2, 2]) == (2, 2, 2)
+    assert intervals.bootstrap_median([math.inf, math.inf]) == (math.inf,) * 3
 
 
 def test_bootstrap_mean_agrees_with_student_on_many_values():
     values = np.random.default_rng(2).normal(size=500)
-    assert statistics.bootstrap_mean(values) == pytest.approx(statistics.student_interval(values), abs=0.01)
-    assert statistics.bootstrap_mean(values) == statistics.bootstrap_mean(values)
+    assert intervals.bootstrap_mean(values) == pytest.approx(intervals.student_interval(values), abs=0.01)
+    assert intervals.bootstrap_mean(values) == intervals.bootstrap_mean(values)
 
 
 def test_bootstrap_median_by_hand():
     # of two values a resample's median is 0, 1/2 or 1 with probabilities 1/4, 1/2, 1/4: the interval is [0, 1]
-    assert statistics.bootstrap_median([0, 1]) == (0.5, 0, 1)
+    assert intervals.bootstrap_median([0, 1]) == (0.5, 0, 1)
 
 
 def test_kendall_by_hand_and_by_scipy():
-    assert statistics.kendall_tau([0, 1, 2], [1, 3, 2]) == pytest.approx(1 / 3)  # 2 pairs rise, 1 falls
-    assert statistics.kendall_tau([0, 1, 2], [1, 1, 2]) == pytest.approx(2 / math.sqrt(3 * 2))  # one tie
-    assert statistics.kendall_tau([0, 1, 2], [4, 4, 4]) == 0
+    assert intervals.kendall_tau([0, 1, 2], [1, 3, 2]) == pytest.approx(1 / 3)  # 2 pairs rise, 1 falls
+    assert intervals.kendall_tau([0, 1, 2], [1, 1, 2]) == pytest.approx(2 / math.sqrt(3 * 2))  # one tie
+    assert intervals.kendall_tau([0, 1, 2], [4, 4, 4]) == 0
     x, y = np.arange(8), [1, 4, 4, 5, 7, 6, 8, 7]
-    assert statistics.kendall_tau(x, y) == pytest.approx(stats.kendalltau(x, y).statistic)
-    assert np.asarray(statistics.kendall_tau(x, [y, y[::-1]])).shape == (2,)
+    assert intervals.kendall_tau(x, y) == pytest.approx(stats.kendalltau(x, y).statistic)
+    assert np.asarray(intervals.kendall_tau(x, [y, y[::-1]])).shape == (2,)
 
 
 def wave(peak: int, channels: int = 4) -> np.ndarray:
@@ -151,18 +151,18 @@ def wave(peak: int, channels: int = 4) -> np.ndarray:
 
 
 def test_peak_step_is_counted_from_one():
-    assert statistics.peak_step(wave(1)) == 1
-    assert statistics.peak_step(wave(7)) == 7
+    assert intervals.peak_step(wave(1)) == 1
+    assert intervals.peak_step(wave(7)) == 7
 
 
 def test_peak_delay_of_certain_peaks():
-    assert statistics.peak_delay([wave(1), wave(4), wave(7)]) == (1, 1, 1)
-    assert statistics.peak_delay([wave(7), wave(4), wave(1)]) == (-1, -1, -1)
+    assert intervals.peak_delay([wave(1), wave(4), wave(7)]) == (1, 1, 1)
+    assert intervals.peak_delay([wave(7), wave(4), wave(1)]) == (-1, -1, -1)
 
 
 def test_peak_delay_is_uncertain_where_channels_disagree():
     mixed = np.concatenate([wave(2, 3), wave(9, 3)], axis=1)
-    value, low, high = statistics.peak_delay([wave(5), mixed])
+    value, low, high = intervals.peak_delay([wave(5), mixed])
     assert low == -1 and high == 1 and value in (-1, 1)
 
 

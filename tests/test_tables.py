@@ -8,14 +8,17 @@ import pandas as pd
 import pytest
 import yaml
 
-from bntt import report, tables
-from bntt.claims import judge
-from bntt.collect import Results
-from bntt.energy import energy_ratios, exit_energy_ratios
-from bntt.experiment import load
-from bntt.report import Html
-from bntt.runs import Found
-from bntt.statistics import Estimate
+from bntt.common import text as words
+from bntt.drawing import overview, tables
+from bntt.drawing import page as pages
+from bntt.drawing.page import Html
+from bntt.experiment.schema import load
+from bntt.paper.claims import judge
+from bntt.results import facts
+from bntt.results.collect import Results
+from bntt.results.energy import energy_ratios, exit_energy_ratios
+from bntt.results.intervals import Estimate
+from bntt.runs.status import Found
 
 IMAGES = 8
 ROWS = {
@@ -250,7 +253,7 @@ def test_constants_are_the_papers_and_add_up():
 
 
 def test_constants_that_differ_are_not_passed_over(monkeypatch):
-    from bntt.tables import _energy
+    from bntt.drawing.tables import _energy
 
     monkeypatch.setattr(_energy, "MAC_PJ", 4.0)
     assert tables.table2().notes[0].startswith("Check FAILED")
@@ -330,31 +333,31 @@ def test_markdown_keeps_pipes_and_html_escapes():
      (3e22, "about 10²²"), (-2e7, "about −10⁷")],
 )  # fmt: skip
 def test_numbers(value, text):
-    assert report.number(value) == text
+    assert words.number(value) == text
 
 
 def test_intervals_and_lists():
-    assert report.interval(Estimate(1, 0.5, 2), 1, "points") == "1.0 [0.5, 2.0] points"
-    assert report.interval(Estimate.exact(2), 0, "×") == "2×"
-    assert report.interval(None) == "–"
-    assert report.listed(["a"]) == "a" and report.listed(["a", "b", "c"]) == "a, b and c" and report.listed([]) == ""
-    assert [report.duration(s) for s in (5, 75, 3700, math.nan)] == ["5 s", "1 min 15 s", "1 h 1 min", "–"]
+    assert words.interval(Estimate(1, 0.5, 2), 1, "points") == "1.0 [0.5, 2.0] points"
+    assert words.interval(Estimate.exact(2), 0, "×") == "2×"
+    assert words.interval(None) == "–"
+    assert words.listed(["a"]) == "a" and words.listed(["a", "b", "c"]) == "a, b and c" and words.listed([]) == ""
+    assert [words.duration(s) for s in (5, 75, 3700, math.nan)] == ["5 s", "1 min 15 s", "1 h 1 min", "–"]
 
 
 def test_verdicts_are_words_with_a_colour():
-    assert ">fails</strong>" in report.verdict("fails")
-    assert "#" in report.verdict("fails") and report.verdict("holds") != report.verdict("fails")
+    assert ">fails</strong>" in pages.verdict("fails")
+    assert "#" in pages.verdict("fails") and pages.verdict("holds") != pages.verdict("fails")
 
 
 def test_sources_name_what_was_drawn_and_what_is_missing(tmp_path):
-    text = report.sources(results(tmp_path, ann="missing", surrogate="diverged"))
+    text = facts.sources(results(tmp_path, ann="missing", surrogate="diverged"))
     assert "8 test images" in text and "content as expected" in text and "seed 0" in text
     assert "`surrogate`, seed 0 (diverged: loss is nan) and `ann`, seed 0 (no result yet)" in text
-    assert "No run is missing." in report.sources(results(tmp_path))
+    assert "No run is missing." in facts.sources(results(tmp_path))
 
 
 def test_every_run_has_a_line(tmp_path):
-    page = report.runs_table(results(tmp_path, ann="missing", surrogate="diverged"))
+    page = overview.runs_table(results(tmp_path, ann="missing", surrogate="diverged"))
     assert page.count("<tr>") == 1 + len(ROWS)
     for text in (">done<", ">missing<", ">diverged<", "loss is nan", "87.50 ± 11.69", "1,234", "1 min 15 s", "5.3"):
         assert text in page
@@ -362,25 +365,25 @@ def test_every_run_has_a_line(tmp_path):
 
 def test_decay_is_shown_beside_the_papers(tmp_path):
     found = results(tmp_path)
-    page = report.decay_table(found, "digits")
+    page = overview.decay_table(found, "digits")
     assert ">bntt<" in page and ">my-norm<" in page and ">surrogate<" not in page
     assert "0.005" in page and "18.4" in page and "3.1" in page
-    assert report.gamma_decay({"norm": "bntt", "weight_decay": 0.1, "gamma_decay": None}) == 0.1
-    assert report.gamma_decay({"norm": "bntt", "weight_decay": 0.1, "gamma_decay": 0.0}) == 0.0
-    assert report.gamma_decay({"norm": "none", "weight_decay": 0.1}) is None
+    assert overview.gamma_decay({"norm": "bntt", "weight_decay": 0.1, "gamma_decay": None}) == 0.1
+    assert overview.gamma_decay({"norm": "bntt", "weight_decay": 0.1, "gamma_decay": 0.0}) == 0.0
+    assert overview.gamma_decay({"norm": "none", "weight_decay": 0.1}) is None
 
 
 def test_claims_and_provenance_are_escaped_tables(tmp_path):
     found = results(tmp_path)
-    page = report.claims_table(judge(found, "digits"))
+    page = overview.claims_table(judge(found, "digits"))
     assert page.count("<tr>") == 1 + 11 and "undecided" in page
-    provenance = report.provenance_table(found)
+    provenance = overview.provenance_table(found)
     assert "abc" in provenance and "a | b" in provenance and "2024-01-02 03:04" in provenance
 
 
 def test_a_figure_is_within_the_page(tmp_path):
     (tmp_path / "figure1.png").write_bytes(b"png")
-    assert "data:image/png;base64,cG5n" in report.figure(tmp_path / "figure1.png", "Figure <1>", "notebooks/f.html")
-    missing = report.figure(tmp_path / "none.png", "Figure <2>", "notebooks/f.html")
+    assert "data:image/png;base64,cG5n" in pages.figure(tmp_path / "figure1.png", "Figure <1>", "notebooks/f.html")
+    missing = pages.figure(tmp_path / "none.png", "Figure <2>", "notebooks/f.html")
     assert "not drawn yet" in missing and "Figure &lt;2&gt;" in missing
-    assert isinstance(report.grid([missing]), Html)
+    assert isinstance(pages.grid([missing]), Html)

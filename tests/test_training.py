@@ -10,12 +10,14 @@ from tiny import EXPERIMENT, assert_one_line, images, one_row, result, same
 from torch import nn
 from torch.nn import functional as F
 
-from bntt import pipeline, randomness, training
-from bntt.checkpoints import Checkpoints
+from bntt.common.errors import Stopped, UserError
 from bntt.data.images import augment
-from bntt.errors import Stopped, UserError
-from bntt.runs import RunDirectory
-from bntt.training import decay_budget, fit, learning_rate
+from bntt.runs import pipeline
+from bntt.runs.checkpoints import Checkpoints
+from bntt.runs.directory import RunDirectory
+from bntt.spiking import randomness
+from bntt.training import loop
+from bntt.training.loop import decay_budget, fit, learning_rate
 
 torch.set_num_threads(1)
 
@@ -195,7 +197,7 @@ def test_validation_accuracy_is_a_percentage_of_the_validation_images():
     guess = lambda unit, samples, noise: F.one_hot(torch.tensor([0, 1, 2, 0, 0, 0, 0])[samples], 3).float()  # noqa: E731
     labels = [0, 1, 2, 0, 1, 2, 0]
     assert data.validation.labels.tolist() == labels
-    assert training.validate(model, guess, data, 0, 3) == pytest.approx(100 * 5 / 7)
+    assert loop.validate(model, guess, data, 0, 3) == pytest.approx(100 * 5 / 7)
 
 
 def test_test_images_are_never_looked_at(tmp_path):
@@ -215,11 +217,11 @@ def test_the_released_codes_selection_keeps_the_best_of_every_tenth_epoch_on_tes
     tmp_path, monkeypatch, stopped
 ):
     """Every second epoch of three steps here; whether or not the training is stopped in between."""
-    monkeypatch.setattr(training, "SELECTION_EPOCHS", 2)
+    monkeypatch.setattr(loop, "SELECTION_EPOCHS", 2)
     options = OPTIONS | {"epochs": 7, "selection": "best-test", "learning_rate": 1.0}
     data = images(test=30)
     seen = []
-    real = training._accuracy
+    real = loop._accuracy
 
     def watched(model, forward, part, noise, size):
         accuracy = real(model, forward, part, noise, size)
@@ -227,7 +229,7 @@ def test_the_released_codes_selection_keeps_the_best_of_every_tenth_epoch_on_tes
             seen.append((accuracy, {name: value.clone() for name, value in model.state_dict().items()}))
         return accuracy
 
-    monkeypatch.setattr(training, "_accuracy", watched)
+    monkeypatch.setattr(loop, "_accuracy", watched)
 
     def run(minutes=None):
         model = Small()

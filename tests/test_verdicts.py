@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bntt.statistics import prediction_interval, student_quantile
-from bntt.verdicts import DECIDED, WORDS, Verdict, between, beyond, judge, refusals_by_chance
+from bntt.paper.verdicts import DECIDED, WORDS, Verdict, between, beyond, judge, refusals_by_chance
+from bntt.results.intervals import prediction_interval, student_quantile
 
 # Three values 90, 91, 92: mean 91, s = 1, t(2) = 4.303, half-width 4.303 * sqrt(4/3) = 4.968.
 THREE = [90.0, 91.0, 92.0]

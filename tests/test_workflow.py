@@ -16,7 +16,7 @@ import pytest
 import yaml
 from tiny import EXPERIMENT, PROJECT, bntt, copy_project, environment, python, write_experiment
 
-from bntt.experiment import load
+from bntt.experiment.schema import load
 
 ROWS = ("bntt", "plain", "ann", "rmp")
 FIGURES = {f"figure figure{number}" for number in range(1, 7)}
@@ -129,10 +129,10 @@ def test_what_is_finished_is_not_done_again(project):
         ("bntt/methods/surrogate.py", "-(-len(data.train)", "-(-1 * len(data.train)", of("bntt", "plain")),
         ("bntt/spiking/norms.py", "a[: t + 1]", "a[: t + 2]", EVERYTHING),
         ("bntt/spiking/kernels/plain.py", "x.mean(1)", "x.sum(1)", EVERYTHING),
-        ("bntt/training.py", "epoch * 1_000_000", "epoch * 1_000_001", EVERYTHING),
+        ("bntt/training/loop.py", "epoch * 1_000_000", "epoch * 1_000_001", EVERYTHING),
         ("bntt/measurements/energy.py", "AC_PJ = 0.9", "AC_PJ = 1.0", EVALUATIONS | NOTEBOOKS),
-        ("bntt/collect.py", '"decay_budget"', '"budget"', NOTEBOOKS),
-        ("bntt/published/tables.yaml", "4.6", "4.7", NOTEBOOKS),
+        ("bntt/results/collect.py", '"decay_budget"', '"budget"', NOTEBOOKS),
+        ("bntt/paper/tables.yaml", "4.6", "4.7", NOTEBOOKS),
         ("analysis/figure2.py", "", "# a new cell\n", {"figure figure2", "overview"}),
         ("config/tiny.yaml", "norm: bntt\n", "norm: bntt\n    leak: 0.5\n", of("bntt")),
         ("config/tiny.yaml", "dropout: 0.0", "dropout: 0.1", of("ann", "rmp")),
@@ -155,10 +155,10 @@ def test_an_edited_dataset_reruns_every_run(project):
 def test_comments_docstrings_titles_and_new_methods_rerun_nothing(project):
     """All at once, since nothing is to happen."""
     with (
-        edited(project / "bntt/training.py", '"""The training loop.', '# a comment\n"""A training loop.'),
+        edited(project / "bntt/training/loop.py", '"""The training loop.', '# a comment\n"""A training loop.'),
         edited(project / "bntt/methods/ann.py", '"""The network that', '"""A network that'),
         edited(project / "bntt/spiking/norms.py", "\n\n\nclass BNTT", "\n\n\n# a comment\n\nclass BNTT"),
-        edited(project / "bntt/cli.py", "The command line", "A command line"),
+        edited(project / "bntt/commands/__init__.py", "The command line", "A command line"),
         edited(project / "bntt/measurements/noise.py", '"""Accuracy under', '"""The accuracy under'),
         edited(project / "workflow/rules/train.smk", "# What decides", "# That which decides"),
         added(project / "bntt/methods/mine.py", '"""Mine."""\nOPTIONS = {}\n'),

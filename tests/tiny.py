@@ -10,8 +10,8 @@ import torch
 import yaml
 
 from bntt.data.images import ImageData, Images
-from bntt.experiment import Experiment, Run, load
-from bntt.runs import RunDirectory
+from bntt.experiment.schema import Experiment, Run, load
+from bntt.runs.directory import RunDirectory
 
 PROJECT = Path(__file__).parent.parent
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from bntt.common.errors import UserError
 from bntt.data._fetch import Archive, fetch, unpack
 from bntt.data._parts import Parts
 from bntt.data._torchvision import torchvision
-from bntt.errors import UserError
 
 PIXELS = 3 * 32 * 32
 BINARY = {  # folder, bytes of label of which the last counts, classes, files and images of each

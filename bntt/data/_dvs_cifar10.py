@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from bntt.data._aedat import decode
+from bntt.common.errors import UserError
 from bntt.data._fetch import Archive, fetch, matches, member, opened_zip
-from bntt.data._frames import Tally, to_frames
 from bntt.data._parts import Parts, divided
-from bntt.errors import UserError
+from bntt.data.events.aedat import decode
+from bntt.data.events.frames import Tally, to_frames
 
 # Publisher's names, file numbers at the host, md5. The host's browser address answers programs with an empty page.
 ARCHIVES = [

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from bntt.errors import UserError
-from bntt.files import ensure_space
+from bntt.common.errors import UserError
+from bntt.common.files import ensure_space
 
 ATTEMPTS = 5  # connections that bring nothing new before a download is given up
 TIMEOUT = 60  # seconds of silence after which a connection is given up

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import torch
 
-from bntt.errors import UserError
+from bntt.common.errors import UserError
 
 _declarations: list[torch.library.Library] = []  # torch forgets an operator when its library object is gone
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bntt import data
+from bntt.common.errors import UserError
+from bntt.data import splits
 from bntt.data._parts import Parts, divided
-from bntt.errors import UserError
 
 DATASET = {
     "title": "scikit-learn digits (8 x 8, 10 classes, 1,797 scans)",
@@ -26,7 +26,7 @@ DATASET = {
 def read(source: Path | None, downloads: Path) -> Parts:
     """Train, validation and test, pixels uint8 ``[N, 1, 8, 8]``; nothing is downloaded."""
     refuse_folder(source)
-    return divided(*scans(), data.committed_split("digits"), from_publisher=False)
+    return divided(*scans(), splits.committed_split("digits"), from_publisher=False)
 
 
 def refuse_folder(source: Path | None) -> None:

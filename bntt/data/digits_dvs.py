@@ -1,8 +1,8 @@
 """scikit-learn's digits, moved before a simulated event camera: one recording per digit, which inherits its split.
 
-The camera (`bntt.data._camera`) writes AEDAT 2.0 files, which are read like those of DVS-CIFAR10. A recording lasts
-100 ms, one round of the path; its 20 frames of 5 ms have 16 x 16 squares of 8 x 8 sensor pixels. The camera never sees
-a label, and its chance is keyed by the digit's number, under the seed 0.
+The camera (`bntt.data.events.camera`) writes AEDAT 2.0 files, which are read like those of DVS-CIFAR10. A recording
+lasts 100 ms, one round of the path; its 20 frames of 5 ms have 16 x 16 squares of 8 x 8 sensor pixels. The camera never
+sees a label, and its chance is keyed by the digit's number, under the seed 0.
 """
 
 import tempfile
@@ -11,19 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from bntt import data
-from bntt.data import digits
-from bntt.data._aedat import read as read_recording
-from bntt.data._aedat import write
-from bntt.data._camera import record
-from bntt.data._frames import Tally, to_frames
+from bntt.data import digits, splits
 from bntt.data._parts import Parts, divided
-from bntt.randomness import key
+from bntt.data.events.aedat import read as read_recording
+from bntt.data.events.aedat import write
+from bntt.data.events.camera import record
+from bntt.data.events.frames import Tally, to_frames
+from bntt.spiking.randomness import key
 
 DATASET = {
     "title": "Digits before a simulated event camera, 20 frames of 5 ms, 16 x 16 (10 classes, 1,797 recordings)",
     "classes": 10,
-    "source": "scikit-learn's digits, recorded by bntt.data._camera",
+    "source": "scikit-learn's digits, recorded by bntt.data.events.camera",
     "time_steps": 20,
     "split": "digits",
     "shape": [20, 2, 16, 16],
@@ -47,7 +46,7 @@ def read(source: Path | None, downloads: Path) -> Parts:
             write(path, record(picture, camera(), number))
             frames[number], of_this = to_frames(read_recording(path), STEPS, SIZE, BIN_MICROSECONDS)
             tally.add(of_this)
-    split = data.committed_split("digits")
+    split = splits.committed_split("digits")
     return divided(frames, labels, split, from_publisher=False, facts={"events": vars(tally)})
 
 

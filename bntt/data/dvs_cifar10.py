@@ -6,7 +6,7 @@ it was drawn once, with seed 0, and is committed.
 
 from pathlib import Path
 
-from bntt import data
+from bntt.data import splits
 from bntt.data._dvs_cifar10 import read as read_recordings
 from bntt.data._parts import Parts
 
@@ -22,4 +22,4 @@ DATASET = {
 
 def read(source: Path | None, downloads: Path) -> Parts:
     """Train and test, counts uint8 ``[N, 20, 2, 42, 42]``."""
-    return read_recordings(source, downloads, data.committed_split("dvs-cifar10"), 5000)
+    return read_recordings(source, downloads, splits.committed_split("dvs-cifar10"), 5000)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bntt import data
+from bntt.data import splits
 from bntt.data._dvs_cifar10 import read as read_recordings
 from bntt.data._parts import Parts
 
@@ -19,4 +19,4 @@ DATASET = {
 
 def read(source: Path | None, downloads: Path) -> Parts:
     """Train and test, counts uint8 ``[N, 20, 2, 42, 42]``."""
-    return read_recordings(source, downloads, data.committed_split("dvs-cifar10"), None)
+    return read_recordings(source, downloads, splits.committed_split("dvs-cifar10"), None)

@@ -4,14 +4,16 @@ A recording is a sequence of frames of event counts, ``[T, 2, H, W]``. A network
 count is not zero, or as they are; a dense network is given their mean over time.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bntt import randomness
-from bntt.errors import UserError
+from bntt.common.errors import UserError
+from bntt.spiking import randomness
 
 OPTIONS = {
     "image_size": {
@@ -100,6 +102,11 @@ class ImageData:
     def scaled(self, unit: Tensor, signed: bool) -> Tensor:
         """Images as Poisson coding wants them: z-scored (signed) or left in [0, 1]; recordings stay what they are."""
         return (unit - self.mean) / self.deviation if signed and not self.recordings else unit
+
+    def as_asked(self, device: torch.device, options: Mapping[str, Any]) -> "ImageData":
+        """The data on a device, as a run's options want them."""
+        names = ("image_size", "train_limit", "held_out", "test_limit", "event_counts", "statistics")
+        return self.to(device, **{name: options[name] for name in names})
 
     def to(
         self,

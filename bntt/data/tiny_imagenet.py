@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from bntt.common.errors import UserError
 from bntt.data._fetch import Archive, fetch, matches, member, opened_zip
 from bntt.data._parts import Part, Parts
-from bntt.errors import UserError
 
 DATASET = {
     "title": "Tiny-ImageNet-200 (64 x 64, 200 classes, 100,000 and 10,000 photographs)",

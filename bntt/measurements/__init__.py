@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from bntt import declared
 from bntt.data.images import ImageData
-from bntt.experiment import Run
-from bntt.randomness import key
+from bntt.experiment import declared
+from bntt.experiment.schema import Run
+from bntt.spiking.randomness import key
 
 if TYPE_CHECKING:
     from bntt.classifiers import Classifier
-    from bntt.measurements._observation import Observation
+    from bntt.measurements.observation import Observation
 
 Rows = list[dict[str, float | int | str]]
 
@@ -34,7 +34,7 @@ class Subject:
 
     @cached_property
     def observation(self) -> "Observation":
-        from bntt.measurements._observation import observe
+        from bntt.measurements.observation import observe
 
         return observe(self)
 

@@ -1,7 +1,7 @@
 """Accuracy over several draws of the input's Poisson noise, to tell its spread from that over seeds."""
 
 from bntt.measurements import Rows, Subject
-from bntt.measurements._observation import right_at_reported_steps
+from bntt.measurements.observation import right_at_reported_steps
 
 COLUMNS = {
     "draw": "Number of the draw; 0 is the one that all other measurements rest on.",

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from bntt import randomness
 from bntt.measurements import Rows, Subject, to_bits
-from bntt.measurements._observation import right_at_reported_steps
+from bntt.measurements.observation import right_at_reported_steps
+from bntt.spiking import randomness
 
 COLUMNS = {
     "sigma": "Standard deviation of the noise.",

@@ -16,10 +16,9 @@ from typing import Any
 
 from torch import Tensor
 
-from bntt.checkpoints import Checkpoints
 from bntt.data.images import ImageData
-from bntt.experiment import Run
-from bntt.training import Outcome
+from bntt.experiment.schema import Run
+from bntt.training.loop import Keeper, Outcome
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Task:
 
     run: Run
     data: ImageData
-    checkpoints: Checkpoints
+    keeper: Keeper
     start: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property

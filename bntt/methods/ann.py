@@ -9,12 +9,12 @@ import torch
 from bntt.classifiers import DenseClassifier
 from bntt.data.images import ImageData
 from bntt.methods import Task, Trained
-from bntt.randomness import key
 from bntt.spiking.encoding import rates
 from bntt.spiking.networks import DenseNetwork, initialise, place, weight_layers
-from bntt.training import fit
+from bntt.spiking.randomness import key
+from bntt.training.loop import fit
 
-EXTENDS = ["bntt.training", "bntt.spiking.networks", "bntt.spiking.encoding"]
+EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding"]
 OPTIONS = {
     "batch_norm": {
         "default": False,
@@ -44,7 +44,7 @@ def train(task: Task) -> Trained:
             torch.manual_seed(key(noise, "dropout", int(samples[0])) >> 1)
         return network(rates(data.scaled(unit, signed), signed))
 
-    outcome = fit(network, forward, data, options, seed, task.checkpoints, task.run.name)
+    outcome = fit(network, forward, data, options, seed, task.keeper, task.run.name)
     return Trained(network.state_dict(), outcome, {"parameters": sum(p.numel() for p in network.parameters())})
 
 

@@ -12,16 +12,16 @@ from fractions import Fraction
 import torch
 
 from bntt.classifiers import SpikingClassifier
+from bntt.common.errors import UserError
 from bntt.data.images import ImageData
-from bntt.errors import UserError
 from bntt.methods import Task, Trained
-from bntt.randomness import key
 from bntt.spiking.encoding import poisson, rates
 from bntt.spiking.kernels import spikes_held_in
 from bntt.spiking.layers import over_time
 from bntt.spiking.networks import SpikingNetwork, place, weight_layers
 from bntt.spiking.neurons import IF
-from bntt.training import Outcome
+from bntt.spiking.randomness import key
+from bntt.training.loop import Outcome
 
 NEEDS_START = True
 EXTENDS = ["bntt.data.images", "bntt.spiking.networks", "bntt.spiking.encoding"]

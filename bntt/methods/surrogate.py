@@ -9,9 +9,9 @@ from bntt.spiking.encoding import encode
 from bntt.spiking.kernels import computes_in_bfloat16, name_for
 from bntt.spiking.networks import SpikingNetwork, initialise, place, weight_layers
 from bntt.spiking.neurons import LIF
-from bntt.training import decay_budget, fit
+from bntt.training.loop import decay_budget, fit
 
-EXTENDS = ["bntt.training", "bntt.spiking.networks", "bntt.spiking.encoding"]
+EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding"]
 OPTIONS = {
     "time_steps": {"default": 25, "min": 1, "help": "T."},
     "norm": {
@@ -98,7 +98,7 @@ def train(task: Task, norm=None) -> Trained:
         spikes = encode(scaled, options["time_steps"], noise, samples, signed=signed, dtype=dtype)
         return network.logits(network(spikes, options["time_chunk"] if network.training else None))
 
-    outcome = fit(network, forward, data, options, seed, task.checkpoints, task.run.name)
+    outcome = fit(network, forward, data, options, seed, task.keeper, task.run.name)
     facts = {
         "parameters": sum(p.numel() for p in network.parameters()),
         "precision": precision,

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from bntt.randomness import generator
 from bntt.spiking.layers import LayerStep, SpikingLayer, over_time
 from bntt.spiking.neurons import LIF
 from bntt.spiking.norms import NORMS, TemporalNorm
+from bntt.spiking.randomness import generator
 
 OPTIONS = {
     "architecture": {

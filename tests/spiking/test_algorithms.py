@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bntt import randomness
+from bntt.spiking import randomness
 from bntt.spiking.encoding import poisson
 from bntt.spiking.networks import SpikingNetwork, WeightLayer
 from bntt.spiking.neurons import LIF

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-from bntt import randomness
-from bntt.randomness import key
+from bntt.spiking import randomness
 from bntt.spiking.encoding import poisson, rates
+from bntt.spiking.randomness import key
 
 PIXELS = [0.0, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0, 1.2, 1.99, 2.0, 2.7]
 VALUES = [*PIXELS, *(-p for p in PIXELS[1:])]

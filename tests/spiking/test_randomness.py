@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bntt.randomness import generator, key, normal, permutation, uniform, words
+from bntt.spiking.randomness import generator, key, normal, permutation, uniform, words
 
 # -- the stream, written again in plain integers -------------------------------------------------------------------
 

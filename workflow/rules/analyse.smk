@@ -29,7 +29,7 @@ rule figure:
         "../../environment.yml"
     threads: 1
     params:
-        code=code.drawing_code(),
+        code=code_hash.drawing_code(),
     shell:
         f"{BNTT} notebook {{input.source:q}} {NOTEBOOK} > {{log:q}} 2>&1"
 
@@ -53,6 +53,6 @@ rule table:
         "../../environment.yml"
     threads: 1
     params:
-        code=code.drawing_code(),
+        code=code_hash.drawing_code(),
     shell:
         f"{BNTT} notebook {{input.source:q}} {NOTEBOOK} > {{log:q}} 2>&1"

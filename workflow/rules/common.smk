@@ -13,10 +13,11 @@ sys.path.insert(0, str(Path(workflow.basedir)))
 if not workflow.deployment_settings.deployment_method:  # with --sdm conda it is the environment's
     shell.prefix(f"set -euo pipefail; export PATH={quote(str(Path(sys.executable).parent))}:$PATH; ")
 
-from bntt import code, data
-from bntt.errors import UserError
-from bntt.experiment import load
-from bntt.runs import RunDirectory
+from bntt.common.errors import UserError
+from bntt.data import store
+from bntt.experiment import code_hash
+from bntt.experiment.schema import load
+from bntt.runs.directory import RunDirectory
 
 for key in config:
     if key not in ("experiment", "results"):

@@ -6,7 +6,7 @@ Output: data/{dataset}/manifest.json (or under $BNTT_DATA), written last; the ar
 
 rule prepare:
     output:
-        str(data.manifest_path("{dataset}")),
+        str(store.manifest_path("{dataset}")),
     log:
         str(ROOT / "logs/prepare/{dataset}.log"),
     benchmark:
@@ -15,6 +15,6 @@ rule prepare:
         "../../environment.yml"
     threads: 1
     params:
-        code=lambda wildcards: code.reading_code(wildcards.dataset),
+        code=lambda wildcards: code_hash.reading_code(wildcards.dataset),
     shell:
         f"{BNTT} data prepare {{wildcards.dataset}} > {{log:q}} 2>&1"

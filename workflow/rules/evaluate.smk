@@ -6,7 +6,7 @@ Input: train.json. Output: evaluate.json, written last; it names the csv files t
 
 rule evaluate:
     input:
-        dataset=str(data.manifest_path("{dataset}")),
+        dataset=str(store.manifest_path("{dataset}")),
         training=rules.train.output,
     output:
         str(ROOT / "runs" / RUN / "evaluate.json"),
@@ -18,7 +18,7 @@ rule evaluate:
         "../../environment.yml"
     threads: EXPERIMENT.runs[0].threads
     params:
-        code=lambda wildcards: code.evaluation_code(run_of(wildcards)),
+        code=lambda wildcards: code_hash.evaluation_code(run_of(wildcards)),
         configuration=lambda wildcards: dict(run_of(wildcards).evaluation),
     shell:
         f"{BNTT} evaluate {OF_RUN} > {{log:q}} 2>&1"

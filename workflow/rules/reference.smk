@@ -29,7 +29,7 @@ rule draw_reference:
         "../../environment.yml"
     threads: 1
     params:
-        code=code.drawing_code(),
+        code=code_hash.drawing_code(),
     shell:
         REFERENCE_NOTEBOOK
 
@@ -52,7 +52,7 @@ rule reference_overview:
         "../../environment.yml"
     threads: 1
     params:
-        code=code.drawing_code(),
+        code=code_hash.drawing_code(),
     shell:
         REFERENCE_NOTEBOOK
 

@@ -22,7 +22,7 @@ rule overview:
         "../../environment.yml"
     threads: 1
     params:
-        code=code.drawing_code(),
+        code=code_hash.drawing_code(),
         text=(EXPERIMENT.title, EXPERIMENT.notes),
     shell:
         f"{BNTT} notebook {{input.source:q}} {NOTEBOOK} > {{log:q}} 2>&1"

@@ -8,7 +8,7 @@ scratch/, which Snakemake does not know of, so that a failed or killed job goes 
 
 rule train:
     input:
-        dataset=str(data.manifest_path("{dataset}")),
+        dataset=str(store.manifest_path("{dataset}")),
         start=start_of,
     output:
         str(ROOT / "runs" / RUN / "train.json"),
@@ -22,7 +22,7 @@ rule train:
     threads: EXPERIMENT.runs[0].threads
     params:
         # What decides the numbers: a change of either, and of nothing else, trains the run again.
-        code=lambda wildcards: code.training_code(run_of(wildcards)),
+        code=lambda wildcards: code_hash.training_code(run_of(wildcards)),
         configuration=lambda wildcards: run_of(wildcards).training_config(),
     shell:
         f"{BNTT} train {OF_RUN} > {{log:q}} 2>&1"

@@ -21,8 +21,9 @@ bfloat16 or float64. Sums, membranes, scales and shifts are of `accumulator(x.dt
     ``scale * dy + dmean / M + 2 (x - mean) dvariance / M``; may overwrite dy.
 ``poisson(rate, time_steps, key, samples, start, dtype) -> spikes``
     Signed spikes ``[T, N, C, H, W]``, channels-last in memory, of images ``rate [N, C, H, W]`` in [-1, 1]: at step t,
-    pixel p of sample n fires ``sign(rate)`` where the upper 24 bits of its keyed word (see `bntt.randomness`, position
-    ``t * C * H * W + p``) lie below ``|rate| * 2**24``. Every backend gives the same spikes.
+    pixel p of sample n fires ``sign(rate)`` where the upper 24 bits of its keyed word (see
+    `bntt.spiking.randomness`, position ``t * C * H * W + p``) lie below ``|rate| * 2**24``. Every backend gives
+    the same spikes.
 
 ``backend_for`` chooses. ``BNTT_KERNELS=plain`` in the environment turns the fused backends off.
 """

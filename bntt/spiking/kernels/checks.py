@@ -5,8 +5,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from bntt.randomness import generator
 from bntt.spiking.kernels import Dynamics, plain
+from bntt.spiking.randomness import generator
 
 STEPS, MAPS, WIDTH = 7, 2, 4  # rows are maps, so that they can be averaged 2 x 2
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 1e-2}

@@ -69,7 +69,7 @@ def _before(inside, t, steps):
 
 @triton.jit
 def _mix(h):
-    """The 32-bit finaliser of MurmurHash3 (Appleby 2011), as in `bntt.randomness`."""
+    """The 32-bit finaliser of MurmurHash3 (Appleby 2011), as in `bntt.spiking.randomness`."""
     h = h ^ (h >> 16)
     h = h * 0x85EBCA6B
     h = h ^ (h >> 13)

@@ -347,7 +347,7 @@ void combine(const X* dy, const X* x, i64 T, i64 M, i64 C, const float* scale, c
 
 // -- keyed Poisson spikes --------------------------------------------------------------------------------------------
 
-uint32_t mix(uint32_t h) {  // the finaliser of MurmurHash3, as in bntt/randomness.py
+uint32_t mix(uint32_t h) {  // the finaliser of MurmurHash3, as in bntt/spiking/randomness.py
     h ^= h >> 16;
     h *= 0x85EBCA6Bu;
     h ^= h >> 13;

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from bntt import randomness
+from bntt.spiking import randomness
 from bntt.spiking.kernels import Dynamics, accumulator
 
 

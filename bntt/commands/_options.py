@@ -1,0 +1,48 @@
+"""Options that several commands share."""
+
+import argparse
+from pathlib import Path
+
+from bntt.common.errors import UserError
+from bntt.experiment.schema import Experiment, Run, check_name, load
+
+
+def add_experiment(parser: argparse.ArgumentParser) -> None:
+    """Add ``--experiment`` and ``--results``."""
+    parser.add_argument("--experiment", default="demo", help="name of a file in config/, or a path to a .yaml file")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder that results are written under")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        choices=["auto", "cpu", "cuda"],
+        help="auto takes a free GPU where there is one, and waits its turn",
+    )
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name one run, and the device it is to use."""
+    add_experiment(parser)
+    parser.add_argument("--dataset", help="dataset of the run; may be left out where the row has one")
+    parser.add_argument("--row", required=True, help="row of the experiment file")
+    parser.add_argument("--seed", type=int, help="seed of the run; may be left out where the row has one")
+    add_device(parser)
+
+
+def chosen_run(parsed: argparse.Namespace) -> tuple[Experiment, Run]:
+    """The experiment and the run that the options name; an error where they leave a choice."""
+    experiment = load(parsed.experiment)
+    check_name("row", parsed.row, experiment.rows, f"experiment {experiment.name}")
+    chosen = {}
+    for name in ("dataset", "seed"):
+        there = list(dict.fromkeys(getattr(run, name) for run in experiment.runs if run.row == parsed.row))
+        chosen[name] = getattr(parsed, name)
+        if chosen[name] is None:
+            if len(there) > 1:
+                listed = ", ".join(map(str, there))
+                raise UserError(f"row {parsed.row} runs with several {name}s: give --{name}, one of {listed}")
+            chosen[name] = there[0]
+    return experiment, experiment.run(chosen["dataset"], parsed.row, chosen["seed"])

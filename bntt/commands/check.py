@@ -1,0 +1,84 @@
+"""Judge every number of the paper, and every run, by what exists; trains nothing."""
+
+import argparse
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bntt.common.text import number
+from bntt.drawing.records import damaged_drawings
+from bntt.experiment.schema import check_name
+from bntt.paper.reproduction import Judged, judge_all
+from bntt.paper.verdicts import WORDS, Word, what_chance_does
+from bntt.results.collect import Results
+
+ABSENT = ("missing", "outdated", "damaged")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The folder to judge."""
+    parser.add_argument(
+        "folder", type=Path, metavar="RESULTS", help="the results of an experiment, such as results/demo"
+    )
+    parser.add_argument("--experiment", help="its file, where that does not lie in config/")
+    parser.add_argument("--fail-on", metavar="VERDICT", help="exit with 1 on this verdict too, such as WORSE")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Print what was found; 1 where something is missing or damaged, or has the verdict to fail on."""
+    if parsed.fail_on is not None:
+        check_name("verdict", parsed.fail_on, WORDS, "--fail-on")
+    found = check(Results.at(parsed.folder, parsed.experiment))
+    print(*found.lines, sep="\n")
+    return int(found.broken > 0 or found.counts[parsed.fail_on] > 0)
+
+
+@dataclass(frozen=True)
+class Check:
+    """The lines to print, in order, and what they say."""
+
+    lines: Sequence[str]
+    counts: Counter[Word]
+    broken: int  # runs and drawings that are missing, outdated or damaged
+
+
+def check(results: Results) -> Check:
+    """Judge every printed number and every planned run; nothing is trained or drawn."""
+    judged = judge_all(results)
+    counts = Counter(one.verdict.word for one in judged)
+    runs = Counter(one.status for one in results.runs)
+    lines = [_line(one) for one in judged if one.verdict.word != "NOT_RUN"]
+    lines += _not_run(judged)
+    lines += [f"[{one.status}] {one.run.name}: {one.reason}" for one in results.runs if one.status in ABSENT]
+    drawings = damaged_drawings(results.folder)
+    lines += [f"[damaged] {reason}" for reason in drawings]
+    lines += [
+        "verdicts: " + (", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])),
+        what_chance_does([one.verdict for one in judged]),
+        "runs: " + ", ".join(f"{count} {status}" for status, count in runs.items()),
+    ]
+    return Check(lines, counts, sum(runs[status] for status in ABSENT) + len(drawings))
+
+
+def _line(one: Judged) -> str:
+    """``[MATCH] Table 1, cifar10/bntt, accuracy: printed 90.5, reproduced 90.48 +- 0.62 (n = 3)``."""
+    cell, verdict = one.cell, one.verdict
+    text = f"[{verdict}] {cell.place}, {cell.row}, {cell.column}: printed {cell.printed}"
+    if verdict.mean is not None:
+        digits = 2 if abs(verdict.mean) >= 1 else 4
+        width = "" if verdict.half_width is None else f" ± {number(verdict.half_width, digits)}"
+        text += f", reproduced {number(verdict.mean, digits)}{width} (n = {len(verdict.values)})"
+    return text + (f"; {verdict.reason}" if verdict.reason else "")
+
+
+def _not_run(judged: Iterable[Judged]) -> list[str]:
+    """A line for each cell that is not run; cells of one place with one reason share theirs."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for one in judged:
+        if one.verdict.word == "NOT_RUN":
+            groups.setdefault((one.cell.place, one.verdict.reason), []).append(f"{one.cell.row}, {one.cell.column}")
+    return [
+        f"[NOT_RUN] {place}, {cells[0] if len(cells) == 1 else f'{len(cells)} numbers'}: {reason}"
+        for (place, reason), cells in groups.items()
+    ]

@@ -1,0 +1,55 @@
+"""List, prepare, verify or look at datasets."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from bntt.common.errors import UserError
+from bntt.data import store
+from bntt.experiment.schema import check_name
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to do, with which dataset."""
+    parser.add_argument(
+        "action",
+        choices=["list", "prepare", "verify", "show"],
+        help="list all; download and make the arrays of one, check them, or draw a contact sheet of them",
+    )
+    parser.add_argument("name", nargs="?", help="dataset, for all but list")
+    parser.add_argument(
+        "--from", dest="source", type=Path, metavar="DIR", help="prepare from a folder that holds the data: no download"
+    )
+    parser.add_argument("--out", type=Path, metavar="PNG", help="where show writes its picture; None: NAME.png")
+
+
+def run(parsed: argparse.Namespace) -> None:
+    """Do it, and say what was done."""
+    if parsed.action == "list":
+        for name in store.names():
+            prepared = "prepared" if store.manifest_path(name).is_file() else "not prepared"
+            print(f"{name:20} {prepared:13} {store.facts(name)['title']}")
+        return
+    if parsed.name is None:
+        raise UserError(f"data {parsed.action} needs the name of a dataset; there are {', '.join(store.names())}")
+    check_name("dataset", parsed.name, store.names(), f"data {parsed.action}")
+    if parsed.action == "prepare":
+        _prepare(parsed.name, parsed.source)
+    elif parsed.action == "show":
+        from bntt.data.sheet import contact_sheet
+
+        print(contact_sheet(parsed.name, parsed.out or Path(f"{parsed.name}.png")))
+    else:
+        found = store.verify(parsed.name)
+        content = found["content_sha256"][:16]
+        print(f"{parsed.name}: {len(found['files'])} files are whole; state {found['state']}, content {content}")
+
+
+def _prepare(name: str, source: Path | None) -> None:
+    if source is not None and not source.is_dir():
+        raise UserError(f"--from {source}: there is no such folder")
+    there = store.is_current(name)
+    print(store.prepare(name, source))
+    if there and source is not None:
+        state, place = store.manifest(name)["state"], store.folder(name)
+        print(f"prepared already, in state {state}; delete {place} to read it from there", file=sys.stderr)

@@ -1,0 +1,32 @@
+"""Execute a notebook source and render it as an offline page."""
+
+import argparse
+from pathlib import Path
+
+from bntt.commands._options import add_experiment
+from bntt.drawing.notebook import execute
+from bntt.drawing.records import write_record
+from bntt.results.collect import Results
+from bntt.runs.provenance import ROOT
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The source, the experiment that it draws, and where it goes."""
+    add_experiment(parser)
+    parser.add_argument("source", type=Path, help="a file of analysis/")
+    parser.add_argument("--notebook", type=Path, required=True, help="where the executed notebook is written")
+    parser.add_argument("--page", type=Path, required=True, help="where the HTML page is written")
+
+
+def run(parsed: argparse.Namespace) -> None:
+    """Execute it, and record what was drawn from what."""
+    folder = parsed.results.resolve()
+    if folder.is_relative_to(ROOT):
+        folder = folder.relative_to(ROOT)  # a notebook's paths start at the repository's root
+    results = Results.of(parsed.experiment, folder)
+    parameters = {"experiment": parsed.experiment, "results": str(folder), "output": str(results.folder)}
+    execute(parsed.source, parsed.notebook, parsed.page, parameters)
+    results = Results.of(parsed.experiment, parsed.results)
+    record = parsed.notebook.with_suffix(".json")
+    write_record(record, parsed.source, parsed.experiment, results, [parsed.notebook, parsed.page])
+    print(f"{parsed.notebook} and {parsed.page}")

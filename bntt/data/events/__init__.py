@@ -1,0 +1,1 @@
+"""Recordings of event cameras: AEDAT 2.0 files, frames of counts, and a simulated camera."""

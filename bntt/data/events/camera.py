@@ -1,0 +1,111 @@
+"""An event camera before a screen on which a picture moves, in whole numbers, so that every machine records the same.
+
+The screen has 512 x 512 pixels, of which a pixel of the sensor sees 4 x 4, as where DVS-CIFAR10 was recorded (Li et al.
+2017). The picture moves once around a closed path of four diagonal legs. A pixel of the sensor (Lichtsteiner et al.
+2008) remembers the logarithm of the intensity at its last event and sends ON or OFF when it has risen or fallen by the
+pixel's threshold since; then it is blind for a while. The events of a millisecond leave the sensor one after the other.
+"""
+
+import math
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+
+from bntt.data.events.aedat import SIDE, Events
+
+ZOOM = 4  # screen pixels to a pixel of the sensor, along a side
+SCREEN = ZOOM * SIDE
+LEG = 32  # screen pixels along x and along y
+LEG_MILLISECONDS = 25
+MILLISECONDS = 4 * LEG_MILLISECONDS  # of a recording
+BLACK = 32  # intensity of the screen under a black pixel, where a white one adds 255
+THRESHOLD = 0.5  # change of the logarithm
+SPREAD = 100  # thresholds of pixels differ by so many thousandths up and down
+REFRACTORY = 2  # milliseconds
+NOISE = 500  # of 10,000 pixels send an event for no reason in one recording, which is 0.5 a second
+
+_UNIT = 4096  # of the logarithm
+_CORNERS = ((0, 0), (LEG, LEG), (2 * LEG, 0), (LEG, -LEG), (0, 0))  # x, y
+
+
+def path() -> list[tuple[int, int]]:
+    """Where the picture is at each millisecond, x and y in screen pixels; it ends where it began."""
+    places = []
+    for (x0, y0), (x1, y1) in pairwise(_CORNERS):
+        for step in range(LEG_MILLISECONDS):
+            part = (2 * LEG * step + LEG_MILLISECONDS) // (2 * LEG_MILLISECONDS)
+            places.append((x0 + part * (x1 - x0) // LEG, y0 + part * (y1 - y0) // LEG))
+    return [*places, _CORNERS[-1]]
+
+
+def record(picture: np.ndarray, key: int, sample: int) -> Events:
+    """Events of one picture, uint8 ``[H, H]``, enlarged to three quarters of the screen; chance is keyed by sample."""
+    import torch
+
+    from bntt.spiking.randomness import words
+
+    seen = _logarithms(picture)
+    chance = words(key, torch.tensor([sample]), 5 * SIDE * SIDE)[0].numpy().reshape(5, SIDE * SIDE)
+    turn = np.argsort(chance[0], kind="stable")  # the order in which pixels are served
+    of_on, of_off = (
+        round(THRESHOLD * _UNIT) * (1000 - SPREAD + part % (2 * SPREAD + 1)) // 1000 for part in chance[1:3]
+    )
+    margin = 2 * LEG  # of the screen around what the sensor sees at rest
+    remembered = None
+    last = np.full(SIDE * SIDE, -REFRACTORY, np.int64)
+    pixels, stamps, signs = [], [], []
+    for millisecond, (dx, dy) in enumerate(path()):
+        rows, columns = margin - dy, margin - dx  # the picture moves, so what is seen moves the other way
+        now = seen[rows : rows + SCREEN : ZOOM, columns : columns + SCREEN : ZOOM].ravel()
+        if remembered is None:
+            remembered = now.copy()
+            continue
+        change = now - remembered
+        fired = ((change >= of_on) | (change <= -of_off)) & (last <= millisecond - REFRACTORY)
+        those = turn[fired[turn]]
+        remembered[those] = now[those]
+        last[those] = millisecond
+        pixels.append(those)
+        signs.append(change[those] > 0)
+        stamps.append(1000 * (millisecond - 1) + np.arange(len(those)) * 1000 // max(1, len(those)))
+    noisy = np.flatnonzero(chance[3] % 10_000 < NOISE)
+    pixels.append(noisy)
+    signs.append(chance[3][noisy] >> 31 == 1)
+    stamps.append(chance[4][noisy] % (1000 * MILLISECONDS))
+    pixel, sign, stamp = (np.concatenate(parts) for parts in (pixels, signs, stamps))
+    order = np.argsort(stamp, kind="stable")
+    pixel, stamp = pixel[order], stamp[order]
+    return Events(
+        stamp.astype(np.int64), (pixel % SIDE).astype(np.uint8), (pixel // SIDE).astype(np.uint8), sign[order]
+    )
+
+
+def _logarithms(picture: np.ndarray) -> np.ndarray:
+    """The logarithm of what a sensor pixel sees from each place of a screen with margins, int32."""
+    side = len(picture)
+    enlarged = SCREEN * 3 // 4 // side  # screen pixels to a pixel of the picture
+    size = enlarged * side
+    weight = 2 * enlarged
+    # Bilinear, in whole numbers: between the centres of two pixels of the picture there are `enlarged` of the screen.
+    place = 2 * np.arange(size) + 1 - enlarged
+    low = place // weight
+    part = place - low * weight
+    low, high = low.clip(0, side - 1), (low + 1).clip(0, side - 1)
+    values = picture.astype(np.int64)
+    values = values[low] * (weight - part)[:, None] + values[high] * part[:, None]
+    values = values[:, low] * (weight - part) + values[:, high] * part
+    screen = np.zeros((SCREEN + 4 * LEG + ZOOM,) * 2, np.uint32)  # 64 times a sum of 16 stays below 2^32
+    begin = 2 * LEG + (SCREEN - size) // 2
+    screen[begin : begin + size, begin : begin + size] = values
+    size = SCREEN + 4 * LEG
+    along = np.add.reduce([screen[shift : shift + size] for shift in range(ZOOM)])
+    sums = np.add.reduce([along[:, shift : shift + size] for shift in range(ZOOM)])
+    one = ZOOM**2 * weight**2  # a grey level of one
+    return _table()[64 * sums // np.uint32(one)]
+
+
+@cache
+def _table() -> np.ndarray:
+    """Logarithms of intensities in 64ths of a grey level, rounded to whole units."""
+    return np.array([round(_UNIT * math.log(BLACK + level / 64)) for level in range(255 * 64 + 1)], np.int32)

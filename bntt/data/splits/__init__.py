@@ -1,0 +1,30 @@
+"""The committed splits: which items of a dataset are for training, validation and test. None changes with a seed."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from bntt.common.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+
+
+def file_of(name: str) -> Path:
+    """Where a split of that name is committed, if it is."""
+    return Path(__file__).parent / f"{name}.json"
+
+
+def committed_split(name: str) -> dict[str, list[int]]:
+    """Indices of each split, checked against the hash committed with them."""
+    path = file_of(name)
+    document = json.loads(path.read_text())
+    split = {part: document[part] for part in SPLITS}
+    if split_digest(split) != document["sha256"]:
+        raise UserError(f"{path}: the split does not match its own sha256; restore the file from the repository")
+    return split
+
+
+def split_digest(split: dict[str, list[int]]) -> str:
+    """Hash of the three lists of indices."""
+    text = ";".join(f"{part}:{','.join(map(str, split[part]))}" for part in SPLITS)
+    return hashlib.sha256(text.encode()).hexdigest()

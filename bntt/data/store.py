@@ -1,0 +1,272 @@
+"""Datasets: found by folder, prepared once into uint8 arrays with a manifest, shared by all experiments.
+
+A dataset is a file in this folder that declares ``DATASET`` and defines ``read(source, downloads) -> Parts``, where
+``source`` is a folder that the user names, or None: then it downloads. Prepared arrays lie in ``data/<name>/``, or
+under ``$BNTT_DATA``, and can be mapped into memory; what was downloaded stays in ``data/downloads/``.
+
+The *state* of data says how far they are known to be the publisher's: ``archive``, the publisher's checksum matched;
+``content``, pixels and labels have the hash committed here; ``partial``, all but the listed test items have; else
+``unknown``.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bntt.common.errors import UserError
+from bntt.common.files import ensure_space, read_sealed, sha256, write_sealed
+from bntt.data.splits import SPLITS, committed_split, file_of, split_digest
+from bntt.experiment import declared
+from bntt.experiment.code_hash import reading_code
+
+if TYPE_CHECKING:
+    from bntt.data._parts import Parts
+    from bntt.data.images import ImageData
+
+
+def names() -> list[str]:
+    """Names of all datasets."""
+    return list(declared.plugins("data", "DATASET"))
+
+
+def facts(name: str) -> dict[str, Any]:
+    """What a dataset declares of itself."""
+    return declared.literal(declared.plugins("data", "DATASET")[name], "DATASET")
+
+
+def is_of_recordings(name: str) -> bool:
+    """Whether a dataset is of recordings of an event camera, whose number of frames it then declares."""
+    return "time_steps" in facts(name)
+
+
+def folder(name: str) -> Path:
+    """Where the prepared arrays of a dataset lie."""
+    return Path(os.environ.get("BNTT_DATA", "data")) / name
+
+
+def manifest_path(name: str) -> Path:
+    """Where the manifest of a prepared dataset lies; the workflow declares it as an output."""
+    return folder(name) / "manifest.json"
+
+
+def split_file(name: str) -> Path | None:
+    """Where the split of a dataset is committed; None where it is the publisher's, or a rule in its module."""
+    path = file_of(facts(name).get("split", name))
+    return path if path.is_file() else None
+
+
+def content_digest(parts: "Parts", without: list[int] | None = None) -> str:
+    """Hash of all pixels and labels, by which a dataset is known whatever it was read from.
+
+    The pixels of the test items in ``without`` count as zero.
+    """
+    digest = hashlib.sha256()
+    for part, pixels, labels in parts:
+        if part == "test" and without:
+            pixels = pixels.copy()
+            pixels[without] = 0
+        digest.update(f"{part} {pixels.dtype} {pixels.shape} {labels.shape};".encode())
+        digest.update(np.ascontiguousarray(pixels).data)
+        digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
+    return digest.hexdigest()
+
+
+def prepare(name: str, source: Path | None = None) -> Path:
+    """Make ``data/<name>/`` if it is not there whole; returns the manifest.
+
+    Of several processes that ask at once, one prepares and the others wait. What a killed one left is cleared away.
+    """
+    if not is_current(name):
+        if folder(name).is_symlink():  # it would be replaced by a folder on this disk
+            raise UserError(f"{folder(name)} is a link; set BNTT_DATA to a folder on the disk that you mean")
+        with _alone(name):
+            if not is_current(name):
+                _prepare(name, source)
+    return manifest_path(name)
+
+
+def _prepare(name: str, source: Path | None) -> None:
+    target = folder(name)
+    work, outdated = (target.with_name(f".{name}-{what}") for what in ("work", "outdated"))
+    for left in (work, outdated):  # by a killed process
+        shutil.rmtree(left, ignore_errors=True)
+    work.mkdir()
+    try:
+        _write(work, *_read(name, source))
+        if target.is_dir():  # damaged, or of another split or reader: make way
+            target.rename(outdated)
+        work.rename(target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(outdated, ignore_errors=True)
+
+
+def _read(name: str, source: Path | None) -> "tuple[Parts, dict[str, Any]]":
+    """The parts of a dataset and their manifest."""
+    downloads = folder(name).with_name("downloads") / name
+    module = import_module(declared.plugins("data", "DATASET")[name])
+    parts = module.read(source, downloads)
+    known = facts(name)
+    content = content_digest(parts)
+    manifest = {
+        "dataset": name,
+        "source": known["source"] if source is None else f"{known['source']}; a folder named by the user",
+        "classes": known["classes"],
+        "images": {part: len(labels) for part, _, labels in parts},
+        "content_sha256": content,
+        "state": _state(parts, content, known),
+        "split_sha256": _split_identity(name),
+        "reader": reading_code(name),
+        **parts.facts,
+    }
+    if manifest["state"] == "partial":
+        manifest["differing_test_items"] = known["partial"]["items"]
+    return parts, manifest
+
+
+def _write(work: Path, parts: "Parts", manifest: dict[str, Any]) -> None:
+    """Write the arrays into a folder, and the manifest, which names them, last."""
+    manifest["files"] = files = {}
+    ensure_space(work, sum(pixels.nbytes + labels.nbytes for _, pixels, labels in parts))
+    try:
+        for part, pixels, labels in parts:
+            for kind, array in (("pixels", pixels), ("labels", labels)):
+                file = f"{part}-{kind}.npy"
+                np.save(work / file, array)
+                files[file] = sha256(work / file)
+        write_sealed(work / "manifest.json", manifest)
+    except OSError as error:  # numpy's says how many bytes it could not write, not where
+        raise UserError(f"cannot write prepared data to {work.parent}: {error}; make room, or set BNTT_DATA") from None
+
+
+def make_up(name: str, images: dict[str, int]) -> None:
+    """Write random arrays in the shape of a dataset, so many of each part: to measure how long a training takes."""
+    from bntt.data._parts import Parts
+
+    known, draws = facts(name), np.random.default_rng(0)
+    train, validation, test = (
+        (draws.integers(0, 256, (count, *known["shape"]), dtype=np.uint8), draws.integers(0, known["classes"], count))
+        for count in (images[part] for part in SPLITS)
+    )
+    made = Parts(train, validation, test, from_publisher=False)
+    manifest = {
+        "dataset": name,
+        "source": "made up, to measure time",
+        "classes": known["classes"],
+        "images": images,
+        "content_sha256": content_digest(made),
+        "state": "unknown",
+        "split_sha256": _split_identity(name),
+        "reader": reading_code(name),
+    }
+    folder(name).mkdir(parents=True)
+    _write(folder(name), made, manifest)
+
+
+def _state(parts: "Parts", content: str, known: dict[str, Any]) -> str:
+    if parts.from_publisher:
+        return "archive"
+    if content == known.get("content"):
+        return "content"
+    partial = known.get("partial")
+    if partial and content_digest(parts, partial["items"]) == partial["content"]:
+        return "partial"
+    return "unknown"
+
+
+def _split_identity(name: str) -> str:
+    """Hash of the committed split; ``official`` where the publisher or a rule of the module divides the data."""
+    return "official" if split_file(name) is None else split_digest(committed_split(facts(name).get("split", name)))
+
+
+@contextlib.contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Hold the lock of a dataset, an empty file that stays; whoever held it before has ended.
+
+    It is a file's lock, since of a folder on a network disk each machine has locks of its own.
+    """
+    lock = folder(name).with_name(f".{name}-lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        stream = lock.open("w")
+    except OSError as error:
+        raise UserError(
+            f"cannot write prepared data to {lock.parent}: {error.strerror}; set BNTT_DATA to a folder that can be "
+            "written"
+        ) from None
+    with stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def manifest(name: str) -> dict[str, Any]:
+    """The manifest of a prepared dataset; an error says how to prepare it."""
+    path = manifest_path(name)
+    try:
+        document = read_sealed(path)
+        whole = set(document["files"]) == {f"{part}-{kind}.npy" for part in SPLITS for kind in ("pixels", "labels")}
+    except (OSError, ValueError, KeyError, TypeError):
+        whole = False
+    if not whole or not document.keys() >= _KEYS:
+        raise UserError(f"{path} is missing or damaged; run `python -m bntt data prepare {name}`")
+    return document
+
+
+_KEYS = {"dataset", "source", "classes", "images", "content_sha256", "state", "split_sha256", "reader", "files"}
+
+
+def is_current(name: str) -> bool:
+    """Whether the prepared arrays are there, and of the reader, split and content that are committed now."""
+    try:
+        found = manifest(name)
+    except UserError:
+        return False
+    known = facts(name).get("content")
+    return (
+        all((folder(name) / file).is_file() for file in found["files"])
+        and found["reader"] == reading_code(name)
+        and found["split_sha256"] == _split_identity(name)
+        and (found["state"] == "content") <= (found["content_sha256"] == known)
+        and (found["content_sha256"] == known) <= (found["state"] in ("archive", "content"))
+    )
+
+
+def verify(name: str) -> dict[str, Any]:
+    """Check every prepared file against the manifest; return the manifest."""
+    found = manifest(name)
+    for file, expected in found["files"].items():
+        path = folder(name) / file
+        if not path.is_file() or sha256(path) != expected:
+            raise UserError(
+                f"{path} is missing or damaged; delete {folder(name)} and run `python -m bntt data prepare {name}`"
+            )
+    return found
+
+
+def load(name: str) -> "ImageData":
+    """The prepared dataset as tensors on the CPU, at its own size; every file is checked against the manifest."""
+    import torch
+
+    from bntt.data.images import ImageData, Images
+
+    found = verify(name)
+    arrays = {file: torch.from_numpy(np.load(folder(name) / file, allow_pickle=False)) for file in found["files"]}
+    parts = {part: Images(arrays[f"{part}-pixels.npy"], arrays[f"{part}-labels.npy"]) for part in SPLITS}
+    blank = torch.zeros(parts["train"].pixels.shape[-3], 1, 1)
+    return ImageData(
+        name=name,
+        classes=found["classes"],
+        **parts,
+        mean=blank,
+        deviation=blank + 1,
+        digest=found["content_sha256"],
+        state=found["state"],
+    )

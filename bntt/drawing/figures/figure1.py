@@ -1,0 +1,76 @@
+"""Figure 1: the average number of spikes of each layer in each time-step."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bntt.drawing.figures import style
+
+PANELS = ("conversion", "surrogate", "bntt")  # (a), (b), (c) of the paper
+_LINES = ["-", (0, (5, 1.5)), (0, (1, 1.1)), (0, (5, 1.5, 1, 1.5))]
+
+
+@style.styled
+def draw(spikes: pd.DataFrame, summary: pd.DataFrame, rows: Sequence[str] = PANELS) -> Figure:
+    """Figure 1: a panel for each row, a line for each layer, over the row's own T.
+
+    ``spikes`` and ``summary`` are `spikes.csv` and `Results.summary` of one dataset. Several seeds: their mean, with
+    a band of one standard deviation. Dots mark the peaks of layers that rise and fall. The vertical axes differ.
+    """
+    columns = min(len(rows), 3)
+    lines = -(-len(rows) // columns)
+    figure = style.canvas(3.55 * columns + 0.9, 3.0 * lines + 0.45)
+    panels = figure.subplots(lines, columns, squeeze=False).flatten()
+    layers = list(dict.fromkeys(spikes.get("layer", ())))
+    looks = layer_looks(layers)
+    for position, (axes, row) in enumerate(zip(panels, rows, strict=False)):
+        axes.set_title(f"{style.letter(position)} {style.name_of(row)}")
+        if (of_row := style.of_row(spikes, row)).empty:
+            style.empty_panel(axes, style.gap(summary, row) or "no time-steps: this row does not spike")
+        else:
+            _panel(axes, of_row, looks)
+        if position % columns == 0:
+            axes.set_ylabel("Average number of spikes\n(per neuron and time-step)")
+    for axes in panels[len(rows) :]:
+        axes.remove()
+    if layers:
+        handles = [Line2D([], [], color=c, linestyle=s, label=k) for k, (c, s) in looks.items()]
+        figure.legend(handles=handles, title="Layer", loc="outside right center")
+    style.caption(
+        figure,
+        style.data_sentence(summary, rows),
+        style.gaps(summary, rows),
+        "Mean over seeds, bands: ± 1 s.d." if summary["seed"].nunique() > 1 else "",
+        "Dots: peaks of layers that fall below half their peak by the last step. The vertical axes differ.",
+    )
+    return figure
+
+
+def layer_looks(layers: Sequence[str]) -> dict[str, tuple]:
+    """Colour and line style of each layer: the deeper, the brighter."""
+    colours = colormaps["plasma"]
+    return {
+        layer: (colours(0.85 * position / max(len(layers) - 1, 1)), _LINES[position % len(_LINES)])
+        for position, layer in enumerate(layers)
+    }
+
+
+def _panel(axes: Axes, spikes: pd.DataFrame, looks: dict[str, tuple]) -> None:
+    means = style.over_seeds(spikes, ["layer", "time_step"], "spikes")
+    for layer, of_layer in means.groupby("layer", sort=False):
+        colour, line = looks[str(layer)]
+        steps, mean, std = of_layer["time_step"], of_layer["mean"], of_layer["std"]
+        axes.plot(steps, mean, color=colour, linestyle=line, linewidth=1.4, label=layer)
+        if std.notna().any():
+            axes.fill_between(steps, mean - std, mean + std, color=colour, alpha=0.15, linewidth=0)
+        peak = mean.idxmax()
+        if mean.iloc[-1] < mean[peak] / 2:
+            dot: Any = {"markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.6}
+            axes.plot(steps[peak], mean[peak], "o", color=colour, zorder=3, gid="peak", **dot)
+    style.step_axis(axes, int(spikes["time_step"].max()))
+    axes.set_ylim(bottom=0)

@@ -1,0 +1,132 @@
+"""Figure 3: the mean gamma of each layer in each time-step, and where early exit ends."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from bntt.drawing.figures import style
+from bntt.results.collect import at_threshold
+
+PAPER_EXIT = 20  # Figure 3's caption: CIFAR-10, VGG9, T = 25
+COLOURS = "mako"  # dark is low, so that the yellow line shows where gamma has fallen
+
+
+def layer_means(frame: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Mean of ``value`` over channels (and seeds) for one row: layers by time-steps."""
+    return frame.groupby(["layer", "time_step"], sort=False)[value].mean().unstack("time_step").sort_index(axis=1)
+
+
+def peaks(frame: pd.DataFrame, value: str) -> pd.DataFrame:
+    """For each layer, the time-step at which the mean of ``value`` (gamma or spikes) is largest, a column per row."""
+    if value not in frame:
+        return pd.DataFrame()
+    of_rows = {
+        style.name_of(row): layer_means(style.of_row(frame, row), value).idxmax(axis=1)
+        for row in style.paper_first(frame["row"])
+    }
+    return pd.DataFrame(of_rows).rename_axis(index="layer")
+
+
+@style.styled
+def draw(
+    gamma: pd.DataFrame,
+    early_exit: pd.DataFrame,
+    summary: pd.DataFrame,
+    rows: Sequence[str] = ("bntt",),
+    threshold: float = 0.1,
+) -> Figure:
+    """Figure 3: heat maps of mean gamma with printed values, and the exit step as a yellow dotted line.
+
+    ``gamma``, ``early_exit`` and ``summary`` are `gamma.csv`, `early_exit.csv` and `Results.summary` of one dataset.
+    All panels share one colour scale. Several seeds: gamma is their mean, and each seed's exit has a line.
+    """
+    maps = {row: layer_means(of_row, "gamma") for row in rows if len(of_row := style.of_row(gamma, row))}
+    maps = {row: one.round(2) + 0.0 for row, one in maps.items()}  # a mean of -0.001 is printed as 0.00
+    of_paper = style.one_dataset(summary) == style.PAPER_DATASET
+
+    steps = max((one.shape[1] for one in maps.values()), default=25)
+    layers = max((one.shape[0] for one in maps.values()), default=8)
+    heights = [0.29 * layers + 0.75 if row in maps else 1.0 for row in rows]
+    figure = style.canvas(max(7.0, 0.41 * steps + 1.9), sum(heights) + 0.8)
+    figure.suptitle(f"Threshold: {threshold:g}", fontsize=11)
+    grid = figure.subplots(len(rows), 1, squeeze=False, height_ratios=heights)
+    panels = dict(zip(rows, grid.flatten(), strict=True))
+    values = np.concatenate([[0.0, 0.1], *(one.to_numpy().ravel() for one in maps.values())])
+    scale = Normalize(np.nanmin(values), np.nanmax(values))
+    for row, axes in panels.items():
+        axes.grid(False)
+        if row not in maps:
+            axes.set_title(style.name_of(row), fontsize=9.5)
+            style.empty_panel(axes, style.gap(summary, row) or "no γ that changes with time")
+            continue
+        _heat_map(axes, maps[row], scale)
+        ends, words = exits(style.of_row(early_exit, row), threshold)
+        for end in ends:
+            axes.axvline(end, color=style.YELLOW, linestyle=(0, (1.2, 1)), linewidth=2.4, gid="exit")
+        if of_paper and steps == 25:
+            axes.axvline(PAPER_EXIT, color="white", linestyle=(0, (4, 3)), linewidth=1, gid="paper")
+        axes.set_title(f"{style.name_of(row)}: {words}; {_decay_budget(summary, row)}", fontsize=9.5)
+    if maps:
+        panels[list(maps)[-1]].set_xlabel("Time-steps")
+        figure.colorbar(
+            ScalarMappable(scale, seaborn.color_palette(COLOURS, as_cmap=True)),
+            ax=[panels[row] for row in maps],
+            label="Average γ",
+            aspect=14 * len(maps),
+            pad=0.01,
+        )
+    style.caption(
+        figure,
+        style.data_sentence(summary, rows),
+        style.gaps(summary, rows),
+        f"γ: mean over channels{' and seeds' if summary['seed'].nunique() > 1 else ''}.",
+        f"Yellow dotted line: early exit, after it γ of every layer stays below {threshold:g}.",
+        "Decay budget: sum of learning rate times weight decay on γ, over 1 - momentum.",
+        f"White dashed line: the paper's exit, t = {PAPER_EXIT}." if of_paper else "",
+    )
+    return figure
+
+
+def exits(early_exit: pd.DataFrame, threshold: float) -> tuple[list[int], str]:
+    """The different exit steps of a row's seeds at a threshold, without those of no exit, and both in words."""
+    if early_exit.empty:
+        return [], "exit not measured"
+    at = at_threshold(early_exit, threshold)
+    if at.empty:
+        return [], f"exit not measured at {threshold:g}"
+    ends = sorted({int(step) for step in at.loc[at["exits"] == 1, "exit_step"]})
+    words = [f"early exit at t = {' or '.join(map(str, ends))}"] if ends else []
+    if len(never := at[at["exits"] == 0]):
+        words.append("no exit" + (f" for {len(never)} of {len(at)} seeds" if ends else ""))
+    return ends, ", ".join(words)
+
+
+def _heat_map(axes: Axes, means: pd.DataFrame, scale: Normalize) -> None:
+    seaborn.heatmap(
+        means,
+        ax=axes,
+        cmap=COLOURS,
+        norm=scale,
+        cbar=False,
+        annot=True,
+        fmt=".2f",
+        annot_kws={"fontsize": 7},
+        linewidths=0.3,
+        linecolor="#ffffff40",
+        xticklabels=True,
+        yticklabels=True,
+    )
+    axes.set(xlabel="", ylabel="Layer")
+    axes.tick_params(length=0)
+    axes.tick_params(axis="y", rotation=0)
+
+
+def _decay_budget(summary: pd.DataFrame, row: str) -> str:
+    budget = pd.to_numeric(summary.loc[summary["row"] == row, "decay_budget"]).mean()
+    return "decay budget n/a" if pd.isna(budget) else f"decay budget {budget:.1f} e-folds"

@@ -1,0 +1,135 @@
+"""Figure 4: spike counts of each layer (a) and accuracy under noise (b), all methods side by side."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
+
+from bntt.drawing.figures import style
+
+ROWS = ("bntt", "surrogate", "conversion", "ann")  # of the paper
+_SPACES = {
+    "pixel": "added to images in [0, 1], then clipped",
+    "normalised": "added to images after scaling, unclipped",
+}
+
+
+@style.styled
+def draw(
+    spikes: pd.DataFrame,
+    anytime: pd.DataFrame,
+    noise: pd.DataFrame,
+    summary: pd.DataFrame,
+    rows: Sequence[str] = ROWS,
+) -> Figure:
+    """Figure 4: (a) spikes per neuron over all T, log axis; (b) accuracy against the noise's standard deviation.
+
+    The frames are `spikes.csv`, `anytime.csv`, `noise.csv` and `Results.summary` of one dataset. Error bars are one
+    standard deviation over seeds; of a single seed, in (b), one binomial standard error over the test images.
+    """
+    rows = style.paper_first(rows)
+    looks = style.looks(rows)
+    figure = style.canvas(11.5, 4.7)
+    left, right = figure.subplots(1, 2)
+    dead = _spike_counts(left, spikes, anytime, rows, looks)
+    _accuracy_under_noise(right, noise, rows, looks)
+    spaces = [_SPACES.get(space, space) for space in noise.get("space", pd.Series(dtype=str)).unique()]
+    several = summary["seed"].nunique() > 1
+    style.caption(
+        figure,
+        style.data_sentence(summary, rows),
+        style.gaps(summary, rows),
+        "(a) Summed over all T; legend: accuracy / T.",
+        "Open triangles: layers without a spike." if dead else "",
+        f"(b) Gaussian noise, {' or '.join(spaces)}; the same noisy images for every row." if spaces else "",
+        "Error bars: ± 1 s.d. over seeds." if several else "Error bars: ± 1 binomial standard error (test images).",
+    )
+    return figure
+
+
+def spike_count_table(spikes: pd.DataFrame) -> pd.DataFrame:
+    """Panel (a) in numbers: spikes per neuron over all T, mean over seeds, layers by rows."""
+    return _table(spike_counts(spikes), "layer", "spikes") if len(spikes) else pd.DataFrame()
+
+
+def noise_table(noise: pd.DataFrame) -> pd.DataFrame:
+    """Panel (b) in numbers: accuracy in per cent, mean over seeds, noise levels by rows."""
+    return _table(style.at_last_step(noise), "sigma", "accuracy") if len(noise) else pd.DataFrame()
+
+
+def _table(frame: pd.DataFrame, index: str, value: str) -> pd.DataFrame:
+    means = frame.groupby([index, "row"], sort=False)[value].mean().unstack("row")
+    return means[style.paper_first(means.columns)].rename(columns=style.name_of).rename_axis(columns=None)
+
+
+def spike_counts(spikes: pd.DataFrame) -> pd.DataFrame:
+    """Spike count R: spikes per neuron over all time-steps, a line for each row, seed and layer."""
+    return spikes.groupby(["row", "seed", "layer"], sort=False)["spikes"].sum().reset_index()
+
+
+def _spike_counts(
+    axes: Axes, spikes: pd.DataFrame, anytime: pd.DataFrame, rows: Sequence[str], looks: dict[str, style.Look]
+) -> bool:
+    """Panel (a). Returns whether some layer has no spike, which a log axis cannot show."""
+    axes.set_title("(a)")
+    spiking = [row for row in rows if len(style.of_row(spikes, row))]
+    if not spiking:
+        style.empty_panel(axes, "no spiking row has a result yet")
+        return False
+    counts = spike_counts(spikes)
+    layers = list(dict.fromkeys(counts["layer"]))
+    dead = False
+    for row in spiking:
+        of_row = style.over_seeds(style.of_row(counts, row), "layer", "spikes")
+        x = of_row["layer"].map(layers.index)
+        fired = of_row["mean"] > 0
+        several = (of_row["count"] > 1).any()
+        axes.errorbar(
+            x,
+            of_row["mean"].where(fired),
+            yerr=of_row["std"].fillna(0) if several else None,
+            label=f"{style.name_of(row)} ({_accuracy_and_steps(style.of_row(anytime, row))})",
+            **looks[row].line_style,
+        )
+        silent = x[~fired]
+        if silent.empty:
+            continue
+        dead = True
+        axes.plot(silent, [0.02] * len(silent), "v", transform=axes.get_xaxis_transform(), markersize=7,
+                  markerfacecolor="none", color=looks[row].colour, clip_on=False)  # fmt: skip
+    axes.set_yscale("log")
+    axes.set_xticks(range(len(layers)), layers)
+    axes.set(xlabel="Layers", ylabel="Spike rate (spikes per neuron over all T)")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * (high / low) ** (0.055 * len(spiking) + 0.04))  # room for the legend
+    axes.legend(loc="upper left", borderaxespad=0.2)
+    return dead
+
+
+def _accuracy_and_steps(anytime: pd.DataFrame) -> str:
+    """What the paper's legend says of a row: 90.5% / 25 steps."""
+    if anytime.empty:
+        return "accuracy not measured"
+    last = style.at_last_step(anytime)
+    return f"{last['accuracy'].mean():.1f}% / {last['time_step'].max()} steps"
+
+
+def _accuracy_under_noise(axes: Axes, noise: pd.DataFrame, rows: Sequence[str], looks: dict[str, style.Look]) -> None:
+    """Panel (b), after all time-steps of each row."""
+    axes.set_title("(b)")
+    present = [row for row in rows if len(style.of_row(noise, row))]
+    if not present:
+        style.empty_panel(axes, "no row has a result yet")
+        return
+    images = style.test_images(noise)
+    for row in present:
+        of_row = style.over_seeds(style.at_last_step(style.of_row(noise, row)), "sigma", "accuracy")
+        errors = style.accuracy_errors(of_row["mean"], of_row["std"], of_row["count"], images)
+        axes.errorbar(of_row["sigma"], of_row["mean"], yerr=errors, label=style.name_of(row), **looks[row].line_style)
+    axes.set(xlabel="Noise stddev σ", ylabel="Accuracy (%)")
+    axes.xaxis.set_major_locator(MultipleLocator(0.1))
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, 0), min(high, 104))
+    axes.legend(loc="best")

@@ -1,0 +1,91 @@
+"""Figure 5: how the gammas of a layer are distributed at each time-step."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bntt.drawing.figures import style
+
+LAYERS = ("conv1", "conv4", "conv7")  # rows 1, 2, 3 of the paper
+PAPER_PEAKS = {"conv4": 9, "conv7": 13}  # Section 4.4: CIFAR-10, VGG9, T = 25
+BINS = 30
+HEIGHT = 0.84  # of the highest bar, in distances between two time-steps
+
+
+@style.styled
+def draw(gamma: pd.DataFrame, summary: pd.DataFrame, row: str = "bntt", layers: Sequence[str] = LAYERS) -> Figure:
+    """Figure 5: for each of ``layers`` a line of histograms of gamma over channels, one for each time-step.
+
+    Histograms stand beside their time-step, so that time runs to the right as in Figures 1 and 3. ``gamma`` and
+    ``summary`` are `gamma.csv` and `Results.summary` of one dataset; the channels of several seeds are pooled. A line
+    follows the mean; the histogram of the step at which it peaks stands out.
+    """
+    of_row = style.of_row(gamma, row)
+    parts = {layer: of_row[of_row["layer"] == layer] for layer in layers} if len(of_row) else {}
+    parts = {layer: part for layer, part in parts.items() if len(part)}
+    of_paper = style.one_dataset(summary) == style.PAPER_DATASET
+
+    steps = int(of_row["time_step"].max()) if parts else 25
+    figure = style.canvas(max(7.0, 0.38 * steps + 1.2), 2.15 * len(layers) + 0.9)
+    figure.suptitle(f"Histograms of γ: {style.name_of(row)}", fontsize=11)
+    panels = figure.subplots(len(layers), 1, sharex=bool(parts), sharey=bool(parts), squeeze=False).flatten()
+    for axes, layer in zip(panels, layers, strict=True):
+        axes.set_title(layer, loc="left")
+        if layer not in parts:
+            missing = f"no layer {layer}" if parts else style.gap(summary, row) or "no γ that changes with time"
+            style.empty_panel(axes, missing)
+    if parts:
+        drawn = pd.concat(parts.values())["gamma"]
+        edges = np.linspace(min(0.0, drawn.min()), max(0.1, drawn.max()), BINS + 1)
+        for axes, layer in zip(panels, layers, strict=True):
+            if layer in parts:
+                printed = PAPER_PEAKS.get(layer) if of_paper and steps == 25 else None
+                _histograms(axes, layer, parts[layer], edges, printed)
+        panels[-1].set_xlabel("Time-steps")
+    style.caption(
+        figure,
+        style.data_sentence(summary, [row]),
+        style.gaps(summary, [row]),
+        "One histogram over channels for each time-step, its bars to the right, scaled to its highest bar.",
+        "Line: mean γ; its peak is the histogram in another colour.",
+        "Dotted: the paper's peak." if of_paper else "",
+    )
+    return figure
+
+
+def histograms(gamma: pd.DataFrame, edges: np.ndarray) -> pd.DataFrame:
+    """Number of channels in each bin, for the gammas of one layer: time-steps by bins."""
+    counts = {step: np.histogram(part, edges)[0] for step, part in gamma.groupby("time_step")["gamma"]}
+    return pd.DataFrame.from_dict(counts, orient="index")
+
+
+def _histograms(axes: Axes, layer: str, gamma: pd.DataFrame, edges: np.ndarray, printed: int | None) -> None:
+    mean = gamma.groupby("time_step")["gamma"].mean()
+    peak = mean.idxmax()
+    counts = histograms(gamma, edges)
+    for step, bars in counts.iterrows():
+        foot = step - HEIGHT / 2
+        colour = style.VERMILLION if step == peak else style.BLUE
+        axes.vlines(foot, edges[0], edges[-1], color=style.FAINT, linewidth=0.6, zorder=1)
+        axes.stairs(
+            foot + HEIGHT * bars.to_numpy() / max(bars.max(), 1),
+            edges,
+            baseline=foot,
+            orientation="horizontal",
+            fill=True,
+            color=colour,
+            alpha=1.0 if step == peak else 0.55,
+        )
+    axes.plot(mean.index, mean, "o-", color=style.INK, linewidth=1, markersize=3.2, markeredgecolor="white",
+              markeredgewidth=0.5)  # fmt: skip
+    if printed is not None:
+        axes.axvline(printed, color=style.GREY, linestyle=(0, (1, 1.5)), linewidth=1.2, gid="paper")
+    high, end = mean[peak], round(mean.iloc[-1], 2) + 0.0
+    axes.set_title(f"{layer}: mean γ peaks at t = {peak} with {high:.2f}, ends with {end:.2f}", loc="left")
+    axes.set_ylabel("γ", rotation=0, labelpad=8)
+    axes.set(xlim=(0.35, len(mean) + 0.65), xticks=mean.index)
+    axes.grid(False, axis="x")
+    axes.tick_params(axis="x", length=0)

@@ -1,0 +1,85 @@
+"""Figure 6: accuracy and exit step against the threshold on gamma."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from bntt.drawing.figures import style
+
+PAPER_THRESHOLD = 0.1
+SPAN = 6.0  # an accuracy axis shows at least so many points, so that noise does not look like a trend
+
+
+@style.styled
+def draw(
+    early_exit: pd.DataFrame,
+    summary: pd.DataFrame,
+    rows: Sequence[str] = ("bntt",),
+    images: int | None = None,
+) -> Figure:
+    """Figure 6: accuracy (left axis) and exit step (right axis) against the threshold, a panel for each row.
+
+    ``early_exit`` and ``summary`` are `early_exit.csv` and `Results.summary` of one dataset. Error bars are one
+    standard deviation over seeds; of a single seed, one binomial standard error where the number of test ``images`` is
+    given. Open symbols: the rule gives no exit, so all T steps are used.
+    """
+    columns = min(len(rows), 3)
+    lines = -(-len(rows) // columns)
+    figure = style.canvas(max(5.6, 4.7 * columns), 3.5 * lines + 0.8)
+    panels = figure.subplots(lines, columns, squeeze=False).flatten()
+    low = early_exit.loc[early_exit["row"].isin(rows), "accuracy"].min() if len(early_exit) else 0.0
+    for axes in panels[len(rows) :]:
+        axes.remove()
+    for axes, row in zip(panels, rows, strict=False):
+        axes.set_title(style.name_of(row))
+        if (of_row := style.of_row(early_exit, row)).empty:
+            style.empty_panel(axes, style.gap(summary, row) or "no γ that changes with time")
+        else:
+            _panel(axes, of_row, images, low)
+    drawn = {handle.get_label(): handle for axes in figure.axes for handle in axes.get_legend_handles_labels()[0]}
+    if drawn:
+        handles = [drawn[label] for label in sorted(drawn, key=str)]  # the curves, then the paper's threshold
+        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    several = summary["seed"].nunique() > 1
+    errors = "± 1 s.d. over seeds" if several else "± 1 binomial standard error (test images)" if images else ""
+    style.caption(
+        figure,
+        style.data_sentence(summary, rows),
+        style.gaps(summary, rows),
+        "Open symbols: no exit, since γ of some layer reaches the threshold at the last step; all T steps are used.",
+        f"Error bars: {errors}." if errors else "",
+    )
+    return figure
+
+
+def _panel(axes: Axes, early_exit: pd.DataFrame, images: int | None, low: float) -> None:
+    """Both curves of one row."""
+    accuracy = style.over_seeds(early_exit, "threshold", "accuracy")
+    step = style.over_seeds(early_exit, "threshold", "exit_step")
+    exits = early_exit.groupby("threshold", sort=False)["exits"].min().reset_index(drop=True) == 1
+    errors = style.accuracy_errors(accuracy["mean"], accuracy["std"], accuracy["count"], images)
+
+    right = axes.twinx()
+    right.spines["right"].set_visible(True)
+    right.grid(False)
+    curves = (
+        (axes, accuracy, errors, style.BLUE, "o", "-", "Accuracy"),
+        (right, step, step["std"].fillna(0), style.VERMILLION, "s", (0, (5, 1.5)), "Early exit time"),
+    )
+    for side, curve, bars, colour, marker, line, label in curves:
+        x, y = curve["threshold"], curve["mean"]
+        side.errorbar(x, y, yerr=bars, color=colour, linestyle=line, marker=marker, label=label)
+        side.plot(x[~exits], y[~exits], marker, color=colour, markerfacecolor="white", zorder=5, gid="no exit")
+        side.tick_params(axis="y", colors=colour)
+    axes.axvline(PAPER_THRESHOLD, color=style.GREY, linestyle=(0, (1, 1.2)), linewidth=1.4, gid="paper",
+                 label=f"Paper's threshold, {PAPER_THRESHOLD:g}")  # fmt: skip
+
+    axes.set_xlabel("Threshold for γ")
+    axes.set_ylabel("Accuracy (%)", color=style.BLUE)
+    right.set_ylabel("Early exit time (time-steps)", color=style.VERMILLION)
+    axes.set_ylim(min(low, 100 - SPAN) - 0.08 * max(100 - low, SPAN), 100 + 0.12 * max(100 - low, SPAN))
+    right.set_ylim(0, 1.08 * step["mean"].max())
+    right.yaxis.set_major_locator(MaxNLocator(6, integer=True))

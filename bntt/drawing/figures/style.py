@@ -1,0 +1,298 @@
+"""What the figures share: their look, the names and colours of rows, means over seeds, captions and saving.
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart; every row also has a marker and a line style
+of its own, so that the figures survive a black-and-white printer.
+"""
+
+import functools
+import math
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+
+from bntt.common.files import write_atomically
+
+PAPER_DATASET = "cifar10"  # of all six figures
+PAPER_NAMES = {"bntt": "BNTT", "surrogate": "Surrogate BP", "conversion": "ANN-SNN conversion", "ann": "ANN"}
+
+INK, GREY, FAINT = "#1f2328", "#6b7077", "#d9dbde"
+BLUE, ORANGE, GREEN, VERMILLION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
+YELLOW = "#ffe14d"
+
+RC: Any = {  # matplotlib settings
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9.5,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "errorbar.capsize": 2,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "legend.handlelength": 2.8,
+    "savefig.dpi": 200,
+    "savefig.facecolor": "white",
+    "pdf.fonttype": 42,
+    "svg.fonttype": "path",
+}
+
+
+class Look(NamedTuple):
+    """How a row is drawn, wherever it is drawn."""
+
+    colour: str
+    marker: str
+    line: str | tuple[int, tuple[float, ...]]
+
+    @property
+    def line_style(self) -> dict[str, Any]:
+        return {"color": self.colour, "linestyle": self.line, "marker": self.marker}
+
+
+_LOOKS = {
+    "bntt": Look(VERMILLION, "o", "-"),
+    "surrogate": Look(BLUE, "s", (0, (5, 1.5))),
+    "conversion": Look(GREEN, "^", (0, (5, 1.5, 1, 1.5))),
+    "ann": Look(INK, "D", (0, (1, 1.2))),
+}
+_FURTHER = [
+    Look(ORANGE, "v", (0, (3, 1))),
+    Look("#56b4e9", "P", (0, (3, 1, 1, 1))),
+    Look("#cc79a7", "X", (0, (1, 1.2))),
+    Look("#8c6d31", "<", (0, (7, 2))),
+    Look("#4d4d9f", ">", "-"),
+    Look("#999999", "*", (0, (5, 1.5, 1, 1.5, 1, 1.5))),
+]
+
+
+def name_of(row: str) -> str:
+    """A row's name in the paper's legends, or its own."""
+    return PAPER_NAMES.get(row, row)
+
+
+def looks(rows: Iterable[str]) -> dict[str, Look]:
+    """A look for each row. The paper's rows keep theirs; others take the next free one, in order."""
+    rows = list(rows)
+    further = [row for row in rows if row not in _LOOKS]
+    return {row: _LOOKS.get(row) or _FURTHER[further.index(row) % len(_FURTHER)] for row in rows}
+
+
+def paper_first(rows: Iterable[str]) -> list[str]:
+    """Rows in the order of the paper's legends, further ones behind."""
+    rows = list(dict.fromkeys(rows))
+    return [row for row in PAPER_NAMES if row in rows] + [row for row in rows if row not in PAPER_NAMES]
+
+
+def letter(position: int) -> str:
+    """The label of a panel: (a), (b), ..."""
+    return f"({chr(ord('a') + position)})"
+
+
+# -- frames ------------------------------------------------------------------------------------------------------
+
+
+def paper_dataset(datasets: Sequence[str]) -> str:
+    """The dataset that the figures are drawn for: the paper's, CIFAR-10, where there is one, else the first."""
+    return PAPER_DATASET if PAPER_DATASET in datasets else datasets[0]
+
+
+def of_dataset(frame: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """The part of a frame that belongs to a dataset."""
+    return frame[frame["dataset"] == dataset].reset_index(drop=True)
+
+
+def of_row(frame: pd.DataFrame, row: str) -> pd.DataFrame:
+    """The part of a frame that belongs to a row; empty where the row has no such measurement."""
+    return frame[frame["row"] == row]
+
+
+def rows_with_gamma(gamma: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
+    """The rows whose gamma a figure shows: those that have one, ``bntt``, and its variants without a result."""
+    waiting = summary.loc[summary["status"] != "done", "row"]
+    variants = waiting[waiting.str.startswith("bntt-")]
+    wanted = {"bntt", *gamma["row"], *variants}
+    return paper_first(["bntt", *(row for row in summary["row"] if row in wanted)])
+
+
+def over_seeds(frame: pd.DataFrame, by: str | list[str], value: str) -> pd.DataFrame:
+    """Mean, standard deviation (NaN for a single seed) and number of seeds of ``value``, in the order of the frame."""
+    return frame.groupby(by, sort=False)[value].agg(["mean", "std", "count"]).reset_index()
+
+
+def at_last_step(frame: pd.DataFrame) -> pd.DataFrame:
+    """Each row's and seed's measurements after all its time-steps."""
+    return frame[frame["time_step"] == frame.groupby(["row", "seed"])["time_step"].transform("max")]
+
+
+def test_images(frame: pd.DataFrame) -> int | None:
+    """The number of test images behind accuracies whose ``correct`` bits are given; None where they are not.
+
+    The bits are padded to whole hexadecimal digits, so the number is the one that gives the accuracy.
+    """
+    for digits, accuracy in zip(frame.get("correct", ()), frame.get("accuracy", ()), strict=False):
+        right = int(digits, 16).bit_count() if digits else 0
+        if right:
+            candidates = range(4 * len(digits) - 3, 4 * len(digits) + 1)
+            return min(candidates, key=lambda n: abs(100 * right / n - accuracy))
+    return None
+
+
+def accuracy_errors(mean: pd.Series, std: pd.Series, count: pd.Series, images: int | None) -> list[float]:
+    """Half-widths of an accuracy's error bars in per cent: the standard deviation over seeds.
+
+    For one seed, the binomial standard error over the test images, where their number is known.
+    """
+    return [
+        s if n > 1 else math.sqrt(max(m * (100 - m), 0) / images) if images else 0.0
+        for m, s, n in zip(mean, std, count, strict=True)
+    ]
+
+
+# -- what is there and what is not ---------------------------------------------------------------------------------
+
+
+def gap(summary: pd.DataFrame, row: str) -> str:
+    """Why seeds of a row are missing from a figure, for the reader; empty where all are there."""
+    status = summary.loc[summary["row"] == row, "status"]
+    if status.empty:
+        return "not in this experiment"
+    words = {"missing": "no result yet", "damaged": "result damaged", "diverged": "training diverged"}
+    counts = status[status != "done"].map(lambda one: words.get(one, one)).value_counts(sort=False)
+    return ", ".join(
+        word if count == len(status) else f"{word} for {count} of {len(status)} seeds" for word, count in counts.items()
+    )
+
+
+def gaps(summary: pd.DataFrame, rows: Iterable[str]) -> str:
+    """What is missing of some rows, as a sentence; empty where nothing is."""
+    found = [f"{name_of(row)} ({why})" for row in rows if (why := gap(summary, row))]
+    return f"Missing: {', '.join(found)}." if found else ""
+
+
+def seeds_text(summary: pd.DataFrame, rows: Iterable[str] = ()) -> str:
+    """The planned seeds: how many and which, and which of the rows have fewer."""
+    seeds = sorted(summary["seed"].unique())
+    text = f"n = {len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))})"
+    counts = summary.groupby("row")["seed"].nunique()
+    fewer = [f"{counts[row]} of {name_of(row)}" for row in rows if 0 < counts.get(row, 0) < len(seeds)]
+    return text + (f", {', '.join(fewer)}" if fewer else "")
+
+
+def one_dataset(summary: pd.DataFrame) -> str:
+    """The dataset of a summary; a figure is of one."""
+    names = summary["dataset"].unique()
+    if len(names) != 1:
+        raise ValueError(f"a figure shows one dataset, the summary has {len(names)}: choose with of_dataset()")
+    return str(names[0])
+
+
+def sources(summary: pd.DataFrame, rows: Iterable[str]) -> str:
+    """Which data a figure draws: dataset and state of the data, rows with T and seeds, and what is missing."""
+    dataset, rows = one_dataset(summary), paper_first(rows)
+    lines = []
+    for row in rows:
+        done = summary[(summary["row"] == row) & (summary["status"] == "done")]
+        if len(done):
+            steps = " or ".join(f"T = {one}" for one in sorted(done["time_steps"].unique()))
+            seeds = ("seed " if len(done) == 1 else "seeds ") + ", ".join(map(str, sorted(done["seed"])))
+            lines.append(f"{name_of(row)} (`{row}`, {steps}, {seeds})")
+    states = {
+        "archive": "the publisher's files",
+        "content": "as this project declares it",
+        "partial": "as this project declares it, but for some listed test items",
+        "unknown": "not what this project declares",
+    }
+    state = ", ".join(states.get(one, str(one)) for one in summary["data_state"].dropna().unique()) or "not recorded"
+    drawn = f"Drawn: {'; '.join(lines)}." if lines else "No row has a result yet."
+    paper = "" if dataset == PAPER_DATASET else " The paper's figure is of CIFAR-10, so no curve of it is overlaid."
+    text = f"**Data.** {dataset}; content: {state}; {seeds_text(summary)}. {drawn} {gaps(summary, rows)}"
+    return text.strip() + paper
+
+
+# -- drawing -----------------------------------------------------------------------------------------------------
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw in this project's style, whatever the caller's settings are."""
+
+    @functools.wraps(draw)
+    def drawn(*args: Any, **kwargs: Any) -> Figure:
+        with matplotlib.rc_context(RC):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def canvas(width: float, height: float) -> Figure:
+    """An empty figure of that size in inches, which lays itself out; unknown to pyplot, so nobody need close it."""
+    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03)
+    return Figure(figsize=(width, height), layout=layout)
+
+
+def caption(figure: Figure, *sentences: str) -> None:
+    """A caption in small print under the figure, so that a saved picture says what it shows."""
+    text = " ".join(sentence for sentence in sentences if sentence)
+    lines = textwrap.wrap(text, int(figure.get_figwidth() * 18.5))
+    figure.supxlabel("\n".join(lines), x=0.012, ha="left", fontsize=7.5, color=GREY, linespacing=1.35)
+
+
+def data_sentence(summary: pd.DataFrame, rows: Iterable[str]) -> str:
+    """The caption's beginning: dataset and seeds, and which of the rows have fewer."""
+    dataset = one_dataset(summary)
+    paper = "" if dataset == PAPER_DATASET else "; the paper's figure is of CIFAR-10, nothing of it is overlaid"
+    return f"Data: {dataset}, {seeds_text(summary, rows)}{paper}."
+
+
+def empty_panel(axes: Axes, words: str) -> None:
+    """Say in a panel why it is empty."""
+    axes.grid(False)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(visible=True, color=FAINT)
+    axes.text(0.5, 0.5, "\n".join(textwrap.wrap(words, 40)), transform=axes.transAxes, ha="center", va="center",
+              color=GREY, style="italic")  # fmt: skip
+
+
+def step_axis(axes: Axes, steps: int) -> None:
+    """A time axis 1..T with whole numbers."""
+    axes.set_xlim(0.5 if steps < 60 else 0, steps + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_xlabel("Time-steps")
+
+
+def save(figure: Figure, folder: str | Path, name: str) -> Path:
+    """Write a figure as ``folder/name`` .png (200 dpi), .svg and .pdf, the same bytes for the same figure.
+
+    Returns the path of the png. Each file appears whole or not at all.
+    """
+    metadata = {
+        "png": {"Software": None},
+        "svg": {"Date": None, "Creator": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    }
+    with matplotlib.rc_context(RC | {"svg.hashsalt": name}):
+        for kind, without in metadata.items():
+            write = functools.partial(figure.savefig, format=kind, metadata=without)
+            write_atomically(Path(folder) / f"{name}.{kind}", write)
+    return Path(folder) / f"{name}.png"

@@ -1,0 +1,77 @@
+"""The record of a drawing: which notebook, from which code and measurements, drew which files.
+
+It lies beside the executed notebook, as ``notebooks/<name>.json``, and names every file with its hash, so that a table
+or a figure that was changed since, or drawn from other measurements, is found out.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from bntt.common.errors import UserError
+from bntt.common.files import read_sealed, sha256, write_sealed
+from bntt.experiment import code_hash
+from bntt.results.collect import Results
+from bntt.runs import provenance
+
+
+def record_path(folder: Path, name: str) -> Path:
+    """Where the record of a table, a figure or the overview lies, in a folder of results."""
+    return folder / "notebooks" / f"{name}.json"
+
+
+def write_record(path: Path, source: Path, experiment: str, results: Results, outputs: list[Path]) -> None:
+    """Record at ``path`` a drawing that has just been made from ``results``, with what of it lies in their folder."""
+    folder = results.folder
+    measured = {
+        one.run.name: sha256(one.directory.evaluate_json)
+        for one in results.runs
+        if one.status in ("done", "diverged") and one.directory.evaluate_json.is_file()
+    }
+    drawn = sorted(path for kind in ("tables", "figures") for path in (folder / kind).glob(f"{source.stem}.*"))
+    files = [*drawn, *(one for one in outputs if one.resolve().is_relative_to(folder.resolve()))]
+    document = {
+        "source": source.as_posix(),
+        "source_sha256": sha256(source),
+        "experiment": experiment,
+        "code": code_hash.drawing_code(),
+        **provenance.source(),
+        "drawn": provenance.now(),
+        "measured": measured,
+        "files": {one.resolve().relative_to(folder.resolve()).as_posix(): sha256(one) for one in files},
+    }
+    write_sealed(path, document)
+
+
+def read_record(folder: Path, name: str) -> dict[str, Any]:
+    """The record of a drawing; an error where there is none, or where it is damaged."""
+    path = record_path(folder, name)
+    try:
+        record = read_sealed(path)
+        if not isinstance(record["files"], dict) or not isinstance(record["measured"], dict):
+            raise ValueError
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; draw {name} again, by Snakemake or `python -m bntt notebook`") from None
+    except (ValueError, KeyError):
+        raise UserError(f"{path} is damaged; draw {name} again") from None
+    return record
+
+
+def vouched(folder: Path, record: dict[str, Any], file: str) -> Path:
+    """The path of a drawn file, if it is the one that was drawn."""
+    path = folder / file
+    if file not in record["files"] or not path.is_file() or sha256(path) != record["files"][file]:
+        raise UserError(f"{path} is missing or is not what was drawn; draw {Path(file).stem} again")
+    return path
+
+
+def damaged_drawings(folder: Path) -> list[str]:
+    """What is wrong with the drawings that have a record, in a folder of results; nothing where they are whole."""
+    faults = []
+    for path in sorted((folder / "notebooks").glob("*.json")):
+        try:
+            record = read_record(folder, path.stem)
+            for file in record["files"]:
+                vouched(folder, record, file)
+        except UserError as error:
+            faults.append(str(error))
+    return faults

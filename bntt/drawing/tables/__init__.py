@@ -1,0 +1,24 @@
+"""Tables 1, 2 and 3: the measured columns, with the paper's printed number in a column of its own beside them.
+
+Pure functions from the frames of `Results` to a `Table`. No line is given a verdict here: a printed number is about
+the paper's dataset, and a note of the table says where the data is another.
+"""
+
+from bntt.drawing.tables._accuracy import condensed, table1
+from bntt.drawing.tables._energy import table2, table3
+from bntt.drawing.tables._lines import PAPER_DATASETS
+from bntt.drawing.tables._table import Table, latex_escape, to_html, to_latex, to_markdown, write
+
+__all__ = [
+    "PAPER_DATASETS",
+    "Table",
+    "condensed",
+    "latex_escape",
+    "table1",
+    "table2",
+    "table3",
+    "to_html",
+    "to_latex",
+    "to_markdown",
+    "write",
+]

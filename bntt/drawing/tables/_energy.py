@@ -1,0 +1,168 @@
+"""Tables 2 and 3: energy per operation, and energy per inference under each reading of the paper's formula."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from bntt.common.text import DASH, number
+from bntt.drawing.tables._lines import (
+    NOT_RUN,
+    absent_lines,
+    accuracy,
+    accuracy_lines,
+    beside,
+    counterpart,
+    dataset_notes,
+    flat_absent,
+    flat_interval,
+    flat_verdict,
+    measured,
+    paper_dataset,
+    printed_cells,
+    shown_absent,
+    steps,
+    verdicts,
+)
+from bntt.drawing.tables._table import Table
+from bntt.paper import published
+from bntt.paper.published import Cell
+from bntt.results.collect import Results, at_threshold, select
+from bntt.results.energy import AC_PJ, MAC_PJ, READINGS, energy_ratios, exit_energy_ratios
+
+
+def table2() -> Table:
+    """The energy constants as printed and as the energy formula here uses them."""
+    used = {"mac": MAC_PJ, "ac": AC_PJ}
+    cells = {cell.row: cell for cell in printed_cells(2, "energy")}
+    printed = {name: cell.value or math.nan for name, cell in cells.items()}
+    operations = published.table(2)["Operation"]
+    data = pd.DataFrame(
+        {
+            "operation": operations[name],
+            "printed_pj": value,
+            "used_pj": used.get(name, math.nan),
+            "note": "" if name in used else "part of MAC; not used alone",
+        }
+        for name, value in printed.items()
+    )
+    total = printed["mult"] + printed["add"]
+    agree = math.isclose(total, MAC_PJ) and all(math.isclose(printed[name], value) for name, value in used.items())
+    sums = f"{printed['mult']:g} + {printed['add']:g} = {total:g} pJ"
+    shown = pd.DataFrame(
+        {
+            "Operation": data["operation"],
+            "Paper (pJ)": [cell.printed for cell in cells.values()],
+            "Used here (pJ)": [number(value, 1) for value in data["used_pj"]],
+            "Note": data["note"],
+        }
+    )
+    notes = [
+        f"Check: MULT + ADD = MAC, {sums}, and what is used is what is printed."
+        if agree
+        else f"Check FAILED: MULT + ADD is {sums}, MAC is used at {MAC_PJ:g} pJ and AC at {AC_PJ:g} pJ.",
+        "The paper quotes these constants of a 45 nm process from Horowitz (2014); nothing here measures them.",
+    ]
+    return Table("table2", "Table 2. Energy per operation", data, {"": shown}, notes)
+
+
+def table3(results: Results) -> Table:
+    """Latency, accuracy and E_ANN / E_method of every row, beside the paper's VGG9 on CIFAR-10."""
+    measures = [*READINGS, "spikes"]
+    energy = results.frame("energy.csv")
+    ratios = energy_ratios(energy)
+    cells = printed_cells(3, "energy_ratio")
+    lines: list[dict[str, Any]] = []
+    for dataset in results.experiment.datasets:
+        for row in results.experiment.rows_on(dataset):
+            cells_of_row = [
+                cell
+                for cell in cells
+                if cell.dataset == paper_dataset(dataset) and _row_of_line(cell, results.experiment.rows) == row
+            ]
+            for line in accuracy_lines(results, dataset, row, {}):
+                found = select(ratios, dataset, row)
+                if line["early_exit"]:
+                    found = _exit_ratios(results, dataset, row)
+                else:
+                    found = found[found["time_step"] == line["time_steps"]]
+                    line["paper"] = _cell_at(cells_of_row, line["time_steps"])
+                means = {name: found[name].mean() if name in found and len(found) else math.nan for name in measures}
+                means["own_deviation"] = found["own"].std() if len(found) > 1 else math.nan
+                lines.append(line | means | {"paper_line": line["paper"].row if line["paper"] else ""})
+
+    def ratio(line: Mapping[str, Any], name: str) -> str:
+        return "n/a" if line["status"] == "diverged" else number(line[name]) + ("×" if line[name] > 0 else "")
+
+    def with_deviation(line: Mapping[str, Any]) -> str:
+        deviation = line["own_deviation"]
+        return ratio(line, "own") + (f" ± {number(deviation)}" if deviation > 0 else "")
+
+    several = len(results.experiment.datasets) > 1
+    judged = verdicts(results, lines)
+    names = [
+        ({"Dataset": line["dataset"]} if several else {})
+        | {"Row": line["row"] + (" + early exit" if line["early_exit"] else ""), "Latency": steps(line["time_steps"])}
+        for line in lines
+    ]
+    shown = [
+        {
+            "Accuracy (%)": accuracy(line),
+            "E_ANN/E_method": with_deviation(line),
+            "Paper": beside(line),
+            **({"Verdict": DASH if found is None else str(found)} if any(judged) else {}),
+            "Spikes per neuron": number(line["spikes"], 3),
+        }
+        for line, found in zip(lines, judged, strict=True)
+    ]
+    readings = [{header: ratio(line, name) for name, header in READINGS.items()} for line in lines]
+    flat = [
+        {key: value for key, value in line.items() if key not in ("minus_bntt", "paper", "interval")}
+        | flat_interval(line)
+        | {"paper_ratio": line["paper"].printed if line["paper"] else ""}
+        | flat_verdict(found)
+        for line, found in zip(lines, judged, strict=True)
+    ]
+    absent = absent_lines(3, results, {line["paper_line"] for line in lines})
+    sections = {
+        "": pd.DataFrame([name | line for name, line in zip(names, shown, strict=True)]),
+        "E_ANN/E_method under other readings of the formula": pd.DataFrame(
+            [name | line for name, line in zip(names, readings, strict=True)]
+        ),
+        NOT_RUN: shown_absent(absent),
+    }
+    notes = [
+        "± is the standard deviation over seeds.",
+        "E_ANN/E_method: the paper's accounting, dense operations times the layer's own spikes, all layers. E_ANN is "
+        "the dense network of the same architecture and width. Latency is in time-steps.",
+        "Own: a layer's own spikes. Events: its non-zero inputs. Mass: its inputs by magnitude. Hidden: the input "
+        "layer left out of both energies. After an early exit only a layer's own spikes are known.",
+        "Spikes per neuron: over all steps, weighted by dense operations; the paper's 9.14× implies 0.559.",
+        "A conversion that has not begun to answer spends little: read a ratio beside its accuracy.",
+        *dataset_notes(results),
+    ]
+    data = pd.DataFrame(flat + [flat_absent(line, "paper_ratio") for line in absent])
+    return Table("table3", "Table 3. Energy efficiency", data, sections, notes)
+
+
+def _exit_ratios(results: Results, dataset: str, row: str) -> pd.DataFrame:
+    """Energy ratios at the exit step, one line per seed."""
+    exits, energy, spikes = (measured(results, name, dataset, row) for name in ("early_exit", "energy", "spikes"))
+    exits = at_threshold(exits, results.experiment.evaluation["exit_threshold"])
+    return pd.DataFrame(
+        exit_energy_ratios(energy[energy["seed"] == seed], spikes[spikes["seed"] == seed], step)
+        for seed, step in zip(exits["seed"], exits["exit_step"], strict=True)
+    )
+
+
+def _row_of_line(cell: Cell, rows: Iterable[str]) -> str | None:
+    """The row of a line of Table 3; its ANN line names a row only with its accuracy."""
+    return counterpart(published.published(table=3, row=cell.row, column="accuracy").run, rows)
+
+
+def _cell_at(cells: Sequence[Cell], step: float) -> Cell | None:
+    """The line of the paper beside a row: the only one there is, or of several the one at the same number of steps."""
+    if len(cells) == 1:
+        return cells[0]
+    return next((cell for cell in cells if cell.time_step == step), None)

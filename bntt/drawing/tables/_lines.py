@@ -1,0 +1,253 @@
+"""Lines of tables: a row's accuracy with its uncertainty, and the paper's line that stands beside it."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from bntt.common.text import DASH, listed, number
+from bntt.data import store
+from bntt.experiment import declared
+from bntt.experiment.schema import Run
+from bntt.paper import published
+from bntt.paper.published import Cell
+from bntt.paper.reproduction import judge_cell
+from bntt.paper.verdicts import Verdict
+from bntt.results.collect import Results, at_threshold, select
+from bntt.results.comparison import accuracy_difference, last_step
+from bntt.results.facts import test_images, why_absent
+from bntt.results.intervals import Estimate, mean_std, standard_error, student_interval
+
+PAPER_DATASETS = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "tiny-imagenet": "Tiny-ImageNet",
+    "dvs-cifar10": "DVS-CIFAR10",
+}
+
+TRAINING_METHODS = {"surrogate": "Surrogate gradient", "ann": "Dense network", "conversion": "ANN-SNN conversion"}
+
+NOT_RUN = "Lines of the paper that this experiment does not run"
+
+# -- measured -----------------------------------------------------------------------------------------------------
+
+
+def accuracy_lines(results: Results, dataset: str, row: str, cells: Mapping[str, Cell]) -> list[dict[str, Any]]:
+    """A row's lines: its last step; a conversion's reported steps before it; early exit where there is one."""
+    run = next(one.run for one in results.of_row(row, dataset))
+    anytime = measured(results, "anytime", dataset, row)
+    mine = [cell for cell in cells.values() if counterpart(cell.run, results.experiment.rows) == row]
+    full = next((cell for cell in mine if cell.metric == "accuracy"), None)
+    last = run.options.get("time_steps", 1)
+    steps = {step for step in run.evaluation["report_steps"] if step < last} if run.method == "conversion" else set()
+    lines = []
+    for step in [*sorted(steps), last]:
+        at_step = anytime[anytime["time_step"] == step]
+        line = _line(results, run, at_step, cell=full if step == last else None)
+        lines.append(line | {"time_steps": step, "early_exit": False})
+    exits = measured(results, "early_exit", dataset, row)
+    if len(exits):
+        exits = at_threshold(exits, run.evaluation["exit_threshold"])
+        at_exit = exits.merge(anytime[["seed", "time_step", "correct"]], left_on=["seed", "exit_step"],
+                              right_on=["seed", "time_step"])  # fmt: skip
+        line = _line(results, run, at_exit, cell=next((cell for cell in mine if cell.metric == "exit_accuracy"), None))
+        threshold = run.evaluation["exit_threshold"]
+        exiting = int(exits["exits"].sum())
+        how = f"threshold {threshold:g}" if exiting else f"no exit at {threshold:g}"
+        if 0 < exiting < len(exits):
+            how += f", reached by {exiting} of {len(exits)} seeds"
+        note = "; ".join(filter(None, [how, line["note"]]))
+        lines.append(line | {"time_steps": exits["exit_step"].mean(), "early_exit": True, "note": note})
+    return lines
+
+
+def _line(results: Results, run: Run, found: pd.DataFrame, cell: Cell | None) -> dict[str, Any]:
+    """One line of Table 1 from the accuracies of its seeds: ``found`` has seed, accuracy and correct."""
+    images = test_images(results, run.dataset)
+    mean, deviation = mean_std(found["accuracy"]) if len(found) else (math.nan, math.nan)
+    if len(found) > 1:
+        kind, uncertainty = "standard deviation over seeds", deviation
+    else:
+        kind = "standard error over test images"
+        uncertainty = 100 * standard_error(mean / 100 * images, images) if len(found) and images else math.nan
+    absent = [one for one in results.of_row(run.row, run.dataset) if one.status != "done"]
+    seeds = len(results.of_row(run.row, run.dataset))
+    reasons = [(f"seed {one.run.seed}: " if seeds > 1 else "") + why_absent(one.status, one.reason) for one in absent]
+    return {
+        "dataset": run.dataset,
+        "row": run.row,
+        "training_method": training_method(run),
+        "architecture": architecture(run),
+        "accuracy": mean,
+        "uncertainty": uncertainty,
+        "uncertainty_is": kind,
+        "interval": student_interval(found["accuracy"]).within(0, 100) if len(found) > 1 else None,
+        "over_draws": _over_draws(results, run, found),
+        "seeds": len(found),
+        "status": "done" if len(found) else ("diverged" if any(a.status == "diverged" for a in absent) else "not run"),
+        "minus_bntt": _minus_bntt(results, run, found, images),
+        "paper_line": cell.row if cell else "",
+        "paper": cell,
+        "note": "; ".join(reasons),
+    }
+
+
+def _minus_bntt(results: Results, run: Run, found: pd.DataFrame, images: int | None) -> Estimate | None:
+    """Paired difference to the row bntt after all its steps, in points."""
+    bntt = last_step(measured(results, "anytime", run.dataset, "bntt"))
+    both = found.merge(bntt, on="seed", suffixes=("", "_bntt"))
+    if run.row == "bntt" and (both["correct"] == both["correct_bntt"]).all():
+        return None
+    return accuracy_difference(found, bntt, images)[0]
+
+
+def _over_draws(results: Results, run: Run, found: pd.DataFrame) -> float:
+    """Standard deviation of the accuracy over draws of the input's noise, pooled over seeds; NaN for none."""
+    draws = measured(results, "draws", run.dataset, run.row)
+    if draws.empty or "time_step" not in found:
+        return math.nan
+    draws = draws.merge(found[["seed", "time_step"]], on=["seed", "time_step"])
+    return math.sqrt(draws.groupby("seed")["accuracy"].var(ddof=1).mean())
+
+
+def accuracy(line: Mapping[str, Any]) -> str:
+    if line["status"] != "done":
+        return "n/a" if line["status"] == "diverged" else "not run"
+    seeds = f" (n = {line['seeds']})" if line["seeds"] > 1 else ""
+    return f"{number(line['accuracy'])} ± {number(line['uncertainty'])}{seeds}"
+
+
+def steps(steps: float) -> str:
+    """A number of time-steps; a mean over seeds may be broken."""
+    return DASH if math.isnan(steps) else f"{steps:.1f}".removesuffix(".0")
+
+
+def measured(results: Results, name: str, dataset: str, row: str) -> pd.DataFrame:
+    """A measurement of a row; where there is none, no lines, but the columns that it would have."""
+    frame = results.frame(f"{name}.csv")
+    if frame.empty:
+        frame = frame.reindex(columns=[*frame.columns, *declared.literal(f"bntt.measurements.{name}", "COLUMNS")])
+    return select(frame, dataset, row)
+
+
+def architecture(run: Run) -> str:
+    """``VGG9``, with the factor on its widths where they are not the paper's."""
+    if "architecture" not in run.options:
+        return DASH
+    width = run.options.get("width", 1)
+    return run.options["architecture"].upper() + (f", width {width:g}" if width != 1 else "")
+
+
+def training_method(run: Run) -> str:
+    """How a row is trained, in the paper's words, with what sets it apart."""
+    name = TRAINING_METHODS.get(run.method, run.method)
+    details = []
+    if "norm" in run.options:
+        details.append("no norm" if run.options["norm"] == "none" else run.options["norm"])
+    if run.options.get("batch_norm"):
+        details.append("batch norm")
+    if run.method == "conversion":
+        details.append(f"{run.options['reset']} reset")
+    return ", ".join([name, *details])
+
+
+# -- printed ------------------------------------------------------------------------------------------------------
+
+
+def counterpart(run: str, rows: Iterable[str]) -> str | None:
+    """The row of this experiment that answers row ``run`` of experiment `paper`: its namesake.
+
+    A row named for the paper's architecture, ``conversion-vgg16``, is also answered by ``conversion``, at whatever
+    architecture that is.
+    """
+    rows = list(rows)
+    return next((name for name in (run, re.sub(r"-vgg\d+$", "", run)) if name and name in rows), None)
+
+
+def paper_dataset(dataset: str) -> str:
+    """The paper's dataset whose numbers stand beside a dataset's: itself, or for one that the paper has not, CIFAR-10,
+    and DVS-CIFAR10 where it is of recordings.
+    """
+    if dataset in PAPER_DATASETS:
+        return dataset
+    return "dvs-cifar10" if dataset in store.names() and store.is_of_recordings(dataset) else "cifar10"
+
+
+def printed_cells(table: int, column: str) -> list[Cell]:
+    return [cell for cell in published.cells() if cell.place == f"Table {table}" and cell.column == column]
+
+
+def beside(line: Mapping[str, Any]) -> str:
+    """The paper's line as ``90.5 (BNTT (ours), VGG9, T = 25)``."""
+    return _printed(line["paper"]) if line["paper"] else DASH
+
+
+def _printed(cell: Cell) -> str:
+    table = published.table(int(cell.place.removeprefix("Table ")))
+    printed = table.loc[cell.row]
+    architecture = f"{printed['Architecture']}, " if "Architecture" in printed else ""
+    steps = printed["Time-steps"] if "Time-steps" in printed else printed["Latency"]
+    return f"{cell.printed} ({printed.iloc[0]}, {architecture}T = {steps})"
+
+
+def absent_lines(table: int, results: Results, beside: set[str]) -> list[tuple[Cell, str]]:
+    """The paper's lines that stand beside no row, each with the reason."""
+    column = {1: "accuracy", 3: "energy_ratio"}[table]
+    datasets = {paper_dataset(dataset) for dataset in results.experiment.datasets}
+    lines = []
+    for cell in printed_cells(table, column):
+        if cell.row in beside:
+            continue
+        row = counterpart(cell.run, results.experiment.rows)
+        if cell.not_run and not cell.run:
+            reason = cell.not_run
+        elif cell.dataset not in datasets:
+            reason = f"{PAPER_DATASETS[cell.dataset]} is no dataset of this experiment"
+        elif row is None:
+            reason = f"this experiment has no row {cell.run}"
+        elif cell.time_step is not None and table == 3:
+            reason = f"row {row} is not reported at T = {cell.time_step}"
+        else:
+            reason = f"row {row} has no such measurement yet"
+        lines.append((cell, reason))
+    return lines
+
+
+def shown_absent(absent: Sequence[tuple[Cell, str]]) -> pd.DataFrame:
+    lines = [(PAPER_DATASETS[cell.dataset], _printed(cell), reason) for cell, reason in absent]
+    return pd.DataFrame(lines, columns=["Dataset", "Paper", "Not run, because"])
+
+
+def flat_absent(line: tuple[Cell, str], column: str) -> dict[str, Any]:
+    cell, reason = line
+    return {"dataset": cell.dataset, "status": "not run", "paper_line": cell.row, column: cell.printed, "note": reason}
+
+
+def verdicts(results: Results, lines: Iterable[Mapping[str, Any]]) -> list[Verdict | None]:
+    """The verdict on the printed number beside each line, where it is about the line's own dataset."""
+    return [
+        judge_cell(results, line["paper"]).verdict if line["paper"] and line["dataset"] in PAPER_DATASETS else None
+        for line in lines
+    ]
+
+
+def flat_verdict(verdict: Verdict | None) -> dict[str, Any]:
+    """A verdict for the csv file."""
+    return {} if verdict is None else {"verdict": verdict.word, "verdict_weak": verdict.weak, "why": verdict.reason}
+
+
+def flat_interval(line: Mapping[str, Any]) -> dict[str, float]:
+    """The ends of the interval over seeds, for the csv file."""
+    return {f"interval_{name}": getattr(line["interval"], name, math.nan) for name in ("low", "high")}
+
+
+def dataset_notes(results: Results) -> list[str]:
+    foreign = [dataset for dataset in results.experiment.datasets if dataset not in PAPER_DATASETS]
+    if not foreign:
+        return [
+            "Verdict: on the printed number beside. MATCH: within half its last digit. CONSISTENT: it is in the 95 % "
+            "prediction interval of one new run; weak: that interval is wider than a point to either side."
+        ]
+    return [f"No verdict: the data is {listed(foreign)}, not {PAPER_DATASETS[paper_dataset(foreign[0])]}."]

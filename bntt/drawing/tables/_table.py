@@ -1,0 +1,94 @@
+"""A table and the files it is written to: csv, Markdown and LaTeX, and HTML for a notebook."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from bntt.common.files import write_atomically
+from bntt.drawing.page import SANS, Html, small, text_of
+from bntt.drawing.page import table as html_table
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: ``data`` with plain numbers for the csv file, ``sections`` of text as a reader sees it, and notes."""
+
+    name: str
+    title: str
+    data: pd.DataFrame
+    sections: Mapping[str, pd.DataFrame]
+    notes: Sequence[str]
+
+
+def write(table: Table, folder: str | Path) -> list[Path]:
+    """Write a table as csv, md and tex under ``folder``; returns the paths."""
+    contents = {"csv": table.data.to_csv(index=False), "md": to_markdown(table), "tex": to_latex(table)}
+    paths = []
+    for suffix, content in contents.items():
+        path = Path(folder) / f"{table.name}.{suffix}"
+        write_atomically(path, partial(Path.write_text, data=content, encoding="utf-8"))
+        paths.append(path)
+    return paths
+
+
+def to_html(table: Table) -> Html:
+    """The table for a notebook: its sections, each with its heading, and the notes below."""
+    parts = []
+    for heading, frame in table.sections.items():
+        if len(frame):
+            parts += [f"<h3>{text_of(heading)}</h3>" if heading else "", html_table(frame)]
+    notes = "".join(f'<div style="{SANS};font-size:14px">{small(note)}</div>' for note in table.notes)
+    return Html("".join(parts) + notes)
+
+
+def to_markdown(table: Table) -> str:
+    """The table in Markdown, its notes below."""
+    parts = [f"# {table.title}"]
+    for heading, frame in table.sections.items():
+        if frame.empty:
+            continue
+        lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.to_numpy().tolist()]
+        cells = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]
+        parts += [*([f"## {heading}"] if heading else []), "\n".join(cells)]
+    return "\n\n".join([*parts, *(f"* {note}" for note in table.notes)]) + "\n"
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": r"$-$", "×": r"$\times$", "–": "--",
+    "∞": r"$\infty$",
+}  # fmt: skip
+
+
+def latex_escape(text: object) -> str:
+    """Text for LaTeX: its special characters, and the signs that tables here use."""
+    return "".join(_LATEX.get(character, character) for character in str(text))
+
+
+def to_latex(table: Table) -> str:
+    """The table for LaTeX with booktabs: one ``table`` per section, the notes below the first."""
+    parts = ["% needs \\usepackage{booktabs}"]
+    for heading, frame in table.sections.items():
+        if frame.empty:
+            continue
+        lines = [" & ".join(map(latex_escape, line)) + r" \\" for line in frame.to_numpy().tolist()]
+        caption = latex_escape(table.title + (f": {heading[0].lower()}{heading[1:]}" if heading else ""))
+        notes = [rf"\par {latex_escape(note)}" for note in table.notes] if not heading else []
+        parts += [
+            r"\begin{table}",
+            rf"\caption{{{caption}}}",
+            rf"\begin{{tabular}}{{{'l' * len(frame.columns)}}}",
+            r"\toprule",
+            " & ".join(map(latex_escape, frame.columns)) + r" \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(["\\par\\footnotesize"] if notes else []),
+            *notes,
+            r"\end{table}",
+        ]
+    return "\n".join(parts) + "\n"

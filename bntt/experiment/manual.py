@@ -1,0 +1,63 @@
+"""Every key of an experiment file, as Markdown, from the declarations themselves. config/README.md ends with it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from bntt.experiment import declared
+from bntt.experiment.schema import EVALUATION, TOP_LEVEL
+
+
+def reference() -> str:
+    """Tables of the top-level keys, the evaluation's, and those of each method and of what it builds on."""
+    parts = ["## Top level", _table(("key", "meaning"), [(f"`{key}`", text) for key, text in TOP_LEVEL.items()])]
+    parts += ["## `evaluation`", _options(EVALUATION)]
+    methods = declared.plugins("methods", "OPTIONS")
+    parts.append("## Methods\n\nA row's options are those of its method and of what the method builds on.")
+    for name, module in methods.items():
+        bases = " and ".join(f"`{base}`" for base in declared.literal(module, "EXTENDS") or [])
+        start = " Needs `start`." if declared.literal(module, "NEEDS_START") else ""
+        parts.append(f"### method `{name}`\n\n{declared.summary(module)}{start} Builds on {bases}.")
+        parts.append(_options(declared.literal(module, "OPTIONS")))
+    for module in _bases(methods.values()):
+        parts.append(f"### from `{module}`\n\n{declared.summary(module)}")
+        parts.append(_options(declared.literal(module, "OPTIONS")))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _bases(modules) -> list[str]:
+    """Modules that methods build on and that are no methods themselves, each once, in order of first use."""
+    waiting, seen = list(modules), []
+    while waiting:
+        module = waiting.pop(0)
+        if module not in seen:
+            seen.append(module)
+            waiting += declared.literal(module, "EXTENDS") or []
+    return [module for module in seen if not module.startswith("bntt.methods.")]
+
+
+def _options(entries: Mapping[str, Mapping[str, Any]]) -> str:
+    return _table(
+        ("key", "default", "allowed", "meaning"),
+        [
+            (f"`{key}`", f"`{_yaml(entry['default'])}`", _allowed(entry), entry["help"])
+            for key, entry in entries.items()
+        ],
+    )
+
+
+def _allowed(entry: Mapping[str, Any]) -> str:
+    if "choices" in entry:
+        return ", ".join(f"`{choice}`" for choice in entry["choices"])
+    bounds = {"min": "at least", "above": "above", "below": "below", "max": "at most"}
+    return ", ".join(f"{word} {entry[bound]:g}" for bound, word in bounds.items() if bound in entry)
+
+
+def _yaml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    if not rows:
+        return ""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ("---",) * len(header), *rows))

@@ -1,0 +1,290 @@
+"""Joins the paper's printed numbers with the runs that may answer them, and judges each.
+
+A run may answer a cell only if it is a run of the paper's protocol: the cell's row, on the cell's dataset, with the
+options that `config/paper.yaml` resolves to, and so must be the run that it starts from. That file is pinned by a hash,
+so that no edit of it passes for the paper. The data must be known to be the publisher's; where some test items are not,
+the verdict must be the same whatever is in them. Everything else is NOT_RUN, with why.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import pandas as pd
+
+from bntt.common.text import listed
+from bntt.data import store
+from bntt.experiment.schema import Experiment, Run, load
+from bntt.paper.published import Cell, cells
+from bntt.paper.verdicts import WORDS, Verdict, Word, between, judge
+from bntt.results.collect import Results, at_threshold, select
+from bntt.results.energy import energy_ratios
+from bntt.results.facts import why_absent
+from bntt.results.intervals import decode_bits, peak_step
+from bntt.runs.status import Found
+
+# Of the runs of config/paper.yaml. Whoever changes the protocol says so here, before any run, and in docs/protocol.md.
+PROTOCOL_SHA256 = "4522939c0131142e357b15c1f8cc220529a3ee226e2170408bc8ac2743dad0e7"
+ONLY_ROUNDING = frozenset({"precision", "time_chunk"})  # options that change a number by rounding alone
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A printed number, its verdict, and the runs that it rests on, one for each seed with a result."""
+
+    cell: Cell
+    verdict: Verdict
+    runs: tuple[Found, ...] = ()
+
+
+def judge_all(results: Results) -> list[Judged]:
+    """Every printed number, in the order of the paper, with its verdict."""
+    return [judge_cell(results, cell) for cell in cells()]
+
+
+def judge_cell(results: Results, cell: Cell) -> Judged:
+    """One printed number with its verdict."""
+    try:
+        planned, found = _runs(results, cell)
+        runs = tuple(one for one in found if one.status == "done")
+        readings = [_reading(results, one, cell) for one in runs]
+    except _NotRunError as error:
+        return Judged(cell, Verdict("NOT_RUN", str(error)))
+    values = tuple(reading.value for reading in readings)
+    verdict = _verdict(cell, values, planned, found)
+    low, high = ([getattr(one, bound) for one in readings] for bound in ("low", "high"))
+    if low != high and verdict.word != "UNDERSPECIFIED":
+        others = {_verdict(cell, one, planned, found).word for one in between(low, high)} - {verdict.word}
+        if others:
+            might = " or ".join(word for word in WORDS if word in others)
+            reason = f"{verdict.word}, but {might} for what may be in test items not known to be the publisher's"
+            return Judged(cell, Verdict("NOT_RUN", reason, values), runs)
+    return Judged(cell, _with_versions(verdict, runs), runs)
+
+
+def _with_versions(verdict: Verdict, runs: Sequence[Found]) -> Verdict:
+    """The verdict, with a remark where the seeds were not all trained by the same code."""
+    versions = {one.training["code"] for one in runs if one.training is not None}
+    if len(versions) < 2:
+        return verdict
+    remark = f"its seeds were trained by {len(versions)} versions of the code"
+    return replace(verdict, reason="; ".join(filter(None, [verdict.reason, remark])))
+
+
+def protocol_digest(experiment: Experiment) -> str:
+    """Hash of what decides the numbers of an experiment's runs."""
+    runs = [{k: v for k, v in run.training_config().items() if k != "experiment"} for run in experiment.runs]
+    return hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest()
+
+
+# -- which runs may answer --------------------------------------------------------------------------------------
+
+
+class _NotRunError(Exception):
+    """No run may answer a cell; the message says why."""
+
+
+@cache
+def _paper() -> Experiment | None:
+    """The paper's protocol; None where the file is not what was committed."""
+    experiment = load("paper")
+    return experiment if protocol_digest(experiment) == PROTOCOL_SHA256 else None
+
+
+def _runs(results: Results, cell: Cell) -> tuple[int, list[Found]]:
+    """The number of planned seeds, and the runs that answer a cell, at least one of which has ended."""
+    if cell.not_run:
+        raise _NotRunError(cell.not_run)
+    paper, experiment = _paper(), results.experiment
+    if paper is None:
+        raise _NotRunError("config/paper.yaml is not the protocol that was declared")
+    if cell.dataset not in experiment.datasets:
+        raise _NotRunError(f"{cell.dataset} is no dataset of experiment {experiment.name}")
+    if cell.run not in experiment.rows_on(cell.dataset):
+        raise _NotRunError(f"experiment {experiment.name} has no row {cell.run} on {cell.dataset}")
+    if cell.run not in paper.rows_on(cell.dataset):
+        raise _NotRunError(f"the protocol has no row {cell.run} on {cell.dataset} yet")
+    found = results.of_row(cell.run, cell.dataset)
+    if differences := _differences(experiment, found[0].run, paper):
+        raise _NotRunError(f"not the paper's protocol: {listed(differences)}")
+    ended = [one for one in found if one.status in ("done", "diverged")]
+    if not ended:
+        raise _NotRunError("; ".join(dict.fromkeys(why_absent(one.status, one.reason) for one in found)))
+    for one in ended:  # a run that starts from another was made with the same data, or is outdated
+        if one.training is not None and one.training["data"]["state"] == "unknown":
+            raise _NotRunError(f"the data of {one.run.name} are not known to be the publisher's")
+    declared = {run.seed for run in paper.runs if (run.dataset, run.row) == (cell.dataset, cell.run)}
+    return len(declared | {one.run.seed for one in found}), found
+
+
+def _differences(experiment: Experiment, run: Run, paper: Experiment) -> list[str]:
+    """In what a run, and the run that it starts from, differ from the paper's protocol."""
+    own = next(one for one in paper.runs if (one.dataset, one.row) == (run.dataset, run.row))
+    if (run.method, run.start) != (own.method, own.start):
+        start = f" from {run.start}" if run.start else ""
+        return [f"row {run.row} is method {run.method}{start}"]
+    # A conversion answers at every step; how many it has decides what can be read, not what is read.
+    ignored = ONLY_ROUNDING | ({"time_steps"} if run.method == "conversion" else set())
+    differences = [
+        f"{key} of {run.row} is {run.options.get(key)!r}, not {own.options.get(key)!r}"
+        for key in dict.fromkeys([*own.options, *run.options])
+        if key not in ignored and run.options.get(key) != own.options.get(key)
+    ]
+    if run.start is None:
+        return differences
+    start_run = next(one for one in experiment.runs if (one.dataset, one.row) == (run.dataset, run.start))
+    return differences + _differences(experiment, start_run, paper)
+
+
+def _verdict(cell: Cell, values: tuple[float, ...], planned: int, found: list[Found]) -> Verdict:
+    if cell.underspecified:
+        return Verdict("UNDERSPECIFIED", cell.underspecified, values)
+    if cell.value is None or cell.tolerance is None:
+        return Verdict("NOT_RUN", "no number is printed")
+    diverged = sum(one.status == "diverged" for one in found)
+    if diverged >= planned:
+        word: Word = "DIFFERS" if cell.direction == "none" else "WORSE"
+        return Verdict(word, f"all {diverged} seeds diverged")
+    verdict = judge(cell.value, values, planned, cell.tolerance, cell.direction, percent=cell.unit == "%")
+    if diverged and verdict.word == "INCOMPLETE":
+        verdict = replace(verdict, reason=f"{verdict.reason}; {diverged} diverged")
+    return verdict
+
+
+# -- what a run answers -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A value, and its bounds where some test items are not known to be the publisher's."""
+
+    value: float
+    low: float
+    high: float
+
+
+def _exact(value: float) -> _Reading:
+    return _Reading(float(value), float(value), float(value))
+
+
+def _foreign_items(found: Found) -> list[int]:
+    """Test items that are not known to be the publisher's."""
+    assert found.training is not None
+    if found.training["data"]["state"] != "partial":
+        return []
+    return list(store.facts(found.run.dataset)["partial"]["items"])
+
+
+def _reading(results: Results, found: Found, cell: Cell) -> _Reading:
+    return _READERS[cell.metric](results, found, cell)
+
+
+def _table(results: Results, found: Found, name: str) -> pd.DataFrame:
+    """A measurement of one run, from the frame that is read once for all runs and cells."""
+    frame = select(results.frame(name), found.run.dataset, found.run.row)
+    frame = frame[frame["seed"] == found.run.seed]
+    if frame.empty:
+        raise _NotRunError(f"{found.run.name} has no {name}")
+    return frame
+
+
+def _at_step(table: pd.DataFrame, found: Found, step: int) -> pd.Series:
+    """The line of a measurement at a time-step."""
+    table = table[table["time_step"] == step]
+    if table.empty:
+        raise _NotRunError(f"{found.run.name} is not measured at time_step {step}")
+    return table.iloc[0]
+
+
+def _accuracy(results: Results, found: Found, cell: Cell) -> _Reading:
+    anytime = _table(results, found, "anytime.csv")
+    step = int(anytime["time_step"].max()) if cell.time_step is None else cell.time_step
+    return _with_bounds(_at_step(anytime, found, step), found)
+
+
+def _with_bounds(line: pd.Series, found: Found) -> _Reading:
+    items = _foreign_items(found)
+    if not items:
+        return _exact(line["accuracy"])
+    assert found.training is not None
+    images = int(found.training["data"]["images"]["test"])
+    if not line["correct"]:
+        raise _NotRunError(f"{found.run.name} has no record of the single test images at step {line['time_step']}")
+    right = decode_bits(line["correct"], images)
+    right[items] = False
+    known = int(right.sum())
+    return _Reading(float(line["accuracy"]), 100 * known / images, 100 * (known + len(items)) / images)
+
+
+def _exit(results: Results, found: Found, cell: Cell) -> pd.Series:
+    threshold = found.run.evaluation["exit_threshold"] if cell.threshold is None else cell.threshold
+    exits = at_threshold(_table(results, found, "early_exit.csv"), threshold)
+    if exits.empty:
+        raise _NotRunError(f"{found.run.name} is not measured at threshold {threshold:g}")
+    return exits.iloc[0]
+
+
+def _exit_step(results: Results, found: Found, cell: Cell) -> _Reading:
+    return _exact(_exit(results, found, cell)["exit_step"])
+
+
+def _exit_accuracy(results: Results, found: Found, cell: Cell) -> _Reading:
+    step = int(_exit(results, found, cell)["exit_step"])
+    return _with_bounds(_at_step(_table(results, found, "anytime.csv"), found, step), found)
+
+
+def _energy_ratio(results: Results, found: Found, cell: Cell) -> _Reading:
+    step = found.run.options.get("time_steps", 1) if cell.time_step is None else cell.time_step
+    line = _at_step(energy_ratios(_table(results, found, "energy.csv")), found, step)
+    items = _foreign_items(found)
+    if not items:
+        return _exact(line["own"])
+    # Spikes per neuron are a mean over test images, each of which has at most one spike per neuron and step.
+    assert found.training is not None
+    share = len(items) / int(found.training["data"]["images"]["test"]) * step
+    per_spike = line["own"] * line["spikes"]
+    return _Reading(line["own"], per_spike / (line["spikes"] + share), per_spike / max(line["spikes"] - share, 1e-12))
+
+
+def _gammas(results: Results, found: Found, layer: str) -> pd.DataFrame:
+    gamma = _table(results, found, "gamma.csv")
+    gamma = gamma[gamma["layer"] == layer]
+    if gamma.empty:
+        raise _NotRunError(f"{found.run.name} has no layer {layer}")
+    return gamma.pivot(index="time_step", columns="channel", values="gamma")
+
+
+def _mean_gamma(results: Results, found: Found, cell: Cell) -> _Reading:
+    return _exact(_gammas(results, found, cell.layer).loc[cell.time_step].mean())
+
+
+def _peak_step(results: Results, found: Found, cell: Cell) -> _Reading:
+    return _exact(peak_step(_gammas(results, found, cell.layer)))
+
+
+def _time_steps(results: Results, found: Found, cell: Cell) -> _Reading:
+    """T; of a conversion, which answers at any step, the printed step if it runs as long."""
+    steps = found.run.options.get("time_steps", 1)
+    return _exact(min(steps, cell.value or steps) if found.run.method == "conversion" else steps)
+
+
+def _setting(results: Results, found: Found, cell: Cell) -> _Reading:
+    name, _, index = cell.option.partition(".")
+    value = found.run.options[name]
+    if index:
+        value = value[int(index)]
+    return _exact(100 * value if cell.unit == "%" else value)
+
+
+_READERS: Mapping[str, Callable[[Results, Found, Cell], _Reading]] = {
+    "accuracy": _accuracy,
+    "exit_step": _exit_step,
+    "exit_accuracy": _exit_accuracy,
+    "energy_ratio": _energy_ratio,
+    "mean_gamma": _mean_gamma,
+    "peak_step": _peak_step,
+    "time_steps": _time_steps,
+    "setting": _setting,
+}

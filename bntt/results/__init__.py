@@ -1,0 +1,1 @@
+"""Measurements of many runs as tidy frames, with intervals, comparisons and energy ratios."""

@@ -1,0 +1,105 @@
+"""All measurements of an experiment as tidy frames: what tables, figures and the overview are drawn from."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bntt.common.errors import UserError
+from bntt.experiment.schema import Experiment, load
+from bntt.runs.directory import RESULTS
+from bntt.runs.status import Found, found
+
+
+class Results:
+    """The planned runs of an experiment joined with those found under a results root.
+
+    Missing, damaged and diverged runs stay in ``runs`` with their status; their measurements are simply absent from
+    the frames, so a caller that needs one must look.
+    """
+
+    def __init__(self, experiment: Experiment, results: Path = RESULTS) -> None:
+        self.experiment, self.root = experiment, results
+        self._frames: dict[str, pd.DataFrame] = {}
+
+    @classmethod
+    def of(cls, experiment: str, results: str | Path = RESULTS) -> "Results":
+        return cls(load(experiment), Path(results))
+
+    @classmethod
+    def at(cls, folder: Path, experiment: str | None = None) -> "Results":
+        """The results in ``folder``, which is called like its experiment unless one is named."""
+        if not folder.is_dir():
+            raise UserError(f"{folder}: there is no such folder of results; give one like results/demo")
+        folder = folder.resolve()
+        loaded = load(experiment or folder.name)
+        if loaded.name != folder.name:
+            raise UserError(f"{folder} is not of experiment {loaded.name}; its folder is called {loaded.name}")
+        return cls(loaded, folder.parent)
+
+    @property
+    def folder(self) -> Path:
+        """Where the results of this experiment lie."""
+        return self.root / self.experiment.name
+
+    @cached_property
+    def runs(self) -> list[Found]:
+        return list(found(self.experiment, self.root))
+
+    def of_row(self, row: str, dataset: str | None = None) -> list[Found]:
+        """The runs of a row, one per seed (and dataset, unless one is named)."""
+        return [one for one in self.runs if one.run.row == row and dataset in (None, one.run.dataset)]
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """A measurement of all runs that have it, with the columns ``dataset, row, seed`` in front."""
+        if name not in self._frames:
+            self._frames[name] = self._joined(name)
+        return self._frames[name].copy()
+
+    def _joined(self, name: str) -> pd.DataFrame:
+        parts = []
+        for one in self.runs:
+            table = one.table(name)
+            if table is not None:
+                table.insert(0, "dataset", one.run.dataset)
+                table.insert(1, "row", one.run.row)
+                table.insert(2, "seed", one.run.seed)
+                parts.append(table)
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["dataset", "row", "seed"])
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """One line per planned run: what it is, its status, and what training recorded."""
+        lines = []
+        for one in self.runs:
+            training: Mapping[str, Any] = one.training or {}
+            lines.append(
+                {
+                    "dataset": one.run.dataset,
+                    "row": one.run.row,
+                    "seed": one.run.seed,
+                    "method": one.run.method,
+                    "status": one.status,
+                    "reason": one.reason,
+                    "time_steps": one.run.options.get("time_steps", 1),
+                    "parameters": training.get("parameters"),
+                    "decay_budget": training.get("decay_budget"),
+                    "steps": training.get("steps"),
+                    "seconds": training.get("seconds"),
+                    "data_state": training.get("data", {}).get("state"),
+                }
+            )
+        return pd.DataFrame(lines)
+
+
+def at_threshold(exits: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """The lines of ``early_exit.csv`` at a threshold, of which the file has six digits."""
+    return exits[np.isclose(exits["threshold"], threshold, rtol=1e-5, atol=0)] if len(exits) else exits
+
+
+def select(frame: pd.DataFrame, dataset: str, row: str) -> pd.DataFrame:
+    """The part of a frame that belongs to a row on a dataset."""
+    return frame[(frame["dataset"] == dataset) & (frame["row"] == row)]

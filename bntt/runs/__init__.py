@@ -1,0 +1,1 @@
+"""One run: its directory, whether it is current, training and evaluation, provenance, cost."""

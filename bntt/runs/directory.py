@@ -1,0 +1,140 @@
+"""Run directories: the only reader and writer of ``results/<experiment>/runs/<dataset>/<row>/seed-<k>/``.
+
+``train.json`` is written last by training, ``evaluate.json`` last by evaluation; each names the files that belong to it
+with their sha256, and has its own; readers accept no other. Notebooks read the planned runs joined with those found.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bntt.common.errors import UserError
+from bntt.common.files import read_sealed, sha256, write_atomically, write_sealed
+from bntt.experiment.schema import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The directory of one run under a results root."""
+
+    path: Path
+    scratch: Path  # state of an unfinished training; no output of the workflow, so that it survives a failed job
+
+    @classmethod
+    def of(cls, run: Run, results: Path = RESULTS) -> "RunDirectory":
+        root = results / run.experiment
+        return cls(root / "runs" / run.name, root / "scratch" / run.name)
+
+    @property
+    def train_json(self) -> Path:
+        return self.path / "train.json"
+
+    @property
+    def evaluate_json(self) -> Path:
+        return self.path / "evaluate.json"
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    def finish_training(self, record: dict[str, Any], weights: "Mapping[str, Tensor]", history: list[dict]) -> None:
+        """Write weights and history, then ``train.json``."""
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+
+        def save(beside: Path) -> None:
+            try:
+                save_file(tensors, beside)
+            except SafetensorError as error:  # a full disk, say
+                raise OSError(None, str(error)) from None
+
+        files = {}
+        if record["status"] == "done":
+            write_atomically(self.path / "model.safetensors", save)
+            files["model.safetensors"] = sha256(self.path / "model.safetensors")
+        if history:
+            files["history.csv"] = self._write_csv("history.csv", history)
+        write_sealed(self.train_json, record | {"files": files})
+
+    def finish_evaluation(self, record: dict[str, Any], tables: Mapping[str, list[dict]]) -> None:
+        """Write every measurement, then ``evaluate.json``."""
+        files = {name: self._write_csv(name, rows) for name, rows in tables.items()}
+        write_sealed(self.evaluate_json, record | {"files": files})
+
+    def _write_csv(self, name: str, rows: list[dict]) -> str:
+        import pandas as pd
+
+        frame = pd.DataFrame(rows)
+        write_atomically(self.path / name, lambda beside: frame.to_csv(beside, index=False, float_format="%.6g"))
+        return sha256(self.path / name)
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def training(self) -> dict[str, Any]:
+        return self._manifest(self.train_json, "train")
+
+    def evaluation(self) -> dict[str, Any]:
+        return self._manifest(self.evaluate_json, "evaluate")
+
+    def weights(self) -> "dict[str, Tensor]":
+        """The weights that ``train.json`` vouches for."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = self.vouched(self.training(), "model.safetensors", "train")
+        try:
+            return load_file(path)
+        except SafetensorError:
+            raise UserError(f"{path} is not a safetensors file; run `python -m bntt train` for it again") from None
+
+    def table(self, name: str) -> "pd.DataFrame":
+        """A csv file that ``train.json`` (history) or ``evaluate.json`` (measurements) vouches for."""
+        import pandas as pd
+
+        command = "train" if name == "history.csv" else "evaluate"
+        manifest = self.training() if command == "train" else self.evaluation()
+        path = self.vouched(manifest, name, command)
+        try:
+            # Hexadecimal digits without a letter among them would be read as a number.
+            frame = pd.read_csv(path, dtype={"correct": str})
+        except pd.errors.EmptyDataError:
+            return pd.DataFrame()
+        return frame.fillna({"correct": ""}) if "correct" in frame else frame
+
+    def vouched(self, manifest: Mapping[str, Any], name: str, command: str) -> Path:
+        """The path of a file, if it is the one that the manifest names; else an error says what to run."""
+        path = self.path / name
+        if name not in manifest["files"]:
+            raise UserError(
+                f"{self.path} has no {name}: {manifest.get('not_applicable', {}).get(name, manifest['status'])}"
+            )
+        if not path.is_file() or sha256(path) != manifest["files"][name]:
+            raise UserError(
+                f"{path} is missing or damaged: it is not the file that {command}.json names; "
+                f"run `python -m bntt {command}` for it again"
+            )
+        return path
+
+    @staticmethod
+    def _manifest(path: Path, command: str) -> dict[str, Any]:
+        try:
+            document = read_sealed(path)
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing; run `python -m bntt {command}` for it first") from None
+        except (OSError, ValueError):
+            raise UserError(f"{path} is damaged; run `python -m bntt {command}` for it again") from None
+        valid = (
+            document.get("status") in ("done", "diverged")
+            and isinstance(document.get("files"), dict)
+            and all(isinstance(value, str) and Path(name).name == name for name, value in document["files"].items())
+        )
+        if not valid:
+            raise UserError(f"{path} is damaged; run `python -m bntt {command}` for it again")
+        return document
