@@ -102,9 +102,9 @@ name_of() { # an experiment's, of which a file may be given
     echo "${name%.yaml}"
 }
 
-ended() { # NAME DATASET ROW SEED-K: whether a run is done or has diverged, when `look` last looked
+ended() { # NAME DATASET ROW SEED-K: whether nothing of a run is left to do, when `look` last looked
     awk -v name="$1" -v run="$2/$3/$4" '
-        $1 == name && $3 == run && ($2 == "done" || $2 == "diverged") { found = 1 }
+        $1 == name && $3 == run && $2 ~ /^(done|kept|diverged)$/ { found = 1 }
         END { exit !found }' <<< "$there"
 }
 

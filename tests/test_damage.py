@@ -47,7 +47,7 @@ def finished(tmp_path_factory):
                     pipeline.train(tiny, run, root, "cpu", _interrupted(0))
         else:
             pipeline.train(tiny, run, root, "cpu")
-            pipeline.evaluate(run, root, "cpu")
+            pipeline.evaluate(tiny, run, root, "cpu")
     results = Results(tiny, root)
     tables.write(tables.table1(results), results.folder / "tables")
     record = results.folder / "notebooks" / "table1.json"

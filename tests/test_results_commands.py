@@ -32,7 +32,7 @@ def origin(tmp_path_factory):
     tiny = experiment(root, seeds=[0, 1, 2])
     for run in tiny.runs:
         pipeline.train(tiny, run, root, "cpu")
-        pipeline.evaluate(run, root, "cpu")
+        pipeline.evaluate(tiny, run, root, "cpu")
     results = Results(tiny, root)
     tables.write(tables.table1(results), results.folder / "tables")
     write_record(results.folder / "notebooks" / "table1.json", Path("analysis/table1.py"), "tiny", results, [])
@@ -107,7 +107,7 @@ def test_two_folders_are_compared_by_seed_and_a_single_seed_by_image(root, tmp_p
     assert {metric for row, metric in same if row == "ann"} == {"accuracy", "E_ANN/E_method"}
     other = experiment(tmp_path / "other", seeds=[0], rows={"bntt": EXPERIMENT["rows"]["bntt"] | {"leak": 0.5}})
     pipeline.train(other, other.runs[0], tmp_path / "other", "cpu")
-    pipeline.evaluate(other.runs[0], tmp_path / "other", "cpu")
+    pipeline.evaluate(other, other.runs[0], tmp_path / "other", "cpu")
     found = compare(first, Results(other, tmp_path / "other"))
     assert {one.row for one in found} == {"bntt"}
     accuracy = found[0]
@@ -197,7 +197,7 @@ def test_measurements_that_were_made_again_are_told(root, capsys):
     path = root / "tiny/notebooks/table1.json"
     results = Results(experiment(root, seeds=[0, 1, 2]), root)
     (root / "tiny/runs/digits/bntt/seed-0/evaluate.json").unlink()
-    pipeline.evaluate(results.experiment.run("digits", "bntt", 0), root, "cpu")
+    pipeline.evaluate(results.experiment, results.experiment.run("digits", "bntt", 0), root, "cpu")
     assert read_record(root / "tiny", "table1")["measured"]
     out = run_command(
         capsys, "explain", root / "tiny/tables/table1.csv", "--row", "bntt", "--experiment", root / "tiny.yaml"

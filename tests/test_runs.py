@@ -30,7 +30,7 @@ def finished(tmp_path_factory):
     tiny = experiment(root)
     for run in tiny.runs:
         pipeline.train(tiny, run, root, "cpu")
-        pipeline.evaluate(run, root, "cpu")
+        pipeline.evaluate(tiny, run, root, "cpu")
     return tiny, root
 
 
@@ -236,7 +236,7 @@ def test_a_table_without_rows_comes_back_without_rows(directory):
 def test_an_evaluation_that_asks_for_no_noise_is_done(tmp_path):
     tiny = experiment(tmp_path, evaluation={"noise_sigmas": []}, rows={"ann": EXPERIMENT["rows"]["ann"]})
     pipeline.train(tiny, tiny.runs[0], tmp_path, "cpu")
-    pipeline.evaluate(tiny.runs[0], tmp_path, "cpu")
+    pipeline.evaluate(tiny, tiny.runs[0], tmp_path, "cpu")
     assert status(tiny, tmp_path, "ann") == "done"
 
 
@@ -426,7 +426,7 @@ def test_a_run_is_measured_again_when_its_steps_changed_though_its_weights_did_n
     other = with_option(tmp_path, "rmp", time_steps=5)
     run = other.run("digits", "rmp", 0)
     pipeline.train(other, run, root, "cpu")
-    pipeline.evaluate(run, root, "cpu")
+    pipeline.evaluate(other, run, root, "cpu")
     assert RunDirectory.of(run, root).table("anytime.csv")["time_step"].max() == 5
 
 
@@ -434,7 +434,7 @@ def test_evaluating_a_training_of_another_configuration_is_one_line(results, tmp
     _, root = results
     other = with_option(tmp_path, "bntt", leak=0.5)
     with pytest.raises(UserError) as raised:
-        pipeline.evaluate(other.run("digits", "bntt", 0), root, "cpu")
+        pipeline.evaluate(other, other.run("digits", "bntt", 0), root, "cpu")
     assert_one_line(raised.value, "train.json", "another configuration", "train it again")
 
 
@@ -442,11 +442,11 @@ def test_what_is_done_is_not_done_again_and_what_is_damaged_is(results):
     tiny, root = results
     run = tiny.run("digits", "bntt", 0)
     assert "already trained" in pipeline.train(tiny, run, root, "cpu")
-    assert "already evaluated" in pipeline.evaluate(run, root, "cpu")
+    assert "already evaluated" in pipeline.evaluate(tiny, run, root, "cpu")
     directory = RunDirectory.of(run, root)
     before = {name: value.clone() for name, value in directory.weights().items()}
     (directory.path / "gamma.csv").unlink()
-    assert "already" not in pipeline.evaluate(run, root, "cpu")
+    assert "already" not in pipeline.evaluate(tiny, run, root, "cpu")
     (directory.path / "model.safetensors").write_bytes(b"")
     assert "already" not in pipeline.train(tiny, run, root, "cpu")
     assert all(torch.equal(before[name], value) for name, value in directory.weights().items())
@@ -512,7 +512,7 @@ def test_weights_of_another_network_are_one_line(results):
     record["files"]["model.safetensors"] = files.sha256(other)
     files.write_sealed(directory.train_json, record)
     with pytest.raises(UserError) as raised:
-        pipeline.evaluate(tiny.run("digits", "bntt", 0), root, "cpu")
+        pipeline.evaluate(tiny, tiny.run("digits", "bntt", 0), root, "cpu")
     assert_one_line(raised.value, "model.safetensors", "row bntt", "train it again")
 
 
@@ -534,5 +534,5 @@ def test_weights_trained_on_another_split_are_not_measured(results):
     record["data"]["split_sha256"] = "0" * 64
     files.write_sealed(directory.train_json, record)
     with pytest.raises(UserError) as raised:
-        pipeline.evaluate(tiny.runs[0], root, "cpu")
+        pipeline.evaluate(tiny, tiny.runs[0], root, "cpu")
     assert_one_line(raised.value, "split", "train it again")

@@ -298,7 +298,7 @@ def test_a_run_that_diverges_says_so_in_its_manifest_and_has_no_weights(tmp_path
     assert (record["status"], list(record["files"])) == ("diverged", [])
     assert "not finite" in record["reason"]
     assert "already trained" in pipeline.train(used, run, tmp_path, "cpu")
-    pipeline.evaluate(run, tmp_path, "cpu")
+    pipeline.evaluate(used, run, tmp_path, "cpu")
     assert directory.evaluation()["status"] == "diverged"
 
 

@@ -27,12 +27,12 @@ EVERYTHING = {f"train {row}" for row in ROWS} | EVALUATIONS | NOTEBOOKS
 
 TRAIN_ALL = """
 from pathlib import Path
-from bntt import pipeline
-from bntt.experiment import load
+from bntt.runs import pipeline
+from bntt.experiment.schema import load
 experiment = load("tiny")
 for run in experiment.runs:
     pipeline.train(experiment, run, Path("results"), "cpu")
-    pipeline.evaluate(run, Path("results"), "cpu")
+    pipeline.evaluate(experiment, run, Path("results"), "cpu")
 """
 
 

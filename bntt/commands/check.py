@@ -13,8 +13,6 @@ from bntt.paper.reproduction import Judged, judge_all
 from bntt.paper.verdicts import WORDS, Word, what_chance_does
 from bntt.results.collect import Results
 
-ABSENT = ("missing", "outdated", "damaged")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The folder to judge."""
@@ -40,7 +38,7 @@ class Check:
 
     lines: Sequence[str]
     counts: Counter[Word]
-    broken: int  # runs and drawings that are missing, outdated or damaged
+    broken: int  # runs that have not ended, and drawings that are damaged
 
 
 def check(results: Results) -> Check:
@@ -50,7 +48,7 @@ def check(results: Results) -> Check:
     runs = Counter(one.status for one in results.runs)
     lines = [_line(one) for one in judged if one.verdict.word != "NOT_RUN"]
     lines += _not_run(judged)
-    lines += [f"[{one.status}] {one.run.name}: {one.reason}" for one in results.runs if one.status in ABSENT]
+    lines += [f"[{one.status}] {one.run.name}: {one.reason}" for one in results.runs if not one.status.ended]
     drawings = damaged_drawings(results.folder)
     lines += [f"[damaged] {reason}" for reason in drawings]
     lines += [
@@ -58,7 +56,7 @@ def check(results: Results) -> Check:
         what_chance_does([one.verdict for one in judged]),
         "runs: " + ", ".join(f"{count} {status}" for status, count in runs.items()),
     ]
-    return Check(lines, counts, sum(runs[status] for status in ABSENT) + len(drawings))
+    return Check(lines, counts, sum(not one.status.ended for one in results.runs) + len(drawings))
 
 
 def _line(one: Judged) -> str:

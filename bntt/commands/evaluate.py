@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> None:
     """Evaluate the run, or say that it is evaluated already."""
-    _, one = chosen_run(parsed)
+    experiment, one = chosen_run(parsed)
     from bntt.runs.pipeline import evaluate
 
-    print(evaluate(one, parsed.results, parsed.device))
+    print(evaluate(experiment, one, parsed.results, parsed.device))

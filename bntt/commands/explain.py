@@ -105,7 +105,7 @@ def _of_run(
     results: Results, one: Found, files: Sequence[str], line: pd.Series, record: Mapping[str, Any]
 ) -> Iterator[str]:
     yield f"  seed {one.run.seed}   {one.directory.path}: {one.status}{f', {one.reason}' if one.reason else ''}"
-    if one.status != "done":
+    if not one.status.measured:
         return
     evaluation = one.directory.evaluation()
     changed = sha256(one.directory.evaluate_json) != record["measured"].get(one.run.name)

@@ -4,7 +4,7 @@ import argparse
 
 from bntt.commands._options import add_experiment
 from bntt.experiment.schema import load
-from bntt.runs.status import found
+from bntt.runs.status import Status, found
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,5 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> None:
     """A line for each run: status, name and, where there is one, the reason."""
+    silent = (Status.MISSING, Status.TRAINED)  # the word says it all
     for one in found(load(parsed.experiment), parsed.results):
-        print(f"{one.status:9} {one.run.name}{'  ' + one.reason if one.reason and one.status != 'missing' else ''}")
+        reason = f"  {one.reason}" if one.reason and one.status not in silent else ""
+        print(f"{one.status:9} {one.run.name}{reason}")

@@ -223,6 +223,12 @@ def manifest(name: str) -> dict[str, Any]:
 _KEYS = {"dataset", "source", "classes", "images", "content_sha256", "state", "split_sha256", "reader", "files"}
 
 
+def identity(name: str) -> dict[str, Any]:
+    """What a run records of the prepared data that it is made from."""
+    found = manifest(name)
+    return {key: found[key] for key in ("dataset", "state", "content_sha256", "split_sha256", "images")}
+
+
 def is_current(name: str) -> bool:
     """Whether the prepared arrays are there, and of the reader, split and content that are committed now."""
     try:

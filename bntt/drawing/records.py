@@ -25,7 +25,7 @@ def write_record(path: Path, source: Path, experiment: str, results: Results, ou
     measured = {
         one.run.name: sha256(one.directory.evaluate_json)
         for one in results.runs
-        if one.status in ("done", "diverged") and one.directory.evaluate_json.is_file()
+        if one.status.ended and one.directory.evaluate_json.is_file()
     }
     drawn = sorted(path for kind in ("tables", "figures") for path in (folder / kind).glob(f"{source.stem}.*"))
     files = [*drawn, *(one for one in outputs if one.resolve().is_relative_to(folder.resolve()))]

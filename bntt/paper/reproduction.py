@@ -48,7 +48,7 @@ def judge_cell(results: Results, cell: Cell) -> Judged:
     """One printed number with its verdict."""
     try:
         planned, found = _runs(results, cell)
-        runs = tuple(one for one in found if one.status == "done")
+        runs = tuple(one for one in found if one.status.measured)
         readings = [_reading(results, one, cell) for one in runs]
     except _NotRunError as error:
         return Judged(cell, Verdict("NOT_RUN", str(error)))
@@ -109,7 +109,7 @@ def _runs(results: Results, cell: Cell) -> tuple[int, list[Found]]:
     found = results.of_row(cell.run, cell.dataset)
     if differences := _differences(experiment, found[0].run, paper):
         raise _NotRunError(f"not the paper's protocol: {listed(differences)}")
-    ended = [one for one in found if one.status in ("done", "diverged")]
+    ended = [one for one in found if one.status.ended]
     if not ended:
         raise _NotRunError("; ".join(dict.fromkeys(why_absent(one.status, one.reason) for one in found)))
     for one in ended:  # a run that starts from another was made with the same data, or is outdated

@@ -82,7 +82,7 @@ class Results:
                     "row": one.run.row,
                     "seed": one.run.seed,
                     "method": one.run.method,
-                    "status": one.status,
+                    "status": "done" if one.status.measured else str(one.status),
                     "reason": one.reason,
                     "time_steps": one.run.options.get("time_steps", 1),
                     "parameters": training.get("parameters"),

@@ -29,7 +29,7 @@ from bntt.data import store
 from bntt.experiment import declared
 from bntt.experiment.schema import Experiment, Run
 from bntt.runs.directory import RunDirectory
-from bntt.runs.status import Found, found
+from bntt.runs.status import Found, Status, found
 
 EPOCHS, STEPS = 2, 10  # of a measurement
 WARM = 3  # steps at the start of it that do not count
@@ -141,14 +141,6 @@ def _result(job: Future) -> list[dict[str, Any]]:
         ) from None
 
 
-def _is_trained(one: Found) -> bool:
-    """Whether nothing but the evaluation of a run is not there."""
-    try:
-        return one.status == "missing" and one.directory.training()["config"] == one.run.training_config()
-    except UserError:
-        return False
-
-
 def _cost(run: Run, there: Sequence[Found], measured: dict[str, Any]) -> Cost:
     """From what was measured to what a whole run costs, and how many of a row's runs are there already."""
     images = _images(run)
@@ -167,8 +159,8 @@ def _cost(run: Run, there: Sequence[Found], measured: dict[str, Any]) -> Cost:
         row=run.row,
         start=run.start,
         runs=len(there),
-        done=sum(one.status in ("done", "diverged") for one in there),
-        trained=sum(map(_is_trained, there)),
+        done=sum(one.status.ended for one in there),
+        trained=sum(one.status is Status.TRAINED for one in there),
         step=step,
         training=training,
         evaluation=evaluation,

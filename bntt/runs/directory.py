@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RESULTS = Path("results")
+WEIGHTS = "model.safetensors"
+
+
+class MissingError(UserError):
+    """A manifest is not there."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,8 @@ class RunDirectory:
 
         files = {}
         if record["status"] == "done":
-            write_atomically(self.path / "model.safetensors", save)
-            files["model.safetensors"] = sha256(self.path / "model.safetensors")
+            write_atomically(self.path / WEIGHTS, save)
+            files[WEIGHTS] = sha256(self.path / WEIGHTS)
         if history:
             files["history.csv"] = self._write_csv("history.csv", history)
         write_sealed(self.train_json, record | {"files": files})
@@ -88,7 +93,7 @@ class RunDirectory:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        path = self.vouched(self.training(), "model.safetensors", "train")
+        path = self.vouched(self.training(), WEIGHTS, "train")
         try:
             return load_file(path)
         except SafetensorError:
@@ -127,7 +132,7 @@ class RunDirectory:
         try:
             document = read_sealed(path)
         except FileNotFoundError:
-            raise UserError(f"{path} is missing; run `python -m bntt {command}` for it first") from None
+            raise MissingError(f"{path} is missing; run `python -m bntt {command}` for it first") from None
         except (OSError, ValueError):
             raise UserError(f"{path} is damaged; run `python -m bntt {command}` for it again") from None
         valid = (

@@ -12,16 +12,19 @@ import torch
 
 from bntt.common.errors import Stopped, UserError
 from bntt.data import store
-from bntt.experiment import code_hash, declared
+from bntt.experiment import declared
 from bntt.experiment.schema import Experiment, Run
 from bntt.measurements import Subject, measure_all
 from bntt.methods import Task, Trained
-from bntt.runs import provenance
+from bntt.runs import provenance, status
 from bntt.runs.checkpoints import Checkpoints
 from bntt.runs.devices import joules, lease
-from bntt.runs.directory import RunDirectory
+from bntt.runs.directory import WEIGHTS, RunDirectory
+from bntt.runs.status import Status
 from bntt.training.arithmetic import settle
 from bntt.training.loop import Outcome
+
+_CURRENT = (Status.TRAINED, Status.DIVERGED)  # of a training
 
 
 def train(
@@ -36,15 +39,12 @@ def train(
     ``keep(folder, belongs_to)`` makes the checkpoints. A training that stops before its end raises Stopped.
     """
     directory = RunDirectory.of(run, results)
-    record: dict[str, Any] = {
-        "config": run.training_config(),
-        "code": code_hash.training_code(run),
-        "data": _prepared(run),
-    }
+    store.prepare(run.dataset)
+    record: dict[str, Any] = status.decides_training(run) | {"data": store.identity(run.dataset)}
     start = _start(experiment, run, results)
     if start is not None:
-        record["start_sha256"] = start.training()["files"].get("model.safetensors")
-    if _current(directory, "train", record):
+        record["start_sha256"] = start.training()["files"].get(WEIGHTS)
+    if status.find_training(experiment, run, results).status in _CURRENT:
         return f"{directory.path}: already trained"
     with lease(device) as chosen:
         settle(run.threads)
@@ -63,9 +63,9 @@ def train(
                 stopped.args = (f"{directory.path}: {stopped}; run it again to go on",)
                 raise
         outcome = trained.outcome
-        status = "done" if outcome.diverged is None else "diverged"
+        ended = "done" if outcome.diverged is None else "diverged"
         record |= {
-            "status": status,
+            "status": ended,
             "reason": outcome.diverged,
             "steps": outcome.steps,
             **_speed(outcome, len(images.train)),
@@ -82,27 +82,25 @@ def train(
         directory.finish_training(record, trained.weights, outcome.history)
         checkpoints.clear()
     last = outcome.history[-1] if outcome.history else {}
-    detail = f", validation accuracy {last['validation_accuracy']:.1f} %" if last and status == "done" else ""
+    detail = f", validation accuracy {last['validation_accuracy']:.1f} %" if last and ended == "done" else ""
     if "precision" in trained.facts:
         detail += f", {trained.facts['precision']} with {trained.facts['kernels']} kernels"
     if "decay_budget" in trained.facts:
         detail += f", decay budget of gamma {trained.facts['decay_budget']:.2f} e-folds"
-    return f"{directory.path}: {status}{detail}{'' if outcome.diverged is None else ': ' + outcome.diverged}"
+    return f"{directory.path}: {ended}{detail}{'' if outcome.diverged is None else ': ' + outcome.diverged}"
 
 
-def evaluate(run: Run, results: Path, device: str = "auto") -> str:
+def evaluate(experiment: Experiment, run: Run, results: Path, device: str = "auto") -> str:
     """Measure a trained run on the test images. Returns one line that says what happened."""
+    store.prepare(run.dataset)
     directory = RunDirectory.of(run, results)
-    training = _trained(directory, run)
-    record: dict[str, Any] = {
-        "config": run.training_config(),
-        "data": training["data"],
-        "code": code_hash.evaluation_code(run),
-        "evaluation": dict(run.evaluation),
-        "weights_sha256": training["files"].get("model.safetensors"),
-    }
-    if _current(directory, "evaluate", record):
+    if status.find(experiment, run, results).status.measured:
         return f"{directory.path}: already evaluated"
+    training = _trained(experiment, run, results).training()
+    record = status.decides_evaluation(run) | {
+        "data": training["data"],
+        "weights_sha256": training["files"].get(WEIGHTS),
+    }
     if training["status"] != "done":
         directory.finish_evaluation(record | {"status": training["status"], "reason": training["reason"]}, {})
         return f"{directory.path}: {training['status']}, nothing to evaluate"
@@ -130,7 +128,7 @@ def subject(run: Run, directory: RunDirectory, device: torch.device) -> Subject:
         return Subject(run, images, _method(run).classifier(run, images, weights))
     except (RuntimeError, KeyError):
         raise UserError(
-            f"{directory.path / 'model.safetensors'} does not hold the weights of row {run.row}; train it again"
+            f"{directory.path / WEIGHTS} does not hold the weights of row {run.row}; train it again"
         ) from None
 
 
@@ -145,41 +143,20 @@ def _speed(outcome: Outcome, images: int) -> dict[str, float]:
 
 
 def _start(experiment: Experiment, run: Run, results: Path) -> RunDirectory | None:
-    """The run that a run starts from, which must be trained as planned, on the data that are there now."""
+    """The run that a run starts from."""
     if run.start is None:
         return None
-    start = experiment.run(run.dataset, run.start, run.seed)
-    directory = RunDirectory.of(start, results)
-    _trained(directory, start)
-    return directory
+    return _trained(experiment, experiment.run(run.dataset, run.start, run.seed), results)
 
 
-def _trained(directory: RunDirectory, run: Run) -> dict[str, Any]:
-    """The manifest of a trained run; an error where it is of other options or data than are there now."""
-    training = directory.training()
-    if training.get("config") != run.training_config():
-        raise UserError(f"{directory.train_json} is of another configuration than the experiment file; train it again")
-    if training.get("data") != _prepared(run):
-        raise UserError(f"{directory.train_json} is of other data or another split than is prepared; train it again")
-    return training
-
-
-def _current(directory: RunDirectory, command: str, record: dict[str, Any]) -> bool:
-    """Whether a finished manifest was made from exactly this record, and its files are whole."""
-    try:
-        manifest = directory.training() if command == "train" else directory.evaluation()
-        for name in manifest["files"]:
-            directory.vouched(manifest, name, command)
-    except UserError:
-        return False
-    return all(manifest.get(key) == value for key, value in record.items())
-
-
-def _prepared(run: Run) -> dict[str, Any]:
-    """What is recorded of the dataset, which is prepared if need be."""
-    store.prepare(run.dataset)
-    manifest = store.manifest(run.dataset)
-    return {key: manifest[key] for key in ("dataset", "state", "content_sha256", "split_sha256", "images")}
+def _trained(experiment: Experiment, run: Run, results: Path) -> RunDirectory:
+    """The directory of a run whose training is current; an error says why it is not."""
+    found = status.find_training(experiment, run, results)
+    if found.status in (Status.MISSING, Status.DAMAGED):  # these reasons say where, and what to run
+        raise UserError(found.reason)
+    if found.status not in _CURRENT:
+        raise UserError(f"{found.directory.path} is {found.status}: {found.reason}; train it again")
+    return found.directory
 
 
 def _user_errors(work, run: Run):

@@ -1,85 +1,168 @@
-"""Planned runs joined with what is there of them."""
+"""What is there of a planned run, and whether it is current. This is the one place that says so.
+
+The command line, the workflow, `plan`, `check`, the tables and the verdicts all ask here. A run is current where it was
+made with the planned options, by the code that is here, from the data that are prepared here, and from the weights of
+the run that it starts from.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bntt.common.errors import UserError
+from bntt.data import store
+from bntt.experiment import code_hash
 from bntt.experiment.schema import Experiment, Run
-from bntt.runs.directory import RESULTS, RunDirectory
+from bntt.runs.directory import RESULTS, WEIGHTS, MissingError, RunDirectory
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+class Status(StrEnum):
+    """What is there of a planned run."""
+
+    DONE = "done"  # trained and measured, and current
+    KEPT = "kept"  # measured with the planned options; the weights are gone, so it cannot be made current
+    DIVERGED = "diverged"  # trained, and current; there is nothing to measure
+    TRAINED = "trained"  # and current, but not measured yet
+    OUTDATED = "outdated"  # made with other options, code, data or weights
+    DAMAGED = "damaged"  # a file is not the one that a manifest names
+    MISSING = "missing"
+
+    @property
+    def measured(self) -> bool:
+        """Whether there are measurements to draw."""
+        return self in (Status.DONE, Status.KEPT)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.measured or self is Status.DIVERGED
+
+
 @dataclass(frozen=True)
 class Found:
-    """A planned run and what is there of it, with the reason.
-
-    ``done``; ``diverged``; ``missing``; ``outdated``, made with another configuration or other weights; ``damaged``.
-    """
+    """A planned run, what is there of it, and why it is not more."""
 
     run: Run
     directory: RunDirectory
-    status: str
+    status: Status
     reason: str = ""
 
     def table(self, name: str) -> "pd.DataFrame | None":
         """A measurement, or None where it does not apply or there is no result."""
-        if self.status != "done":
+        if not self.status.measured:
             return None
         manifest = self.directory.training() if name == "history.csv" else self.directory.evaluation()
         return self.directory.table(name) if name in manifest["files"] else None
 
     @cached_property
     def training(self) -> dict[str, Any] | None:
-        return self.directory.training() if self.status in ("done", "diverged") else None
+        """What training recorded; None where the run has not ended."""
+        return self.directory.training() if self.status.ended else None
+
+
+def decides_training(run: Run) -> dict[str, Any]:
+    """The options and the code that decide the weights of a run; a change of either trains it again."""
+    return {"config": run.training_config(), "code": code_hash.training_code(run)}
+
+
+def decides_evaluation(run: Run) -> dict[str, Any]:
+    """The options and the code that decide the measurements of a run, given its weights."""
+    return {
+        "config": run.training_config(),
+        "code": code_hash.evaluation_code(run),
+        "evaluation": dict(run.evaluation),
+    }
 
 
 def found(experiment: Experiment, results: Path = RESULTS) -> Iterator[Found]:
     """Every planned run joined with what is found under a results root; never fails, whatever is there."""
     for run in experiment.runs:
-        directory = RunDirectory.of(run, results)
-        try:
-            yield _found(experiment, run, results)
-        except UserError as error:
-            kind = "missing" if "is missing;" in str(error) else "damaged"
-            yield Found(run, directory, kind, str(error))
+        yield find(experiment, run, results)
 
 
-def _found(experiment: Experiment, run: Run, results: Path) -> Found:
+def find(experiment: Experiment, run: Run, results: Path) -> Found:
+    """One planned run with what is there of it."""
+    return _told(run, results, lambda: _status(experiment, run, results))
+
+
+def find_training(experiment: Experiment, run: Run, results: Path) -> Found:
+    """The same of its training alone, which is current where it is ``trained`` or ``diverged``."""
+    return _told(run, results, lambda: _training_status(experiment, run, results))
+
+
+def _told(run: Run, results: Path, judge: Any) -> Found:
+    try:
+        status, reason = judge()
+    except MissingError as error:
+        status, reason = Status.MISSING, str(error)
+    except UserError as error:
+        status, reason = Status.DAMAGED, str(error)
+    return Found(run, RunDirectory.of(run, results), status, reason)
+
+
+def _status(experiment: Experiment, run: Run, results: Path) -> tuple[Status, str]:
+    status, reason = _training_status(experiment, run, results)
+    if status not in (Status.TRAINED, Status.KEPT):
+        return status, reason
     directory = RunDirectory.of(run, results)
     training = directory.training()
-    if training.get("config") != run.training_config():
-        return Found(run, directory, "outdated", "trained with another configuration than the experiment file's")
-    if reason := _other_start(experiment, run, training, results):
-        return Found(run, directory, "outdated", reason)
-    for name in training["files"]:
-        if name != "model.safetensors" or directory.path.joinpath(name).exists():  # kept results may lack the weights
-            directory.vouched(training, name, "train")
-    if training["status"] == "diverged":
-        return Found(run, directory, "diverged", training.get("reason") or "")
-    evaluation = directory.evaluation()
-    if evaluation.get("weights_sha256") != training["files"].get("model.safetensors"):
-        return Found(run, directory, "outdated", "measured with earlier weights; run `python -m bntt evaluate` again")
-    if evaluation.get("config") != run.training_config() or evaluation.get("evaluation") != dict(run.evaluation):
-        return Found(run, directory, "outdated", "measured with other options; run `python -m bntt evaluate` again")
+    if status is Status.TRAINED and not directory.evaluate_json.exists():
+        return Status.TRAINED, "not measured yet"
+    evaluation, again = directory.evaluation(), "run `python -m bntt evaluate` again"
+    if evaluation.get("weights_sha256") != training["files"].get(WEIGHTS):
+        return Status.OUTDATED, f"measured with earlier weights; {again}"
+    planned = decides_evaluation(run)
+    if any(evaluation.get(key) != planned[key] for key in ("config", "evaluation")):
+        return Status.OUTDATED, f"measured with other options; {again}"
+    if status is Status.TRAINED and evaluation.get("code") != planned["code"]:
+        return Status.OUTDATED, f"measured by other code; {again}"
     for name in evaluation["files"]:
         directory.vouched(evaluation, name, "evaluate")
-    return Found(run, directory, "done")
+    return (Status.DONE, "") if status is Status.TRAINED else (Status.KEPT, reason)
+
+
+def _training_status(experiment: Experiment, run: Run, results: Path) -> tuple[Status, str]:
+    """``trained``, ``kept``, ``diverged`` or ``outdated``; raises where a manifest or a file is missing or damaged."""
+    directory, planned = RunDirectory.of(run, results), decides_training(run)
+    training = directory.training()
+    if training.get("config") != planned["config"]:
+        return Status.OUTDATED, "trained with another configuration than the experiment file's"
+    if reason := _other_start(experiment, run, training, results):
+        return Status.OUTDATED, reason
+    kept = WEIGHTS in training["files"] and not (directory.path / WEIGHTS).exists()
+    for name in training["files"]:
+        if not (kept and name == WEIGHTS):
+            directory.vouched(training, name, "train")
+    if kept:
+        return Status.KEPT, "its weights are not here"
+    if training.get("code") != planned["code"]:
+        return Status.OUTDATED, "trained by other code; run `python -m bntt train` again"
+    if store.is_current(run.dataset) and training.get("data") != store.identity(run.dataset):
+        return Status.OUTDATED, "trained on other data or another split than is prepared"
+    if run.start is not None:
+        start, reason = _training_status(experiment, experiment.run(run.dataset, run.start, run.seed), results)
+        if start is Status.OUTDATED:
+            return start, f"row {run.start}, which it starts from, is outdated: {reason}"
+    if training["status"] == "diverged":
+        return Status.DIVERGED, training.get("reason") or ""
+    return Status.TRAINED, ""
 
 
 def _other_start(experiment: Experiment, run: Run, training: Mapping[str, Any], results: Path) -> str:
-    """Why a run was not made from the run that it starts from, as that is now and is planned; empty where it was."""
+    """Why a run was not made from the run that it starts from, as that is planned and there; empty where it was."""
     if run.start is None:
         return ""
     start = experiment.run(run.dataset, run.start, run.seed)
     of_start = RunDirectory.of(start, results).training()
     if of_start.get("config") != start.training_config():
         return f"row {start.row}, which it starts from, was trained with another configuration"
-    if of_start["files"].get("model.safetensors") != training.get("start_sha256"):
+    if of_start["files"].get(WEIGHTS) != training.get("start_sha256"):
         return f"made from earlier weights of row {start.row}; run `python -m bntt train` again"
     if of_start.get("data") != training.get("data"):
         return f"row {start.row}, which it starts from, was trained on other data"

@@ -17,6 +17,7 @@ from bntt.common.errors import UserError
 from bntt.data import store
 from bntt.experiment import code_hash
 from bntt.experiment.schema import load
+from bntt.runs import status
 from bntt.runs.directory import RunDirectory
 
 for key in config:

@@ -18,7 +18,6 @@ rule evaluate:
         "../../environment.yml"
     threads: EXPERIMENT.runs[0].threads
     params:
-        code=lambda wildcards: code_hash.evaluation_code(run_of(wildcards)),
-        configuration=lambda wildcards: dict(run_of(wildcards).evaluation),
+        decides=lambda wildcards: status.decides_evaluation(run_of(wildcards)),
     shell:
         f"{BNTT} evaluate {OF_RUN} > {{log:q}} 2>&1"

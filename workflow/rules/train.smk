@@ -21,8 +21,7 @@ rule train:
         "../../environment.yml"
     threads: EXPERIMENT.runs[0].threads
     params:
-        # What decides the numbers: a change of either, and of nothing else, trains the run again.
-        code=lambda wildcards: code_hash.training_code(run_of(wildcards)),
-        configuration=lambda wildcards: run_of(wildcards).training_config(),
+        # A change of these, and of nothing else, trains the run again.
+        decides=lambda wildcards: status.decides_training(run_of(wildcards)),
     shell:
         f"{BNTT} train {OF_RUN} > {{log:q}} 2>&1"

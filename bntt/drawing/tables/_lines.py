@@ -72,7 +72,7 @@ def _line(results: Results, run: Run, found: pd.DataFrame, cell: Cell | None) ->
     else:
         kind = "standard error over test images"
         uncertainty = 100 * standard_error(mean / 100 * images, images) if len(found) and images else math.nan
-    absent = [one for one in results.of_row(run.row, run.dataset) if one.status != "done"]
+    absent = [one for one in results.of_row(run.row, run.dataset) if not one.status.measured]
     seeds = len(results.of_row(run.row, run.dataset))
     reasons = [(f"seed {one.run.seed}: " if seeds > 1 else "") + why_absent(one.status, one.reason) for one in absent]
     return {
