@@ -6,12 +6,13 @@ from shlex import quote
 
 from snakemake.exceptions import WorkflowError
 
+# The package below is that beside the Snakefile, whether or not one is installed: Snakemake puts the Snakefile's folder
+# first in sys.path.
+
 # Jobs use the interpreter that runs Snakemake. Its path is no part of the rules, so that another one reruns nothing.
 if not workflow.deployment_settings.deployment_method:  # with --sdm conda it is the environment's
     shell.prefix(f"set -euo pipefail; export PATH={quote(str(Path(sys.executable).parent))}:$PATH; ")
 
-# The package lies beside the Snakefile, whose folder Snakemake puts first in sys.path: that one is used, whether or not
-# it is installed.
 from bntt import code, data
 from bntt.errors import UserError
 from bntt.experiment import load
