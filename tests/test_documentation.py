@@ -4,6 +4,7 @@ import re
 import shutil
 
 import torch
+from test_claims import BY_NAME, judged
 from tiny import PROJECT, bntt
 
 from bntt.experiment.manual import reference
@@ -37,6 +38,29 @@ def test_the_method_of_the_readme_is_planned_trained_and_measured(tmp_path, monk
     for command in ("train", "evaluate"):
         ran = bntt(command, "--experiment", "mine.yaml", "--row", "my-norm", cwd=copy)
         assert ran.returncode == 0, ran.stderr
+
+
+def table(page: str, header: str) -> list[list[str]]:
+    """The cells of the table of a page under docs/ whose first line begins so."""
+    text = (PROJECT / "docs" / page).read_text().partition(f"\n| {header} |")[2].partition("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines()[2:]]
+
+
+def test_the_table_of_claims_says_what_the_code_judges():
+    claims = [judged(name) for name in BY_NAME]
+    rows = [row[:3] for row in table("claims.md", "claim")]
+    assert rows == [[f"`{claim.name}`", claim.text, claim.where] for claim in claims]
+
+
+def test_the_page_of_claims_names_every_drawing_and_files_that_there_are():
+    page = (PROJECT / "docs/claims.md").read_text()
+    drawings = {path.stem for path in (PROJECT / "analysis").glob("*[0-9].py")}
+    assert {row[0].lower().replace(" ", "") for row in table("claims.md", "printed")} == drawings
+    assert set(re.findall(r"`(\w+)\.(?:png|md)`", page)) == drawings
+    measured = {path.stem for path in (PROJECT / "bntt/measurements").glob("[!_]*.py")}
+    assert set(re.findall(r"`(\w+)\.csv`", page)) <= measured
+    for name in re.findall(r"(?:EXPERIMENT=|experiment=|config/)([\w-]+)", page):
+        load(name)
 
 
 def test_the_demos_decay_budgets_are_those_of_its_page():

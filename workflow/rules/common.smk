@@ -6,8 +6,8 @@ from shlex import quote
 
 from snakemake.exceptions import WorkflowError
 
-# The package lies beside the Snakefile; it is used from there whether or not it is installed.
-sys.path.insert(0, str(Path(workflow.basedir)))
+# The package below is that beside the Snakefile, whether or not one is installed: Snakemake puts the Snakefile's folder
+# first in sys.path.
 
 # Jobs use the interpreter that runs Snakemake. Its path is no part of the rules, so that another one reruns nothing.
 if not workflow.deployment_settings.deployment_method:  # with --sdm conda it is the environment's
