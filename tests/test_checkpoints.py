@@ -15,6 +15,7 @@ from tiny import PROJECT, assert_one_line, environment, one_row, result, same
 
 from bntt.commands import NOT_FINISHED, main
 from bntt.common.errors import Stopped, UserError
+from bntt.experiment import code_hash
 from bntt.runs import pipeline
 from bntt.runs.checkpoints import Checkpoints
 from bntt.runs.directory import RunDirectory
@@ -134,7 +135,7 @@ def test_the_state_of_another_configuration_or_code_is_not_used(tmp_path, monkey
     before, its_run = one_row(tmp_path, **ROWS["surrogate"] | ({"leak": 0.5} if other == "options" else {}))
     with monkeypatch.context() as patched:
         if other == "code":
-            patched.setattr(pipeline.code, "training_code", lambda run: "0" * 16)
+            patched.setattr(code_hash, "training_code", lambda run: "0" * 16)
         interrupt(patched, before, its_run, tmp_path / "stopped", 8)
     used, run = one_row(tmp_path, **ROWS["surrogate"])
     with steps_counted(monkeypatch) as steps:

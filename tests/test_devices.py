@@ -20,7 +20,7 @@ from bntt.runs.devices import lease, lock_one
 HOLD = """
 import sys, types
 sys.modules["torch"] = types.SimpleNamespace(device=None)
-from bntt.devices import lock_one
+from bntt.runs.devices import lock_one
 with lock_one(sys.argv[1:], poll_seconds=0.02) as index:
     print("holds", index, flush=True)
     sys.stdin.read()

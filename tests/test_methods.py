@@ -14,6 +14,7 @@ from tiny import EXPERIMENT, PROJECT, assert_one_line, experiment, images, pytho
 from torch.nn import functional as F
 
 from bntt.common.errors import UserError
+from bntt.data import store
 from bntt.experiment import declared
 from bntt.methods import Task, ann, conversion
 from bntt.runs import pipeline
@@ -127,10 +128,10 @@ def test_a_norm_of_ones_own_is_one_small_file(tmp_path):
     rows = {"mine": {"method": "boosted", "boost": 3.0, "time_steps": 3}}
     write_experiment(tree / "config", rows=rows)
     script = (
-        "from bntt.cli import main\n"
+        "from bntt.commands import main\n"
         "assert main(['train', '--experiment', 'tiny', '--row', 'mine']) == 0\n"
         "assert main(['evaluate', '--experiment', 'tiny', '--row', 'mine']) == 0\n"
-        "from bntt.collect import Results\n"
+        "from bntt.results.collect import Results\n"
         "gamma = Results.of('tiny').frame('gamma.csv')\n"
         "print(gamma.groupby('time_step')['gamma'].mean().round().tolist())\n"
     )
@@ -341,7 +342,7 @@ def test_thresholds_survive_the_round_trip(starts, tmp_path):
     run, _ = convert(starts, tmp_path, "ann")
     directory = RunDirectory.of(run, tmp_path)
     recorded = directory.training()["thresholds"]
-    data = pipeline._load_data(run, CPU)
+    data = store.load(run.dataset).as_asked(CPU, run.options)
     made = conversion.classifier(run, data, directory.weights())
     for name, layer in made.network.layers.items():
         assert layer.neuron.threshold == pytest.approx(recorded[name], rel=1e-7)
