@@ -20,7 +20,7 @@ from bntt.results.comparison import BY_IMAGE, BY_SEED, compare
 from bntt.runs import pipeline
 from bntt.runs.cost import Cost, _cost, _images, report, slots
 from bntt.runs.directory import RunDirectory
-from bntt.runs.status import Found, found
+from bntt.runs.status import Found, Status, found
 
 torch.set_num_threads(1)
 
@@ -108,7 +108,7 @@ def test_two_folders_are_compared_by_seed_and_a_single_seed_by_image(root, tmp_p
     other = experiment(tmp_path / "other", seeds=[0], rows={"bntt": EXPERIMENT["rows"]["bntt"] | {"leak": 0.5}})
     pipeline.train(other, other.runs[0], tmp_path / "other", "cpu")
     pipeline.evaluate(other, other.runs[0], tmp_path / "other", "cpu")
-    found = compare(first, Results(other, tmp_path / "other"))
+    found = compare(first, Results(other, tmp_path / "other", here=False))
     assert {one.row for one in found} == {"bntt"}
     accuracy = found[0]
     assert (accuracy.metric, accuracy.pairing, accuracy.seeds) == ("accuracy", BY_IMAGE, 1)
@@ -117,7 +117,7 @@ def test_two_folders_are_compared_by_seed_and_a_single_seed_by_image(root, tmp_p
     directory = RunDirectory.of(other.runs[0], tmp_path / "other")
     record = directory.training()
     write_sealed(directory.train_json, record | {"data": record["data"] | {"content_sha256": "0" * 64}})
-    unlike = compare(first, Results(other, tmp_path / "other"))[0]  # other images, of the same number
+    unlike = compare(first, Results(other, tmp_path / "other", here=False))[0]  # other images, of the same number
     assert (unlike.metric, unlike.estimate) == ("accuracy", None)
 
 
@@ -243,7 +243,7 @@ def test_the_cost_of_a_run_by_hand(tmp_path):
     """96 of 1,077 training images in batches of 32, 7 epochs, 540 test images, 1 + 1 further passes and 2 draws."""
     _, run = one_row(tmp_path, method="surrogate", time_steps=3, epochs=7)
     assert _images(run) == {"train": 96, "validation": 180, "test": 540}
-    there = [Found(run, None, status) for status in ("done", "outdated", "damaged")]
+    there = [Found(run, None, status) for status in (Status.DONE, Status.OUTDATED, Status.DAMAGED)]
     cost = _cost(run, there, MEASURED)
     assert cost.training == pytest.approx(3 + 7 * (3 * 0.5 + 0.25))
     assert cost.evaluation == pytest.approx(3 + 540 * (0.1 + 3 * 0.05) + 100 * 0.02)

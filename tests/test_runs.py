@@ -150,7 +150,7 @@ def test_a_conversion_belongs_to_the_network_it_was_made_from(results, tmp_path)
     )  # fmt: skip
     with pytest.raises(UserError) as raised:
         pipeline.train(tiny, tiny.run("digits", "rmp", 0), root, "cpu")
-    assert_one_line(raised.value, "ann", "of another configuration", "train it again")
+    assert_one_line(raised.value, "ann", "with another configuration", "train it again")
     pipeline.train(tiny, tiny.run("digits", "ann", 0), root, "cpu")  # the very same weights
     assert statuses()["rmp"] == ("done", "")
 
@@ -264,10 +264,10 @@ def test_whole_results_are_done_and_what_is_not_there_is_missing(finished, tmp_p
 
 
 @pytest.mark.parametrize("name", ["train.json", "evaluate.json"])
-def test_a_run_without_its_manifest_is_missing(results, name):
+def test_a_run_without_its_manifest_is_missing_or_only_trained(results, name):
     tiny, root = results
     (RunDirectory.of(tiny.runs[0], root).path / name).unlink()
-    assert status(tiny, root) == "missing"
+    assert status(tiny, root) == ("missing" if name == "train.json" else "trained")
 
 
 FILES = ["model.safetensors", "history.csv", "anytime.csv", "spikes.csv", "gamma.csv", "noise.csv", "energy.csv"]
@@ -435,7 +435,7 @@ def test_evaluating_a_training_of_another_configuration_is_one_line(results, tmp
     other = with_option(tmp_path, "bntt", leak=0.5)
     with pytest.raises(UserError) as raised:
         pipeline.evaluate(other, other.run("digits", "bntt", 0), root, "cpu")
-    assert_one_line(raised.value, "train.json", "another configuration", "train it again")
+    assert_one_line(raised.value, "digits/bntt/seed-0", "another configuration", "train it again")
 
 
 def test_what_is_done_is_not_done_again_and_what_is_damaged_is(results):
@@ -487,7 +487,9 @@ def test_a_gpu_that_is_too_small_is_one_line(tmp_path, monkeypatch):
 def test_a_disk_that_is_full_is_one_line_and_leaves_nothing_half_written(tmp_path, options):
     """No file may grow beyond 8 kB, which is what a write to a full disk meets too."""
     path = write_experiment(tmp_path)
-    limited = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (8192, 8192)); from bntt.cli import main; exit(main())"
+    limited = (
+        "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (8192, 8192)); from bntt.commands import main; exit(main())"
+    )
     store.prepare("digits")
     ran = python("-c", limited, "train", "--experiment", path, "--row", "bntt", "--results", tmp_path, *options)
     name = "state-0.pt" if options else "model.safetensors"

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> None:
     """A line for each number that both folders have."""
-    first, second = (Results.at(folder, parsed.experiment) for folder in parsed.folders)
+    first, second = (Results.at(folder, parsed.experiment, here=False) for folder in parsed.folders)
     for one in compare(first, second):
         difference = f"{interval(one.estimate)} ({one.pairing})" if one.estimate else number(one.second - one.first)
         numbers = f"{number(one.first)} and {number(one.second)}, difference {difference}, n = {one.seeds}"

@@ -56,7 +56,7 @@ def explain(
         raise UserError(f"{table} is no table of results; give one like results/demo/tables/table1.csv")
     if not table.is_file():
         raise UserError(f"{table} is missing; `snakemake --cores 8 all` draws it")
-    results = Results.at(folder, experiment)
+    results = Results.at(folder, experiment, here=False)
     record = read_record(folder, table.stem)
     vouched(folder, record, f"tables/{table.name}")
     frame = pd.read_csv(table).astype({"time_steps": float})  # the steps of an early exit are a mean over seeds

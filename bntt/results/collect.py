@@ -21,8 +21,9 @@ class Results:
     the frames, so a caller that needs one must look.
     """
 
-    def __init__(self, experiment: Experiment, results: Path = RESULTS) -> None:
-        self.experiment, self.root = experiment, results
+    def __init__(self, experiment: Experiment, results: Path = RESULTS, here: bool = True) -> None:
+        """With ``here`` false, runs need not be of the code and the data that are here; see `bntt.runs.status`."""
+        self.experiment, self.root, self.here = experiment, results, here
         self._frames: dict[str, pd.DataFrame] = {}
 
     @classmethod
@@ -30,7 +31,7 @@ class Results:
         return cls(load(experiment), Path(results))
 
     @classmethod
-    def at(cls, folder: Path, experiment: str | None = None) -> "Results":
+    def at(cls, folder: Path, experiment: str | None = None, here: bool = True) -> "Results":
         """The results in ``folder``, which is called like its experiment unless one is named."""
         if not folder.is_dir():
             raise UserError(f"{folder}: there is no such folder of results; give one like results/demo")
@@ -38,7 +39,7 @@ class Results:
         loaded = load(experiment or folder.name)
         if loaded.name != folder.name:
             raise UserError(f"{folder} is not of experiment {loaded.name}; its folder is called {loaded.name}")
-        return cls(loaded, folder.parent)
+        return cls(loaded, folder.parent, here)
 
     @property
     def folder(self) -> Path:
@@ -47,7 +48,7 @@ class Results:
 
     @cached_property
     def runs(self) -> list[Found]:
-        return list(found(self.experiment, self.root))
+        return list(found(self.experiment, self.root, self.here))
 
     def of_row(self, row: str, dataset: str | None = None) -> list[Found]:
         """The runs of a row, one per seed (and dataset, unless one is named)."""

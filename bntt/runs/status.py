@@ -80,15 +80,19 @@ def decides_evaluation(run: Run) -> dict[str, Any]:
     }
 
 
-def found(experiment: Experiment, results: Path = RESULTS) -> Iterator[Found]:
-    """Every planned run joined with what is found under a results root; never fails, whatever is there."""
+def found(experiment: Experiment, results: Path = RESULTS, here: bool = True) -> Iterator[Found]:
+    """Every planned run joined with what is found under a results root; never fails, whatever is there.
+
+    With ``here`` false, runs are not held against the code and the data that are here: for those who only read results,
+    which may have been made elsewhere or by an earlier version.
+    """
     for run in experiment.runs:
-        yield find(experiment, run, results)
+        yield find(experiment, run, results, here)
 
 
-def find(experiment: Experiment, run: Run, results: Path) -> Found:
+def find(experiment: Experiment, run: Run, results: Path, here: bool = True) -> Found:
     """One planned run with what is there of it."""
-    return _told(run, results, lambda: _status(experiment, run, results))
+    return _told(run, results, lambda: _status(experiment, run, results, here))
 
 
 def find_training(experiment: Experiment, run: Run, results: Path) -> Found:
@@ -106,8 +110,8 @@ def _told(run: Run, results: Path, judge: Any) -> Found:
     return Found(run, RunDirectory.of(run, results), status, reason)
 
 
-def _status(experiment: Experiment, run: Run, results: Path) -> tuple[Status, str]:
-    status, reason = _training_status(experiment, run, results)
+def _status(experiment: Experiment, run: Run, results: Path, here: bool) -> tuple[Status, str]:
+    status, reason = _training_status(experiment, run, results, here)
     if status not in (Status.TRAINED, Status.KEPT):
         return status, reason
     directory = RunDirectory.of(run, results)
@@ -120,14 +124,14 @@ def _status(experiment: Experiment, run: Run, results: Path) -> tuple[Status, st
     planned = decides_evaluation(run)
     if any(evaluation.get(key) != planned[key] for key in ("config", "evaluation")):
         return Status.OUTDATED, f"measured with other options; {again}"
-    if status is Status.TRAINED and evaluation.get("code") != planned["code"]:
+    if here and status is Status.TRAINED and evaluation.get("code") != planned["code"]:
         return Status.OUTDATED, f"measured by other code; {again}"
     for name in evaluation["files"]:
         directory.vouched(evaluation, name, "evaluate")
     return (Status.DONE, "") if status is Status.TRAINED else (Status.KEPT, reason)
 
 
-def _training_status(experiment: Experiment, run: Run, results: Path) -> tuple[Status, str]:
+def _training_status(experiment: Experiment, run: Run, results: Path, here: bool = True) -> tuple[Status, str]:
     """``trained``, ``kept``, ``diverged`` or ``outdated``; raises where a manifest or a file is missing or damaged."""
     directory, planned = RunDirectory.of(run, results), decides_training(run)
     training = directory.training()
@@ -141,11 +145,11 @@ def _training_status(experiment: Experiment, run: Run, results: Path) -> tuple[S
             directory.vouched(training, name, "train")
     if kept:
         return Status.KEPT, "its weights are not here"
-    if training.get("code") != planned["code"]:
+    if here and training.get("code") != planned["code"]:
         return Status.OUTDATED, "trained by other code; run `python -m bntt train` again"
-    if store.is_current(run.dataset) and training.get("data") != store.identity(run.dataset):
+    if here and store.is_current(run.dataset) and training.get("data") != store.identity(run.dataset):
         return Status.OUTDATED, "trained on other data or another split than is prepared"
-    if run.start is not None:
+    if here and run.start is not None:
         start, reason = _training_status(experiment, experiment.run(run.dataset, run.start, run.seed), results)
         if start is Status.OUTDATED:
             return start, f"row {run.start}, which it starts from, is outdated: {reason}"

@@ -1,0 +1,132 @@
+"""What is there of a run: each status, its reason, and that all who ask act by the same answer."""
+
+import shutil
+
+import pytest
+from tiny import EXPERIMENT, experiment
+
+from bntt import commands
+from bntt.common import files
+from bntt.data import store
+from bntt.experiment import code_hash
+from bntt.results.collect import Results
+from bntt.runs import pipeline
+from bntt.runs.directory import RunDirectory
+from bntt.runs.status import Status, find, find_training, found
+
+ROWS = {name: EXPERIMENT["rows"][name] for name in ("ann", "rmp")}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A network and its conversion, trained and measured."""
+    root = tmp_path_factory.mktemp("made")
+    tiny = experiment(root, rows=ROWS)
+    for run in tiny.runs:
+        pipeline.train(tiny, run, root, "cpu")
+        pipeline.evaluate(tiny, run, root, "cpu")
+    return root
+
+
+@pytest.fixture
+def results(made, tmp_path):
+    """A copy to change: the experiment, its file and the results root."""
+    shutil.copytree(made, tmp_path / "copy")
+    return experiment(tmp_path / "copy", rows=ROWS), tmp_path / "copy/tiny.yaml", tmp_path / "copy"
+
+
+def statuses(tiny, root, **how) -> dict[str, Status]:
+    return {one.run.row: one.status for one in found(tiny, root, **how)}
+
+
+def manifest(tiny, root, row: str, name: str):
+    """The path of a run's manifest, and what it says."""
+    path = RunDirectory.of(tiny.run("digits", row, 0), root).path / name
+    return path, files.read_sealed(path)
+
+
+def test_what_was_just_made_is_done(results):
+    tiny, _, root = results
+    assert statuses(tiny, root) == {"ann": Status.DONE, "rmp": Status.DONE}
+    assert all(one.reason == "" for one in found(tiny, root))
+
+
+@pytest.mark.parametrize(("row", "of_ann", "of_rmp"), [("ann", "outdated", "outdated"), ("rmp", "done", "outdated")])
+def test_other_code_outdates_a_run_and_what_starts_from_it_for_all_who_ask(
+    results, monkeypatch, capsys, row, of_ann, of_rmp
+):
+    tiny, file, root = results
+    true = code_hash.training_code
+    monkeypatch.setattr(code_hash, "training_code", lambda run: "0" * 16 if run.row == row else true(run))
+    assert statuses(tiny, root) == {"ann": of_ann, "rmp": of_rmp}
+
+    assert commands.main(["runs", "--experiment", str(file), "--results", str(root)]) == 0
+    assert f"{of_rmp:9} digits/rmp/seed-0" in capsys.readouterr().out
+    assert commands.main(["check", str(root / "tiny"), "--experiment", str(file)]) == 1
+    assert "[outdated] digits/rmp/seed-0: " in capsys.readouterr().out
+    assert Results(tiny, root).frame("anytime.csv")["row"].unique().tolist() == (["ann"] if row == "rmp" else [])
+    assert "already" not in pipeline.train(tiny, tiny.run("digits", row, 0), root, "cpu")
+    assert find_training(tiny, tiny.run("digits", row, 0), root).status is Status.TRAINED
+
+
+def test_other_code_that_measures_leaves_the_training(results, monkeypatch):
+    tiny, _, root = results
+    monkeypatch.setattr(code_hash, "evaluation_code", lambda run: "0" * 16)
+    run = tiny.run("digits", "ann", 0)
+    one = find(tiny, run, root)
+    assert (one.status, "measured by other code" in one.reason) == (Status.OUTDATED, True)
+    assert "already trained" in pipeline.train(tiny, run, root, "cpu")
+    assert "already" not in pipeline.evaluate(tiny, run, root, "cpu")
+    assert find(tiny, run, root).status is Status.DONE
+
+
+def test_other_data_than_are_prepared(results):
+    tiny, _, root = results
+    path, record = manifest(tiny, root, "ann", "train.json")
+    files.write_sealed(path, record | {"data": record["data"] | {"content_sha256": "0" * 64}})
+    one = find(tiny, tiny.run("digits", "ann", 0), root)
+    assert (one.status, "other data" in one.reason) == (Status.OUTDATED, True)
+
+
+def test_data_that_are_not_prepared_say_nothing(results, monkeypatch, tmp_path):
+    tiny, _, root = results
+    monkeypatch.setenv("BNTT_DATA", str(tmp_path / "nothing prepared"))
+    assert not store.is_current("digits")
+    assert statuses(tiny, root) == {"ann": Status.DONE, "rmp": Status.DONE}
+
+
+def test_measurements_outlive_the_weights_and_the_code(results, monkeypatch):
+    """What is kept is drawn whatever the code is, but nothing is made from it."""
+    tiny, _, root = results
+    monkeypatch.setattr(code_hash, "training_code", lambda run: "0" * 16)
+    monkeypatch.setattr(code_hash, "evaluation_code", lambda run: "0" * 16)
+    for run in tiny.runs:
+        (RunDirectory.of(run, root).path / "model.safetensors").unlink()
+    assert statuses(tiny, root) == {"ann": Status.KEPT, "rmp": Status.KEPT}
+    assert sorted(Results(tiny, root).frame("anytime.csv")["row"].unique()) == ["ann", "rmp"]
+    with pytest.raises(pipeline.UserError, match="kept: its weights are not here; train it again"):
+        pipeline.train(tiny, tiny.run("digits", "rmp", 0), root, "cpu")
+    path, _ = manifest(tiny, root, "ann", "evaluate.json")
+    path.unlink()
+    assert find(tiny, tiny.run("digits", "ann", 0), root).status is Status.MISSING, "neither weights nor measurements"
+
+
+def test_who_only_reads_does_not_hold_results_against_the_code_that_is_here(results, monkeypatch):
+    tiny, _, root = results
+    monkeypatch.setattr(code_hash, "training_code", lambda run: "0" * 16)
+    monkeypatch.setattr(code_hash, "evaluation_code", lambda run: "0" * 16)
+    assert statuses(tiny, root) == {"ann": Status.OUTDATED, "rmp": Status.OUTDATED}
+    assert statuses(tiny, root, here=False) == {"ann": Status.DONE, "rmp": Status.DONE}
+
+
+def test_a_training_without_an_evaluation_is_trained(results):
+    tiny, _, root = results
+    path, _ = manifest(tiny, root, "rmp", "evaluate.json")
+    path.unlink()
+    assert statuses(tiny, root) == {"ann": Status.DONE, "rmp": Status.TRAINED}
+
+
+@pytest.mark.parametrize("ended", list(Status))
+def test_only_what_was_measured_has_numbers_and_only_what_has_ended_needs_nothing(ended):
+    assert ended.measured == (ended in ("done", "kept"))
+    assert ended.ended == (ended in ("done", "kept", "diverged"))
