@@ -4,6 +4,7 @@ Importing the package is cheap; torch is loaded when one of the building blocks 
 """
 
 from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0.dev0"
 
@@ -19,7 +20,7 @@ _BLOCKS = {
 __all__ = [*_BLOCKS, "__version__"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _BLOCKS:
         return getattr(import_module(_BLOCKS[name]), name)
     raise AttributeError(f"module 'bntt' has no attribute {name!r}")

@@ -84,7 +84,9 @@ class DenseClassifier:
         return data.scaled(unit, self.signed)
 
     @torch.no_grad()
-    def running_logits(self, scaled: Tensor, samples: Tensor, key: int, observe: Observer | None = None):
+    def running_logits(
+        self, scaled: Tensor, samples: Tensor, key: int, observe: Observer | None = None
+    ) -> Iterator[tuple[int, Tensor]]:
         yield 0, self.network(rates(scaled, self.signed))[None]
 
     def gammas(self) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ layout holds plain bytes. Without a folder the archive is downloaded, all throug
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def read(name: str, source: Path | None, downloads: Path) -> Parts:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _python(official, folder: Path) -> Parts:
+def _python(official: Any, folder: Path) -> Parts:
     def part(train: bool) -> tuple[np.ndarray, np.ndarray]:
         try:
             data = official(folder, train=train, download=False)

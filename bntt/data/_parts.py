@@ -1,5 +1,6 @@
 """What reading a dataset gives: its parts, and what can be said of where they came from."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ class Parts:
     from_publisher: bool  # the publisher's checksum matched
     facts: dict[str, Any] = field(default_factory=dict)  # for the manifest
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """Name, pixels and labels of each part; a part that there is not is empty."""
         pixels, labels = self.train
         for name, part in (
@@ -29,7 +30,7 @@ class Parts:
             yield name, *part
 
 
-def divided(pixels: np.ndarray, labels: np.ndarray, split: dict[str, list[int]], **more) -> Parts:
+def divided(pixels: np.ndarray, labels: np.ndarray, split: dict[str, list[int]], **more: Any) -> Parts:
     """Parts by lists of indices."""
     train, validation, test = ((pixels[split[k]], labels[split[k]]) for k in ("train", "validation", "test"))
     return Parts(train, validation if split["validation"] else None, test, **more)

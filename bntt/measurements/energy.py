@@ -41,7 +41,7 @@ def measure(subject: Subject) -> Rows:
     rows: Rows = []
     for step in subject.report_steps:
         for layer in subject.classifier.layers:
-            row: dict = {"time_step": step, "layer": layer.name, "macs": layer.macs}
+            row: dict[str, float | int | str] = {"time_step": step, "layer": layer.name, "macs": layer.macs}
             counts = dict.fromkeys(("own", "events", "mass"), float("nan"))
             if subject.classifier.spiking:
                 inputs = images * seen.input_size[layer.name]

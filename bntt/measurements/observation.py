@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bntt.measurements import Subject
+from bntt.spiking.layers import LayerStep
 
 
 @dataclass
@@ -37,7 +38,7 @@ def observe(subject: Subject) -> Observation:
     for batch in torch.arange(images, device=data.mean.device).split(subject.run.evaluation["batch_size"]):
         columns = batch.cpu()
 
-        def watch(start, name, step, columns=columns):
+        def watch(start: int, name: str, step: LayerStep, columns: Tensor = columns) -> None:
             window = slice(start, start + len(step.input))
             seen.spikes[name][window] += step.spike_counts.sum(1).cpu()
             given = step.input.flatten(2).float()  # sums are exact: quarters, less than 2^22 an image

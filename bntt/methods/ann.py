@@ -4,10 +4,15 @@ It is trained on the expected value of the spikes that its conversion would see.
 dense control (rows named ``ann-bn``), which the paper does not have.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from bntt.classifiers import DenseClassifier
 from bntt.data.images import ImageData
+from bntt.experiment.schema import Run
 from bntt.methods import Task, Trained
 from bntt.spiking.encoding import rates
 from bntt.spiking.networks import DenseNetwork, initialise, place, weight_layers
@@ -25,7 +30,7 @@ OPTIONS = {
 }
 
 
-def build(options: dict, data: ImageData) -> DenseNetwork:
+def build(options: Mapping[str, Any], data: ImageData) -> DenseNetwork:
     """The network that the options describe."""
     layers = weight_layers(options["architecture"], data.shape, data.classes, options["width"])
     return DenseNetwork(layers, batch_norm=options["batch_norm"], dropout=options["dropout"])
@@ -39,7 +44,7 @@ def train(task: Task) -> Trained:
     place(network, data.mean.device)
     signed = options["coding"] == "signed"
 
-    def forward(unit, samples, noise):
+    def forward(unit: Tensor, samples: Tensor, noise: int) -> Tensor:
         if network.training:
             torch.manual_seed(key(noise, "dropout", int(samples[0])) >> 1)
         return network(rates(data.scaled(unit, signed), signed))
@@ -48,9 +53,9 @@ def train(task: Task) -> Trained:
     return Trained(network.state_dict(), outcome, {"parameters": sum(p.numel() for p in network.parameters())})
 
 
-def classifier(run, data: ImageData, weights) -> DenseClassifier:
+def classifier(run: Run, data: ImageData, weights: Mapping[str, Tensor]) -> DenseClassifier:
     """The trained network."""
-    network = build(dict(run.options), data)
+    network = build(run.options, data)
     network.load_state_dict(weights)
     place(network, data.mean.device)
     return DenseClassifier(network, run.options["coding"] == "signed")

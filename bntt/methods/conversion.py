@@ -7,13 +7,17 @@ Recordings of events are coded as images are, by the share of frames with an eve
 """
 
 import math
+from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from bntt.classifiers import SpikingClassifier
 from bntt.common.errors import UserError
 from bntt.data.images import ImageData
+from bntt.experiment.schema import Run
 from bntt.methods import Task, Trained
 from bntt.spiking.encoding import poisson, rates
 from bntt.spiking.kernels import spikes_held_in
@@ -53,7 +57,7 @@ class Silent(Exception):
     """A layer, by name, that receives nothing to balance a threshold on."""
 
 
-def build(options: dict, data: ImageData, thresholds: dict[str, float]) -> SpikingNetwork:
+def build(options: Mapping[str, Any], data: ImageData, thresholds: dict[str, float]) -> SpikingNetwork:
     """IF neurons without a norm, at the given thresholds (1 where none is given yet)."""
     layers = weight_layers(options["architecture"], data.shape, data.classes, options["width"])
     return SpikingNetwork(
@@ -95,7 +99,7 @@ def train(task: Task) -> Trained:
 
 
 @torch.no_grad()
-def balance(network: SpikingNetwork, data: ImageData, options: dict, noise: int) -> dict[str, float]:
+def balance(network: SpikingNetwork, data: ImageData, options: Mapping[str, Any], noise: int) -> dict[str, float]:
     """Set and return the thresholds, layer by layer, each with the layers before it spiking at theirs."""
     signed = _signed(options, data)
     held_in = spikes_held_in(data.mean)
@@ -129,16 +133,16 @@ def balance(network: SpikingNetwork, data: ImageData, options: dict, noise: int)
     return thresholds
 
 
-def classifier(run, data: ImageData, weights) -> SpikingClassifier:
+def classifier(run: Run, data: ImageData, weights: Mapping[str, Tensor]) -> SpikingClassifier:
     """The converted network at its thresholds."""
     suffix = ".threshold"
     thresholds = {name.split(".")[1]: value.item() for name, value in weights.items() if name.endswith(suffix)}
-    network = build(dict(run.options), data, thresholds)
+    network = build(run.options, data, thresholds)
     network.load_state_dict({name: value for name, value in weights.items() if not name.endswith(suffix)})
     place(network, data.mean.device)
     return SpikingClassifier(network, _signed(run.options, data), rates=data.recordings)
 
 
-def _signed(options, data: ImageData) -> bool:
+def _signed(options: Mapping[str, Any], data: ImageData) -> bool:
     """How input is coded: shares of frames are not z-scored."""
     return options["coding"] == "signed" and not data.recordings

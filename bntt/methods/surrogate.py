@@ -1,14 +1,20 @@
 """Surrogate-gradient training of a spiking network from scratch, with any temporal norm or none (Algorithm 2)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from bntt.classifiers import SpikingClassifier
 from bntt.data.images import ImageData
+from bntt.experiment.schema import Run
 from bntt.methods import Task, Trained
 from bntt.spiking.encoding import encode
 from bntt.spiking.kernels import computes_in_bfloat16, name_for
 from bntt.spiking.networks import SpikingNetwork, initialise, place, weight_layers
 from bntt.spiking.neurons import LIF
+from bntt.spiking.norms import TemporalNorm
 from bntt.training.loop import decay_budget, fit
 
 EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding"]
@@ -68,7 +74,7 @@ OPTIONS = {
 }
 
 
-def build(options: dict, data: ImageData, norm=None) -> SpikingNetwork:
+def build(options: Mapping[str, Any], data: ImageData, norm: type[TemporalNorm] | None = None) -> SpikingNetwork:
     """The network that the options describe; ``norm`` may be a class of one's own instead of a name."""
     return SpikingNetwork(
         weight_layers(options["architecture"], data.shape, data.classes, options["width"]),
@@ -81,7 +87,7 @@ def build(options: dict, data: ImageData, norm=None) -> SpikingNetwork:
     )
 
 
-def train(task: Task, norm=None) -> Trained:
+def train(task: Task, norm: type[TemporalNorm] | None = None) -> Trained:
     """BPTT over all T steps with a cross-entropy loss on the accumulated voltage."""
     options, data, seed = task.options, task.data, task.run.seed
     network = build(options, data, norm)
@@ -93,7 +99,7 @@ def train(task: Task, norm=None) -> Trained:
         precision = "bf16" if computes_in_bfloat16(data.mean.device) else "fp32"
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
 
-    def forward(unit, samples, noise):
+    def forward(unit: Tensor, samples: Tensor, noise: int) -> Tensor:
         scaled = data.scaled(unit, signed)
         spikes = encode(scaled, options["time_steps"], noise, samples, signed=signed, dtype=dtype)
         return network.logits(network(spikes, options["time_chunk"] if network.training else None))
@@ -109,9 +115,11 @@ def train(task: Task, norm=None) -> Trained:
     return Trained(network.state_dict(), outcome, facts)
 
 
-def classifier(run, data: ImageData, weights, norm=None) -> SpikingClassifier:
+def classifier(
+    run: Run, data: ImageData, weights: Mapping[str, Tensor], norm: type[TemporalNorm] | None = None
+) -> SpikingClassifier:
     """The trained network, with its tracked moments."""
-    network = build(dict(run.options), data, norm)
+    network = build(run.options, data, norm)
     network.load_state_dict(weights)
     place(network, data.mean.device)
     return SpikingClassifier(network, run.options["coding"] == "signed")

@@ -47,7 +47,9 @@ class RunDirectory:
 
     # -- writing ---------------------------------------------------------------------------------------------
 
-    def finish_training(self, record: dict[str, Any], weights: "Mapping[str, Tensor]", history: list[dict]) -> None:
+    def finish_training(
+        self, record: dict[str, Any], weights: "Mapping[str, Tensor]", history: list[dict[str, Any]]
+    ) -> None:
         """Write weights and history, then ``train.json``."""
         from safetensors import SafetensorError
         from safetensors.torch import save_file
@@ -68,12 +70,12 @@ class RunDirectory:
             files["history.csv"] = self._write_csv("history.csv", history)
         write_sealed(self.train_json, record | {"files": files})
 
-    def finish_evaluation(self, record: dict[str, Any], tables: Mapping[str, list[dict]]) -> None:
+    def finish_evaluation(self, record: dict[str, Any], tables: Mapping[str, list[dict[str, Any]]]) -> None:
         """Write every measurement, then ``evaluate.json``."""
         files = {name: self._write_csv(name, rows) for name, rows in tables.items()}
         write_sealed(self.evaluate_json, record | {"files": files})
 
-    def _write_csv(self, name: str, rows: list[dict]) -> str:
+    def _write_csv(self, name: str, rows: list[dict[str, Any]]) -> str:
         import pandas as pd
 
         frame = pd.DataFrame(rows)

@@ -6,7 +6,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -24,6 +24,7 @@ from bntt.runs.status import Status
 from bntt.training.arithmetic import settle
 from bntt.training.loop import Outcome
 
+T = TypeVar("T")
 _CURRENT = (Status.TRAINED, Status.DIVERGED)  # of a training
 
 
@@ -159,7 +160,7 @@ def _trained(experiment: Experiment, run: Run, results: Path) -> RunDirectory:
     return found.directory
 
 
-def _user_errors(work, run: Run):
+def _user_errors(work: Callable[[], T], run: Run) -> T:
     """A ValueError from the mathematics is about the options it was given, and so is a GPU that is too small."""
     try:
         return work()

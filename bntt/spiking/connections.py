@@ -4,6 +4,8 @@ A spike is 0 or 1 and the average of four a multiple of 1/4: four times either f
 float32 and rounded to the spikes' type where they are used; the library that convolves accumulates in float32.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -12,6 +14,8 @@ from torch.nn import functional as F
 QUARTERS = 4  # a byte counts quarters of a spike
 PIECE = 2**22  # values of spikes widened at once in the backward pass: enough for full speed, little beside the rest
 CACHED = 2**19  # values narrowed at once, which stay in the cache in between
+
+Settings = tuple[Any, Any, Any, int]  # stride, padding, dilation, groups of a convolution
 
 
 def connect(connection: nn.Module, spikes: Tensor, as_bytes: bool = False) -> Tensor:
@@ -45,7 +49,7 @@ class _Connect(torch.autograd.Function):
     """A convolution, or where ``settings`` is None a matrix product."""
 
     @staticmethod
-    def forward(ctx, images: Tensor, weight: Tensor, settings: tuple | None, as_bytes: bool) -> Tensor:
+    def forward(ctx: Any, images: Tensor, weight: Tensor, settings: Settings | None, as_bytes: bool) -> Tensor:
         ctx.settings, ctx.kind = settings, images.dtype
         stored = None
         if ctx.needs_input_grad[1]:
@@ -56,7 +60,7 @@ class _Connect(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         stored, weight = ctx.saved_tensors
         need_images, need_weight = ctx.needs_input_grad[:2]
         narrow = weight.to(ctx.kind)
@@ -80,7 +84,7 @@ def _to_bytes(images: Tensor) -> Tensor:
     return stored
 
 
-def _gradient_of_images(shape: torch.Size, weight: Tensor, upstream: Tensor, settings: tuple | None) -> Tensor:
+def _gradient_of_images(shape: torch.Size, weight: Tensor, upstream: Tensor, settings: Settings | None) -> Tensor:
     if settings is None:
         return upstream @ weight
     stride, padding, dilation, groups = settings
@@ -92,7 +96,7 @@ def _gradient_of_images(shape: torch.Size, weight: Tensor, upstream: Tensor, set
     return torch.conv_transpose2d(upstream, weight, None, stride, padding, rest, groups, dilation)
 
 
-def _gradient_of_weight(images: Tensor, weight: Tensor, upstream: Tensor, settings: tuple | None) -> Tensor:
+def _gradient_of_weight(images: Tensor, weight: Tensor, upstream: Tensor, settings: Settings | None) -> Tensor:
     if settings is None:
         return upstream.T @ images
     stride, padding, dilation, groups = settings

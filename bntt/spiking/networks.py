@@ -5,8 +5,8 @@ the energy accounting all read that list. All convolutions are 3 x 3, stride 1, 
 pooling is average pooling.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple, cast
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -158,7 +158,7 @@ class SpikingNetwork(nn.Module):
         neuron: Callable[[str], LIF] = lambda name: LIF(),
         readout: str = "mean",
         classifier_norm: bool = False,
-        **norm_settings,
+        **norm_settings: Any,
     ) -> None:
         super().__init__()
         if time_steps < 1:
@@ -203,7 +203,7 @@ class SpikingNetwork(nn.Module):
             spikes = layer(spikes)
         return self._readout(spikes, None)
 
-    def advance(self, spikes: Tensor, start: int, membranes: list[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
+    def advance(self, spikes: Tensor, start: int, membranes: Sequence[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
         """Contributions of steps ``start ..`` from the hidden layers' membranes, and the membranes left behind.
 
         Differentiable in both.
@@ -274,9 +274,9 @@ class _InChunks(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, network: SpikingNetwork, chunk: int, spikes: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, network: SpikingNetwork, chunk: int, spikes: Tensor, *parameters: Tensor) -> Tensor:
         ctx.network, ctx.pieces, ctx.parameters, ctx.starts = network, spikes.split(chunk), parameters, []
-        membranes: list = [None] * len(network.layers)
+        membranes: Sequence[Tensor | None] = [None] * len(network.layers)
         contributions = []
         for number, piece in enumerate(ctx.pieces):
             ctx.starts.append(membranes)
@@ -286,7 +286,7 @@ class _InChunks(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         chunk, totals = len(ctx.pieces[0]), [torch.zeros_like(p) for p in ctx.parameters]
         carried: list[Tensor] = []
         norms = [module for module in ctx.network.modules() if isinstance(module, TemporalNorm)]

@@ -5,6 +5,8 @@ threshold is subtracted) or hard (to zero). Eq. 8: the triangular surrogate grad
 reset, as released.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -33,7 +35,7 @@ class _NormScan(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx,
+        ctx: Any,
         x: Tensor,
         membrane: Tensor | None,
         norm: TemporalNorm | None,
@@ -41,7 +43,7 @@ class _NormScan(torch.autograd.Function):
         start: int | None,
         halve: int | None,
         *parameters: Tensor,
-    ):
+    ) -> tuple[Tensor, Tensor | None]:
         backend = backend_for(x)
         mean = scale = shift = None
         leaves: list[Tensor] = []
@@ -64,7 +66,7 @@ class _NormScan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_spikes: Tensor, grad_left: Tensor | None):
+    def backward(ctx: Any, grad_spikes: Tensor, grad_left: Tensor | None) -> tuple[Tensor | None, ...]:
         x, membrane, mean, scale, shift = ctx.saved_tensors
         backend = backend_for(x)
         carried = None if grad_left is None else grad_left.clone()
@@ -139,7 +141,9 @@ class LIF(nn.Module):
         """The same on steps ``start ..`` of a longer sequence; differentiable in the membrane ``[M, C]`` too."""
         return self._run(current, norm, start, membrane, halve)
 
-    def _run(self, current: Tensor, norm: TemporalNorm | None, start: int | None, membrane: Tensor | None, halve: bool):
+    def _run(
+        self, current: Tensor, norm: TemporalNorm | None, start: int | None, membrane: Tensor | None, halve: bool
+    ) -> tuple[Tensor, Any]:
         _check(current, norm)
         rows = as_rows(current)
         parameters = () if norm is None else tuple(p for p in norm.parameters() if p.requires_grad)
@@ -148,7 +152,9 @@ class LIF(nn.Module):
         return from_rows(spikes, current, 2 if halve else 1), membrane
 
     @torch.no_grad()
-    def resume(self, current: Tensor, norm: TemporalNorm | None, start: int, membrane: Tensor | None):
+    def resume(
+        self, current: Tensor, norm: TemporalNorm | None, start: int, membrane: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Inference on steps ``start ..`` of a longer sequence: spikes, and the membrane ``[M, C]`` to go on from."""
         _check(current, norm)
         rows = as_rows(current)

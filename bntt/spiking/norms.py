@@ -13,7 +13,7 @@ BNTT: Kim and Panda (2021), Algorithm 1 and Eq. 9. tdBN: Zheng et al. (2021). TE
 TAB: Jiang et al. (2024).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -243,7 +243,7 @@ class TDBN(PooledBN):
 
     has_bias = True
 
-    def __init__(self, channels: int, time_steps: int, **settings) -> None:
+    def __init__(self, channels: int, time_steps: int, **settings: Any) -> None:
         super().__init__(channels, time_steps, **settings)
         nn.init.constant_(self.gamma, self.threshold)
 
@@ -253,7 +253,7 @@ class TEBN(PooledBN):
 
     has_bias = True
 
-    def __init__(self, channels: int, time_steps: int, **settings) -> None:
+    def __init__(self, channels: int, time_steps: int, **settings: Any) -> None:
         super().__init__(channels, time_steps, **settings)
         self.step_weight = nn.Parameter(torch.ones(time_steps, 1))
 
@@ -275,7 +275,7 @@ class TAB(TemporalNorm):
     gamma_per_step = True
     has_bias = True
 
-    def __init__(self, channels: int, time_steps: int, **settings) -> None:
+    def __init__(self, channels: int, time_steps: int, **settings: Any) -> None:
         super().__init__(channels, time_steps, **settings)
         self.log_weight = nn.Parameter(torch.zeros(time_steps, 1))
 

@@ -34,7 +34,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -84,7 +84,7 @@ def _fused(device_type: str) -> ModuleType:
     return plain
 
 
-def event_layer_for(x: Tensor) -> Callable | None:
+def event_layer_for(x: Tensor) -> Callable[..., Any] | None:
     """The event-driven layer for inference on these spikes, where their device has one."""
     return getattr(backend_for(x), "event_layer", None)
 

@@ -22,7 +22,7 @@ REGISTERS = 168  # of a thread in the reverse scan: three programs of 128 thread
 MASK = 0xFFFFFFFF
 
 
-def _on(x: Tensor) -> torch.cuda.device | nullcontext:
+def _on(x: Tensor) -> torch.cuda.device | nullcontext[None]:
     """Triton starts kernels on the current device, which must be the tensor's; a CPU is one for its interpreter."""
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
