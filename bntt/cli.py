@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from bntt import __version__
-from bntt.errors import Stopped, UserError
+from bntt.errors import Stopped, UserError, check_name
 
 NOT_FINISHED = 75  # EX_TEMPFAIL of sysexits.h: "try again", for instance as Slurm's RequeueExit
 
@@ -138,7 +138,8 @@ def _parser() -> argparse.ArgumentParser:
     notebook.add_argument("--notebook", type=Path, required=True, help="where the executed notebook is written")
     notebook.add_argument("--page", type=Path, required=True, help="where the HTML page is written")
 
-    command("keys", "List every key of an experiment file with its default and meaning, as Markdown.", _keys)
+    keys = command("keys", "List every key of an experiment file with its default and meaning, as Markdown.", _keys)
+    keys.add_argument("--schema", action="store_true", help="print the JSON schema of the files instead")
     return parser
 
 
@@ -148,7 +149,7 @@ def _add_experiment(parser: argparse.ArgumentParser) -> None:
 
 
 def _selected(parsed: argparse.Namespace):
-    from bntt.experiment import check_name, load
+    from bntt.experiment import load
 
     experiment = load(parsed.experiment)
     check_name("row", parsed.row, experiment.rows, f"experiment {experiment.name}")
@@ -196,7 +197,6 @@ def _runs(parsed: argparse.Namespace) -> None:
 def _check(parsed: argparse.Namespace) -> int:
     from bntt.check import check
     from bntt.collect import Results
-    from bntt.experiment import check_name
     from bntt.verdicts import WORDS
 
     if parsed.fail_on is not None:
@@ -239,7 +239,6 @@ def _plan(parsed: argparse.Namespace) -> None:
 
 def _data(parsed: argparse.Namespace) -> None:
     from bntt import data
-    from bntt.experiment import check_name
 
     if parsed.action == "list":
         for name in data.names():
@@ -286,6 +285,6 @@ def _notebook(parsed: argparse.Namespace) -> None:
 
 
 def _keys(parsed: argparse.Namespace) -> None:
-    from bntt.reference import reference
+    from bntt.reference import reference, schema
 
-    print(reference(), end="")
+    print(schema() if parsed.schema else reference(), end="")

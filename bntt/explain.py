@@ -8,8 +8,7 @@ import pandas as pd
 
 from bntt.collect import Results, at_threshold
 from bntt.drawings import read_record, vouched
-from bntt.errors import UserError
-from bntt.experiment import check_name
+from bntt.errors import UserError, check_name
 from bntt.files import sha256
 from bntt.report import duration, listed
 from bntt.runs import Found, RunDirectory

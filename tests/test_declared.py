@@ -9,6 +9,8 @@ from tiny import PROJECT, assert_one_line, bntt, python, write_experiment
 
 from bntt import declared
 from bntt.errors import UserError
+from bntt.experiment import EVALUATION
+from bntt.options import Strict, options_model, validated
 from bntt.reference import reference
 
 FOLDERS = (("methods", "OPTIONS"), ("data", "DATASET"), ("measurements", "COLUMNS"))
@@ -77,18 +79,18 @@ def test_every_module_of_a_plug_in_folder_is_a_plug_in_or_private(folder, marker
 
 
 def declared_options():
-    for module in [*declared.plugins("methods", "OPTIONS").values(), "bntt.training", "bntt.data.images"]:
-        for key, entry in (declared.literal(module, "OPTIONS") or {}).items():
+    literals = {module: declared.options(module) for module in declared.plugins("methods", "OPTIONS").values()}
+    for module, options in (literals | {"evaluation": EVALUATION}).items():
+        for key, entry in options.items():
             yield pytest.param(entry, id=f"{module}:{key}")
 
 
 @pytest.mark.parametrize("entry", list(declared_options()))
 def test_every_option_has_a_default_that_it_accepts_and_says_what_it_is(entry):
-    from bntt.experiment import complete
-
     assert set(entry) <= {"default", "help", "min", "max", "above", "below", "choices", "type"}
     assert entry["help"].strip().endswith(".")
-    assert complete({}, {"key": entry}, "here")["key"] == entry["default"]
+    model = options_model("one", {"key": entry}, Strict)
+    assert validated(model, {}, "here").model_dump() == {"key": entry["default"]}
 
 
 def test_the_choices_of_norm_and_architecture_are_what_the_mathematics_has():
@@ -171,7 +173,7 @@ def test_public_names_of_the_package_are_there():
 
 GUARD = '''
 import sys
-ALLOWED = {"torch", "numpy", "pandas", "yaml", "safetensors", "sklearn", "tqdm", "bntt"}
+ALLOWED = {"torch", "numpy", "pandas", "yaml", "pydantic", "safetensors", "sklearn", "tqdm", "bntt"}
 HERE = sys.argv.pop(1)
 class Guard:
     """Refuses what a file of the package imports beyond the allowed; what those import is theirs."""
