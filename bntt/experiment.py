@@ -305,11 +305,12 @@ def _given(model: Strict | None) -> dict[str, Any]:
 def _options(row: Row, protocols: Mapping[str, Mapping], where: str) -> dict[str, dict[str, Any]]:
     """The complete options of a row on each of its datasets, in the order of their declaration."""
     model = models().options[row.method]
-    own = {key: value for key, value in _given(row).items() if key in model.model_fields}
+    defaults = model().model_dump()
+    own = {key: value for key, value in _given(row).items() if key in defaults}
     options = {}
     for dataset, there in _chosen(row, "datasets", dict.fromkeys(protocols), where).items():
-        shared = {key: value for key, value in protocols[dataset].items() if key in model.model_fields}
-        options[dataset] = validated(model, shared | own | _given(there), where).model_dump()
+        shared = {key: value for key, value in protocols[dataset].items() if key in defaults}
+        options[dataset] = validated(model, defaults | shared | own | _given(there), where).model_dump()
     return options
 
 

@@ -80,8 +80,7 @@ def validated(model: type[Model], document: Any, where: str) -> Model:
 def options_model(name: str, declared: Declarations, base: type[Model], **fields: Any) -> type[Model]:
     """A model with the options that are declared and their defaults, besides ``fields`` and those of ``base``."""
     options: dict[str, Any] = {
-        key: (_type(entry), Field(entry["default"], description=entry["help"], validate_default=True))
-        for key, entry in declared.items()
+        key: (_type(entry), Field(entry["default"], description=entry["help"])) for key, entry in declared.items()
     }
     return create_model(name, __base__=base, **fields, **options)
 

@@ -5,7 +5,7 @@ import shutil
 import sys
 
 import pytest
-from tiny import PROJECT, assert_one_line, bntt, python, write_experiment
+from tiny import PROJECT, assert_one_line, bntt, experiment, python, write_experiment
 
 from bntt import declared
 from bntt.errors import UserError
@@ -51,6 +51,31 @@ def test_options_are_those_of_what_a_module_extends_overlaid_with_its_own(packag
     assert declared.options("bntt.methods.surrogate")["leak"]["default"] == 0.95
 
 
+def test_an_option_that_methods_declare_differently_is_checked_as_each_declares_it(package, tmp_path):
+    for name, most in (("narrow", 3), ("wide", 9)):
+        options = {"key": {"default": 1, "max": most, "help": "Of both."}}
+        (package / "methods" / f"{name}.py").write_text(f"OPTIONS = {options}\n")
+
+    def loaded(key, *methods):
+        rows = {name: {"method": name} for name in methods}
+        return experiment(tmp_path, protocol={"key": key}, rows=rows).runs
+
+    assert [run.options for run in loaded(3, "narrow", "wide")] == [{"key": 3}, {"key": 3}]
+    assert [run.options for run in loaded(9, "wide")] == [{"key": 9}]
+    for key, said in ((9, "rows: narrow: key must be at most 3, not 9"), (10, "protocol: key must be at most")):
+        with pytest.raises(UserError) as raised:
+            loaded(key, "narrow", "wide")
+        assert_one_line(raised.value, said)
+
+
+def test_a_default_that_its_own_declaration_refuses_is_one_line(package, tmp_path):
+    text = 'OPTIONS = {"key": {"default": 0, "min": 1, "help": "Mine."}}\n'
+    (package / "methods" / "mine.py").write_text(text)
+    with pytest.raises(UserError) as raised:
+        experiment(tmp_path, protocol={}, rows={"row": {"method": "mine"}})
+    assert_one_line(raised.value, "rows: row: key must be at least 1, not 0")
+
+
 def test_a_broken_plug_in_is_one_line(package):
     path = package / "methods" / "broken.py"
     path.write_text("OPTIONS = {}\ndef train(:\n")
@@ -90,7 +115,7 @@ def test_every_option_has_a_default_that_it_accepts_and_says_what_it_is(entry):
     assert set(entry) <= {"default", "help", "min", "max", "above", "below", "choices", "type"}
     assert entry["help"].strip().endswith(".")
     model = options_model("one", {"key": entry}, Strict)
-    assert validated(model, {}, "here").model_dump() == {"key": entry["default"]}
+    assert validated(model, {"key": entry["default"]}, "here") == model()
 
 
 def test_the_choices_of_norm_and_architecture_are_what_the_mathematics_has():

@@ -13,7 +13,6 @@ from bntt import experiment as module
 from bntt.errors import UserError
 from bntt.experiment import experiment_names, load
 from bntt.files import read_yaml
-from bntt.options import shared_model, validated
 from bntt.reference import schema
 
 DEMO = read_yaml((PROJECT / "config" / "demo.yaml").read_text(), "demo.yaml")
@@ -146,7 +145,11 @@ def test_protocol_dataset_row_and_the_rows_dataset_have_the_last_word_in_this_or
         ({"digit": {}}, {}, ["unknown dataset 'digit'"]),
         ({"digits": 3}, {}, ["datasets: digits must be a mapping"]),
         ({}, {}, ["datasets is empty"]),
-        (["digits"], {"datasets": ["digits-dvs"]}, ["rows: bntt: datasets", "'digits-dvs' is not among the experiment's datasets, digits"]),
+        (
+            ["digits"],
+            {"datasets": ["digits-dvs"]},
+            ["rows: bntt: datasets", "'digits-dvs' is not among the experiment's datasets, digits"],
+        ),
         (["digits"], {"datasets": []}, ["rows: bntt: datasets is empty", "digits"]),
         (["digits"], {"datasets": {"digits": {"nrom": 1}}}, ["rows: bntt", "'nrom'", "did you mean 'norm'?"]),
         (["digits"], {"datasets": "digits"}, ["rows: bntt: datasets must be a list"]),
@@ -157,6 +160,15 @@ def test_datasets_that_cannot_be(datasets, row, said):
     document["rows"] = {"bntt": document["rows"]["bntt"] | row}
     message = refused(document)
     assert all(word in message for word in said), message
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "place"), [("protocol/leak", 0.5, "protocol"), ("datasets", {"digits": {"leak": 0.5}}, "digits")]
+)
+def test_an_option_that_no_row_has_a_use_for_is_unknown(path, value, place):
+    document = changed(path, value)
+    document["rows"] = {"ann": document["rows"]["ann"]}
+    assert f"{place}: unknown key 'leak'" in refused(document)
 
 
 def test_a_row_cannot_start_from_a_row_that_the_dataset_does_not_have():
@@ -472,13 +484,3 @@ def test_the_schema_accepts_what_is_left_empty():
     document = changed("protocol", None) | {"evaluation": None, "datasets": {"digits": None}}
     SCHEMA.validate(document)
     assert module._experiment("tiny", "tiny.yaml", document).runs
-
-
-def test_a_shared_option_suits_any_of_the_methods_that_declare_it():
-    wide, narrow = ({"key": {"default": 1, "max": most, "help": "Of two methods."}} for most in (9, 3))
-    both = shared_model("both", [narrow, wide])
-    assert validated(both, {"key": 9}, "here").key == 9
-    assert validated(both, {}, "here").model_dump(exclude_unset=True) == {}
-    with pytest.raises(UserError) as raised:
-        validated(both, {"key": 10}, "here")
-    assert_one_line(raised.value, "here: key must be at most", "not 10")

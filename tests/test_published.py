@@ -345,7 +345,7 @@ def test_fields_go_from_general_to_particular() -> None:
             "expected: one of the columns method, accuracy",
         ),
         ("run: bntt", "run: [bntt]", "small.yaml, Table 9, row bntt: run is not a single value"),
-        ("title: An example.", "title: An: example.", "small.yaml: not valid YAML: mapping values are not allowed here"),
+        ("title: An example.", "title: An: example.", "small.yaml: not valid YAML: mapping values are not allowed"),
     ],
 )
 def test_a_wrong_file_is_refused_and_the_place_named(right: str, wrong: str, message: str) -> None:
