@@ -5,11 +5,13 @@ import shutil
 import sys
 
 import pytest
-from tiny import PROJECT, assert_one_line, bntt, python, write_experiment
+from tiny import PROJECT, assert_one_line, bntt, experiment, python, write_experiment
 
 from bntt.common.errors import UserError
 from bntt.experiment import declared
 from bntt.experiment.manual import reference
+from bntt.experiment.options import Strict, options_model, validated
+from bntt.experiment.schema import EVALUATION
 
 FOLDERS = (("methods", "OPTIONS"), ("data", "DATASET"), ("measurements", "COLUMNS"))
 
@@ -49,6 +51,31 @@ def test_options_are_those_of_what_a_module_extends_overlaid_with_its_own(packag
     assert declared.options("bntt.methods.surrogate")["leak"]["default"] == 0.95
 
 
+def test_an_option_that_methods_declare_differently_is_checked_as_each_declares_it(package, tmp_path):
+    for name, most in (("narrow", 3), ("wide", 9)):
+        options = {"key": {"default": 1, "max": most, "help": "Of both."}}
+        (package / "methods" / f"{name}.py").write_text(f"OPTIONS = {options}\n")
+
+    def loaded(key, *methods):
+        rows = {name: {"method": name} for name in methods}
+        return experiment(tmp_path, protocol={"key": key}, rows=rows).runs
+
+    assert [run.options for run in loaded(3, "narrow", "wide")] == [{"key": 3}, {"key": 3}]
+    assert [run.options for run in loaded(9, "wide")] == [{"key": 9}]
+    for key, said in ((9, "rows: narrow: key must be at most 3, not 9"), (10, "protocol: key must be at most")):
+        with pytest.raises(UserError) as raised:
+            loaded(key, "narrow", "wide")
+        assert_one_line(raised.value, said)
+
+
+def test_a_default_that_its_own_declaration_refuses_is_one_line(package, tmp_path):
+    text = 'OPTIONS = {"key": {"default": 0, "min": 1, "help": "Mine."}}\n'
+    (package / "methods" / "mine.py").write_text(text)
+    with pytest.raises(UserError) as raised:
+        experiment(tmp_path, protocol={}, rows={"row": {"method": "mine"}})
+    assert_one_line(raised.value, "rows: row: key must be at least 1, not 0")
+
+
 def test_a_broken_plug_in_is_one_line(package):
     path = package / "methods" / "broken.py"
     path.write_text("OPTIONS = {}\ndef train(:\n")
@@ -78,18 +105,18 @@ def test_every_module_of_a_plug_in_folder_is_a_plug_in_or_private(folder, marker
 
 
 def declared_options():
-    for module in [*declared.plugins("methods", "OPTIONS").values(), "bntt.training.loop", "bntt.data.images"]:
-        for key, entry in (declared.literal(module, "OPTIONS") or {}).items():
+    literals = {module: declared.options(module) for module in declared.plugins("methods", "OPTIONS").values()}
+    for module, options in (literals | {"evaluation": EVALUATION}).items():
+        for key, entry in options.items():
             yield pytest.param(entry, id=f"{module}:{key}")
 
 
 @pytest.mark.parametrize("entry", list(declared_options()))
 def test_every_option_has_a_default_that_it_accepts_and_says_what_it_is(entry):
-    from bntt.experiment.schema import complete
-
     assert set(entry) <= {"default", "help", "min", "max", "above", "below", "choices", "type"}
     assert entry["help"].strip().endswith(".")
-    assert complete({}, {"key": entry}, "here")["key"] == entry["default"]
+    model = options_model("one", {"key": entry}, Strict)
+    assert validated(model, {"key": entry["default"]}, "here") == model()
 
 
 def test_the_choices_of_norm_and_architecture_are_what_the_mathematics_has():
@@ -173,7 +200,7 @@ def test_public_names_of_the_package_are_there():
 
 GUARD = '''
 import sys
-ALLOWED = {"torch", "numpy", "pandas", "yaml", "safetensors", "sklearn", "tqdm", "bntt"}
+ALLOWED = {"torch", "numpy", "pandas", "yaml", "pydantic", "safetensors", "sklearn", "tqdm", "bntt"}
 HERE = sys.argv.pop(1)
 class Guard:
     """Refuses what a file of the package imports beyond the allowed; what those import is theirs."""

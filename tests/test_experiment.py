@@ -1,18 +1,22 @@
 """Experiment files: what is wrong is said in one line; what is right becomes complete runs."""
 
 import copy
+import json
 
 import hypothesis.strategies as st
 import pytest
-import yaml
 from hypothesis import example, given, settings
-from tiny import EXPERIMENT, PROJECT, assert_one_line, experiment, write_experiment
+from jsonschema import Draft7Validator
+from tiny import EXPERIMENT, PROJECT, assert_one_line, bntt, experiment, write_experiment
 
 from bntt.common.errors import UserError
+from bntt.common.files import read_yaml
 from bntt.experiment import schema as module
+from bntt.experiment.manual import schema
 from bntt.experiment.schema import experiment_names, load
 
-DEMO = yaml.safe_load((PROJECT / "config" / "demo.yaml").read_text())
+DEMO = read_yaml((PROJECT / "config" / "demo.yaml").read_text(), "demo.yaml")
+SCHEMA = Draft7Validator(json.loads((PROJECT / "config" / "schema.json").read_text()))
 
 
 def changed(path: str, value: object) -> dict:
@@ -69,7 +73,9 @@ def test_a_protocol_key_reaches_only_the_rows_that_know_it(tmp_path):
     assert "leak" not in loaded.run("digits", "ann", 0).options
 
 
-@pytest.mark.parametrize(("written", "value"), [("5e-4", 5e-4), ("1", 1.0), ("0.25", 0.25), ("1E-3", 1e-3)])
+@pytest.mark.parametrize(
+    ("written", "value"), [("5e-4", 5e-4), ("1", 1.0), ("0.25", 0.25), ("1E-3", 1e-3), (".5e+1", 5.0), ("1.e1", 10.0)]
+)
 def test_numbers_are_read_as_a_person_writes_them(tmp_path, written, value):
     path = write_experiment(tmp_path)
     path.write_text(path.read_text().replace("learning_rate: 0.1", f"learning_rate: {written}"))
@@ -139,7 +145,11 @@ def test_protocol_dataset_row_and_the_rows_dataset_have_the_last_word_in_this_or
         ({"digit": {}}, {}, ["unknown dataset 'digit'"]),
         ({"digits": 3}, {}, ["datasets: digits must be a mapping"]),
         ({}, {}, ["datasets is empty"]),
-        (["digits"], {"datasets": ["digits-dvs"]}, ["rows: bntt: datasets", "unknown dataset 'digits-dvs'"]),
+        (
+            ["digits"],
+            {"datasets": ["digits-dvs"]},
+            ["rows: bntt: datasets", "'digits-dvs' is not among the experiment's datasets, digits"],
+        ),
         (["digits"], {"datasets": []}, ["rows: bntt: datasets is empty", "digits"]),
         (["digits"], {"datasets": {"digits": {"nrom": 1}}}, ["rows: bntt", "'nrom'", "did you mean 'norm'?"]),
         (["digits"], {"datasets": "digits"}, ["rows: bntt: datasets must be a list"]),
@@ -150,6 +160,15 @@ def test_datasets_that_cannot_be(datasets, row, said):
     document["rows"] = {"bntt": document["rows"]["bntt"] | row}
     message = refused(document)
     assert all(word in message for word in said), message
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "place"), [("protocol/leak", 0.5, "protocol"), ("datasets", {"digits": {"leak": 0.5}}, "digits")]
+)
+def test_an_option_that_no_row_has_a_use_for_is_unknown(path, value, place):
+    document = changed(path, value)
+    document["rows"] = {"ann": document["rows"]["ann"]}
+    assert f"{place}: unknown key 'leak'" in refused(document)
 
 
 def test_a_row_cannot_start_from_a_row_that_the_dataset_does_not_have():
@@ -206,7 +225,7 @@ def test_a_path_with_a_space_is_an_experiment_too(tmp_path):
         ("rows", {}, ["rows is empty"]),
         ("rows/BNTT!", {"method": "ann"}, ["rows: BNTT!", "lower-case letters, digits and hyphens"]),
         ("rows/bntt/norm", "bnt", ["rows: bntt: norm", "did you mean 'bntt'?"]),
-        ("rows/bntt/norm", None, ["rows: bntt: norm", "must be text"]),
+        ("rows/bntt/norm", None, ["rows: bntt: norm: unknown value None", "did you mean 'none'?"]),
         ("rows/bntt/time_steps", 0, ["rows: bntt: time_steps", "at least 1"]),
         ("rows/bntt/time_steps", -3, ["rows: bntt: time_steps", "at least 1"]),
         ("rows/bntt/time_steps", 2.5, ["rows: bntt: time_steps", "whole number"]),
@@ -219,7 +238,7 @@ def test_a_path_with_a_space_is_an_experiment_too(tmp_path):
         ("rows/bntt/leak", float("nan"), ["rows: bntt: leak", "a number"]),
         ("rows/bntt/classifier_norm", 1, ["rows: bntt: classifier_norm", "true or false"]),
         ("rows/bntt/classifier_norm", "yes", ["rows: bntt: classifier_norm", "true or false"]),
-        ("rows/rmp/start", None, ["rows: rmp", "needs `start`"]),
+        ("rows/rmp/start", None, ["rows: rmp: start is empty: The row whose weights this one begins from"]),
         ("rows/rmp/start", "an", ["rows: rmp: start", "did you mean 'ann'?"]),
         ("rows/rmp/start", "rmp", ["rows: rmp: start", "unknown row 'rmp'"]),
         ("rows/bntt/start", "ann", ["rows: bntt", "takes no `start`"]),
@@ -229,12 +248,12 @@ def test_a_path_with_a_space_is_an_experiment_too(tmp_path):
         ("protocol/milestones", ["soon"], ["milestones", "a number"]),
         ("protocol", ["epochs"], ["protocol must be a mapping"]),
         ("seeds", 0, ["seeds must be a list"]),
-        ("seeds", [0.5], ["seeds are whole numbers", "0.5"]),
-        ("seeds", ["one"], ["seeds are whole numbers", "'one'"]),
-        ("seeds", [-1], ["seeds are whole numbers from 0 on", "-1"]),
-        ("seeds", [True], ["seeds are whole numbers", "True"]),
+        ("seeds", [0.5], ["seeds: item 1 must be a whole number", "0.5"]),
+        ("seeds", ["one"], ["seeds: item 1 must be a whole number", "'one'"]),
+        ("seeds", [-1], ["seeds: item 1 must be at least 0", "-1"]),
+        ("seeds", [True], ["seeds: item 1 must be a whole number", "True"]),
         ("seeds", [1, 1], ["seeds names something twice"]),
-        ("threads", 0, ["threads", "from 1 on"]),
+        ("threads", 0, ["threads must be at least 1", "0"]),
         ("threads", True, ["threads", "whole number"]),
         ("evaluation/report_steps", [0], ["report_steps", "at least 1"]),
         ("evaluation/report_steps", [1, 1], ["report_steps", "twice"]),
@@ -399,3 +418,69 @@ def test_any_value_anywhere_is_accepted_or_a_user_error(path, value):
         assert_one_line(error, "demo.yaml")
     else:
         assert loaded.runs
+        SCHEMA.validate(document)
+
+
+# -- what an editor is told -------------------------------------------------------------------------------
+
+
+def test_the_schema_is_the_one_that_the_models_make():
+    text = (PROJECT / "config" / "schema.json").read_text()
+    assert text == schema(), "run python -m bntt keys --schema > config/schema.json"
+    assert bntt("keys", "--schema").stdout == text
+    Draft7Validator.check_schema(json.loads(text))
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_the_schema_accepts_every_committed_experiment_and_each_names_it(name):
+    text = (PROJECT / "config" / f"{name}.yaml").read_text()
+    assert text.startswith("# yaml-language-server: $schema=schema.json\n")
+    SCHEMA.validate(read_yaml(text, name))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("rowz", {}),
+        ("protocol/epoch", 3),
+        ("rows/bntt/nrom", "bntt"),
+        ("rows/bntt/dropout", 0.1),  # of another method
+        ("rows/bntt/start", "ann"),
+        ("rows/rmp", {"method": "conversion"}),
+        ("rows/bntt/method", "surogate"),
+        ("rows/bntt/datasets", {"digits": {"time_step": 3}}),
+        ("rows/bntt/datasets", ["digit"]),
+        ("rows/bntt/seeds", []),
+        ("rows/BNTT!", {"method": "ann"}),
+        ("rows", {}),
+        ("datasets", {"digits": {"epochs": 0}}),
+        ("datasets", {"digit": {}}),
+        ("datasets", []),
+        ("seeds", [0, 0]),
+        ("seeds", [-1]),
+        ("threads", True),
+        ("title", None),
+        ("rows/bntt/norm", "bnt"),
+        ("rows/bntt/time_steps", 2.5),
+        ("rows/bntt/time_steps", "3"),
+        ("rows/bntt/leak", 1.5),
+        ("rows/bntt/leak", "0.5"),
+        ("rows/bntt/classifier_norm", 1),
+        ("protocol/learning_rate", 0),
+        ("protocol/momentum", 1.0),
+        ("protocol/milestones", [7.0]),
+        ("evaluation/report_step", [1]),
+        ("evaluation/report_steps", [0]),
+        ("evaluation/noise_space", "pixels"),
+    ],
+)
+def test_the_schema_marks_what_is_wrong_in_a_single_place(path, value):
+    document = changed(path, value)
+    assert not SCHEMA.is_valid(document)
+    refused(document)
+
+
+def test_the_schema_accepts_what_is_left_empty():
+    document = changed("protocol", None) | {"evaluation": None, "datasets": {"digits": None}}
+    SCHEMA.validate(document)
+    assert module._experiment("tiny", "tiny.yaml", document).runs

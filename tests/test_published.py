@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bntt.common.errors import UserError
 from bntt.paper.published import ILLEGIBLE, TABLES, Cell, cells, parse, published, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -322,9 +323,9 @@ def test_fields_go_from_general_to_particular() -> None:
             "small.yaml, Table 9, row ann, cells: unknown key 'acuracy'",
         ),
         ("note: two", "notes: two", "small.yaml, Table 9, row ann, column accuracy: unknown key 'notes'"),
-        ("    ann: {", "    bntt: {", "small.yaml: line 10: 'bntt' is given twice"),
-        ("    method:", "    accuracy:", "small.yaml: line 6: 'accuracy' is given twice"),
-        ("note: one", "note: one, note: one", "small.yaml: line 10: 'note' is given twice"),
+        ("    ann: {", "    bntt: {", "small.yaml: not valid YAML: line 10: key 'bntt' is given twice"),
+        ("    method:", "    accuracy:", "small.yaml: not valid YAML: line 6: key 'accuracy' is given twice"),
+        ("note: one", "note: one, note: one", "small.yaml: not valid YAML: line 10: key 'note' is given twice"),
         ("BNTT | 90.50", "BNTT 90.50", "small.yaml, Table 9, row bntt: 1 printed columns, the table has 2"),
         ("90.50, run: bntt", "90.50", "row bntt, column accuracy: expected one of run"),
         (
@@ -344,12 +345,12 @@ def test_fields_go_from_general_to_particular() -> None:
             "expected: one of the columns method, accuracy",
         ),
         ("run: bntt", "run: [bntt]", "small.yaml, Table 9, row bntt: run is not a single value"),
-        ("title: An example.", "title: An: example.", "small.yaml: mapping values are not allowed here"),
+        ("title: An example.", "title: An: example.", "small.yaml: not valid YAML: mapping values are not allowed"),
     ],
 )
 def test_a_wrong_file_is_refused_and_the_place_named(right: str, wrong: str, message: str) -> None:
     assert SMALL.count(right) >= 1
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises((ValueError, UserError), match=re.escape(message)):
         parse(SMALL.replace(right, wrong, 1), "small.yaml")
 
 

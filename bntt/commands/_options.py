@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from bntt.common.errors import UserError
-from bntt.experiment.schema import Experiment, Run, check_name, load
+from bntt.common.errors import UserError, check_name
+from bntt.experiment.schema import Experiment, Run, load
 
 
 def add_experiment(parser: argparse.ArgumentParser) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bntt.common.errors import check_name
 from bntt.common.text import number
 from bntt.drawing.records import damaged_drawings
-from bntt.experiment.schema import check_name
 from bntt.paper.reproduction import Judged, judge_all
 from bntt.paper.verdicts import WORDS, Word, what_chance_does
 from bntt.results.collect import Results

@@ -4,9 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from bntt.common.errors import UserError
+from bntt.common.errors import UserError, check_name
 from bntt.data import store
-from bntt.experiment.schema import check_name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

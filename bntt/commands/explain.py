@@ -7,11 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from bntt.common.errors import UserError
+from bntt.common.errors import UserError, check_name
 from bntt.common.files import sha256
 from bntt.common.text import duration, listed
 from bntt.drawing.records import read_record, vouched
-from bntt.experiment.schema import check_name
 from bntt.results.collect import Results, at_threshold
 from bntt.runs.directory import RunDirectory
 from bntt.runs.status import Found

@@ -2,13 +2,14 @@
 
 import argparse
 
-from bntt.experiment.manual import reference
+from bntt.experiment.manual import reference, schema
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """There are none."""
+    """Which of the two forms."""
+    parser.add_argument("--schema", action="store_true", help="print the JSON schema of the files instead")
 
 
 def run(parsed: argparse.Namespace) -> None:
     """Print them."""
-    print(reference(), end="")
+    print(schema() if parsed.schema else reference(), end="")

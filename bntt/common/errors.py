@@ -1,4 +1,8 @@
-"""The one exception that means: the user can mend this, and the message says how."""
+"""The one exception that means: the user can mend this, and the message says how. Names are checked here."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(Exception):
@@ -14,3 +18,18 @@ class Stopped(Exception):
     def __init__(self, reason: str, interrupted: bool) -> None:
         super().__init__(reason)
         self.interrupted = interrupted  # by the user, who does not want it to be started again
+
+
+def unknown(kind: str, name: Any, known: Iterable[str]) -> str:
+    """``unknown key 'epoch'; did you mean 'epochs'?``, or, where nothing is near, all there are."""
+    known = list(known)
+    near = difflib.get_close_matches(str(name), known, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+    return f"unknown {kind} {name!r}; {hint}"
+
+
+def check_name(kind: str, name: Any, known: Iterable[str], where: str) -> None:
+    """Raise a UserError where ``name`` is not among ``known``, with the nearest match."""
+    known = list(known)
+    if name not in known:
+        raise UserError(f"{where}: {unknown(kind, name, known)}")

@@ -1,13 +1,16 @@
-"""Files that appear whole or not at all: written beside their place, then renamed."""
+"""Files that appear whole or not at all: written beside their place, then renamed. And the one way to read YAML."""
 
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from bntt.common.errors import UserError
 
@@ -74,3 +77,41 @@ def ensure_space(folder: Path, needed: int) -> None:
             f"{folder} has {free / 1e9:.1f} GB free, and {(needed + SPARE) / 1e9:.1f} GB are needed; make room, or set "
             "BNTT_DATA to a folder on another disk"
         )
+
+
+def read_yaml(text: str | bytes, where: str, numbers: bool = True) -> Any:
+    """The document of a YAML text; where it is none, or gives a key twice, a UserError that begins with ``where``.
+
+    Without ``numbers`` every scalar is the text that is written: 92.0 stays "92.0".
+    """
+    try:
+        return yaml.load(text, _Typed if numbers else _Texts)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no text, an impossible date
+        raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+class _EachKeyOnce(yaml.constructor.BaseConstructor):
+    """Refuses a key that is given twice, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys: list[Any] = []
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if name in keys:
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: key {name!r} is given twice")
+            keys.append(name)
+        return super().construct_mapping(node, deep)
+
+
+class _Texts(_EachKeyOnce, yaml.BaseLoader):
+    pass
+
+
+class _Typed(_EachKeyOnce, yaml.SafeLoader):
+    pass
+
+
+# YAML 1.2, which editors read, has 5e-4 as a number; PyYAML, of YAML 1.1, would have it as text.
+_Typed.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)

@@ -1,16 +1,23 @@
-"""Every key of an experiment file, as Markdown, from the declarations themselves. config/README.md ends with it."""
+"""Every key of an experiment file, from the declarations themselves: as Markdown, and as a JSON schema.
+
+`config/README.md` ends with the one; the other is `config/schema.json`, with which editors complete and check files.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic.json_schema import GenerateJsonSchema
+
 from bntt.experiment import declared
-from bntt.experiment.schema import EVALUATION, TOP_LEVEL
+from bntt.experiment.options import BOUNDS
+from bntt.experiment.schema import EVALUATION, File, models
 
 
 def reference() -> str:
     """Tables of the top-level keys, the evaluation's, and those of each method and of what it builds on."""
-    parts = ["## Top level", _table(("key", "meaning"), [(f"`{key}`", text) for key, text in TOP_LEVEL.items()])]
+    top: list[tuple[str, ...]] = [(f"`{key}`", field.description or "") for key, field in File.model_fields.items()]
+    parts = ["## Top level", _table(("key", "meaning"), top)]
     parts += ["## `evaluation`", _options(EVALUATION)]
     methods = declared.plugins("methods", "OPTIONS")
     parts.append("## Methods\n\nA row's options are those of its method and of what the method builds on.")
@@ -25,7 +32,20 @@ def reference() -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _bases(modules) -> list[str]:
+def schema() -> str:
+    """JSON schema of an experiment file. It uses nothing newer than draft 7, which every editor knows."""
+    document = models().file.model_json_schema(schema_generator=_Untitled)
+    return json.dumps({"$schema": "http://json-schema.org/draft-07/schema#", **document}, indent=1) + "\n"
+
+
+class _Untitled(GenerateJsonSchema):
+    """Without titles of keys, which only repeat them."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def _bases(modules: Iterable[str]) -> list[str]:
     """Modules that methods build on and that are no methods themselves, each once, in order of first use."""
     waiting, seen = list(modules), []
     while waiting:
@@ -49,8 +69,7 @@ def _options(entries: Mapping[str, Mapping[str, Any]]) -> str:
 def _allowed(entry: Mapping[str, Any]) -> str:
     if "choices" in entry:
         return ", ".join(f"`{choice}`" for choice in entry["choices"])
-    bounds = {"min": "at least", "above": "above", "below": "below", "max": "at most"}
-    return ", ".join(f"{word} {entry[bound]:g}" for bound, word in bounds.items() if bound in entry)
+    return ", ".join(f"{word} {entry[bound]:g}" for bound, (_, word) in BOUNDS.items() if bound in entry)
 
 
 def _yaml(value: Any) -> str:

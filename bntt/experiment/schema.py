@@ -5,38 +5,37 @@ may override too; the row has the last word, or what the row says of a dataset. 
 reads it (see `bntt.experiment.declared`), so a typo is an error that names the key.
 """
 
-import contextlib
-import difflib
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import yaml
+from pydantic import BeforeValidator, Field, create_model
 
-from bntt.common.errors import UserError
+from bntt.common.errors import UserError, check_name, unknown
+from bntt.common.files import read_yaml
 from bntt.experiment import declared
+from bntt.experiment.options import (
+    Distinct,
+    Strict,
+    each_once,
+    either,
+    mapping,
+    one_of,
+    options_model,
+    shared_model,
+    validated,
+)
 
 CONFIG = Path(__file__).parents[2] / "config"
-
-TOP_LEVEL = {
-    "title": "One line that says what this experiment is.",
-    "notes": "Paragraphs for the reader of the overview.",
-    "datasets": "Names of datasets, on each of which every row runs; or name -> overrides of the protocol there.",
-    "seeds": "Whole numbers; they change initial weights, order and noise, never the split.",
-    "threads": "CPU threads of one run. Numbers may depend on it, so it is fixed here and never follows --cores.",
-    "protocol": "Options shared by every row whose method knows them.",
-    "rows": "Name -> method, overrides of the protocol, `start`, the row whose weights it begins from, and `seeds` and "
-    "`datasets` (names, or name -> overrides there), if it is not to run with all of them.",
-    "evaluation": "Options of the measurements.",
-}
 
 EVALUATION: dict[str, dict[str, Any]] = {
     "batch_size": {"default": 90, "min": 1, "help": "Test images evaluated at once; changes no number."},
     "report_steps": {
         "default": [],
+        "type": "int",
         "min": 1,
         "help": "Time-steps at which spikes, energy and accuracy under noise are reported, besides the last.",
     },
@@ -66,6 +65,130 @@ EVALUATION: dict[str, dict[str, Any]] = {
         "help": "The threshold of the early-exit rows; the paper's is 0.1.",
     },
 }
+
+
+NAME = "^[a-z0-9-]+$"
+Name = Annotated[str, Field(pattern=NAME)]
+Seed = Annotated[int, Field(ge=0)]
+
+
+class Row(Strict):
+    """A method with overrides of the protocol; a derived model of each method has its options too."""
+
+    method: str
+    seeds: Distinct[Seed] = Field(
+        default_factory=list,
+        description="Some of the experiment's seeds, if not all.",
+        json_schema_extra={"minItems": 1},
+    )
+    datasets: dict[str, Strict | None] = Field(
+        default_factory=dict,
+        description="Some of the experiment's datasets, if not all; or name -> overrides there.",
+    )
+
+
+class StartedRow(Row):
+    """A row of a method that begins from another row's weights."""
+
+    start: str = Field(description="The row whose weights this one begins from.")
+
+
+class File(Strict):
+    """An experiment file; a derived model says which datasets, methods and options the plug-ins declare."""
+
+    title: str = Field(description="One line that says what this experiment is.")
+    notes: str = Field("", description="Paragraphs for the reader of the overview.")
+    datasets: dict[str, Strict | None] = Field(
+        description="Names of datasets, on each of which every row runs; or name -> overrides of the protocol there."
+    )
+    seeds: Distinct[Seed] = Field(
+        min_length=1, description="Whole numbers; they change initial weights, order and noise, never the split."
+    )
+    threads: int = Field(
+        1,
+        ge=1,
+        description="CPU threads of one run. Numbers may depend on it, so it is fixed here and never follows --cores.",
+    )
+    protocol: Strict | None = Field(None, description="Options shared by every row whose method knows them.")
+    rows: dict[Name, Row] = Field(
+        min_length=1,
+        json_schema_extra={"additionalProperties": False},
+        description="Name -> method, overrides of the protocol, `start`, the row whose weights it begins from, and "
+        "`seeds` and `datasets` (names, or name -> overrides there), if it is not to run with all of them.",
+    )
+    evaluation: Strict | None = Field(None, description="Options of the measurements.")
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models that the plug-ins' declarations make: of a file, and of complete options."""
+
+    file: type[File]
+    evaluation: type[Strict]
+    options: Mapping[str, type[Strict]]
+
+
+def models() -> Models:
+    """The models of the plug-ins that there are."""
+    return _models(declared.PACKAGE)
+
+
+@cache  # of a package, since tests read copies of it
+def _models(package: Path) -> Models:
+    modules = declared.plugins("methods", "OPTIONS")
+    dataset = one_of("dataset", declared.plugins("data", "DATASET"))
+    started = [name for name, module in modules.items() if declared.literal(module, "NEEDS_START")]
+    options = {
+        name: options_model(f"options of {name}", declared.options(module), Strict) for name, module in modules.items()
+    }
+    rows = [
+        options_model(
+            f"row of {name}",
+            declared.options(module),
+            StartedRow if name in started else Row,
+            method=(Literal[name], Field(description=declared.summary(module))),
+            datasets=(_by_name(dataset, options[name]), Row.model_fields["datasets"]),
+        )
+        for name, module in modules.items()
+    ]
+    evaluation = options_model("evaluation", EVALUATION, Strict)
+    protocol = shared_model("protocol", map(declared.options, modules.values()))
+
+    def of_method(row: Any) -> Any:
+        row = mapping({} if row is None else row)
+        if (method := row.get("method")) not in list(modules):
+            raise ValueError(unknown("method", method, modules))
+        if "start" in row and method not in started:
+            raise ValueError(f"method {method} takes no `start`")
+        return row
+
+    row: Any = Annotated[either(rows), Field(discriminator="method"), BeforeValidator(of_method)]
+    narrowed = {
+        "datasets": _by_name(dataset, protocol),
+        "protocol": protocol | None,
+        "rows": dict[Name, row],
+        "evaluation": evaluation | None,
+    }
+    fields: dict[str, Any] = {key: (kind, File.model_fields[key]) for key, kind in narrowed.items()}
+    return Models(create_model("experiment", __base__=File, **fields), evaluation, options)
+
+
+def _by_name(names: Any, options: Any) -> Any:
+    """The type of a mapping from names to overrides; a plain list of names has none."""
+
+    def named(given: Any) -> Any:
+        if isinstance(given, Mapping):
+            return given
+        if not isinstance(given, list):
+            raise ValueError(f"must be a list of names, or a mapping of names to overrides, not {given!r}")
+        for name in given:
+            if not isinstance(name, str):
+                raise ValueError(f"must be names, not {name!r}")
+        return dict.fromkeys(each_once(given))
+
+    kinds = (Distinct[names], dict[names, options | None])
+    written = either(Annotated[kind, Field(min_length=1)] for kind in kinds)
+    return Annotated[kinds[1], BeforeValidator(named, json_schema_input_type=written)]
 
 
 @dataclass(frozen=True)
@@ -142,136 +265,79 @@ def load(name: str) -> Experiment:
         raise UserError(
             f"no experiment {name!r}; there are {', '.join(experiment_names())}, or give a path to a .yaml file"
         )
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no text, an impossible date
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    return _experiment(path.stem, str(path), document)
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = next((key for key in keys if keys.count(key) > 1), None)
-        if twice is not None:
-            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: key {twice!r} is given twice")
-        return super().construct_mapping(node, deep)
+    return _experiment(path.stem, str(path), read_yaml(path.read_bytes(), str(path)))
 
 
 def _experiment(name: str, where: str, document: Any) -> Experiment:
-    if not re.fullmatch(r"[a-z0-9-]+", name):
+    if not re.fullmatch(NAME, name):
         raise UserError(f"{where}: an experiment's name is lower-case letters, digits and hyphens, not {name!r}")
-    top = _mapping(document, where)
-    _known_keys(top, TOP_LEVEL, where)
-    for key in ("title", "datasets", "seeds", "rows"):
-        if key not in top:
-            raise UserError(f"{where}: {key} is missing: {TOP_LEVEL[key]}")
-    for key in ("title", "notes"):
-        if not isinstance(top.get(key, ""), str):
-            raise UserError(f"{where}: {key} must be text, not {top[key]!r}")
-    for key in ("datasets", "seeds"):
-        if top[key] in ([], {}):
-            raise UserError(f"{where}: {key} is empty: {TOP_LEVEL[key]}")
-    datasets = _by_name(top["datasets"], f"{where}: datasets")
-    for dataset in datasets:
-        check_name("dataset", dataset, declared.plugins("data", "DATASET"), where)
-    seeds = _list(top["seeds"], f"{where}: seeds")
-    for seed in seeds:
-        if type(seed) is not int or seed < 0:
-            raise UserError(f"{where}: seeds are whole numbers from 0 on, not {seed!r}")
-    threads = top.get("threads", 1)
-    if type(threads) is not int or threads < 1:
-        raise UserError(f"{where}: threads is a whole number from 1 on, not {threads!r}")
-    evaluation = complete(top.get("evaluation"), EVALUATION, f"{where}: evaluation")
-
-    protocol = _mapping(top.get("protocol"), f"{where}: protocol")
-    bodies = _mapping(top["rows"], f"{where}: rows")
-    protocols = {dataset: {**protocol, **own} for dataset, own in datasets.items()}
-    rows = {row: _row(row, body, protocols, where) for row, body in bodies.items()}
-    seeds_of = {row: _seeds_of(bodies[row], seeds, f"{where}: rows: {row}: seeds") for row in rows}
-    datasets_of = {row: list(options) for row, (_, _, options) in rows.items()}
-    if not rows:
-        raise UserError(f"{where}: rows is empty: {TOP_LEVEL['rows']}")
-    used = {key for method, _, _ in rows.values() for key in declared.options(_methods()[method])}
-    _known_keys(protocol, used, f"{where}: protocol")
-    for dataset, own in datasets.items():
-        _known_keys(own, used, f"{where}: datasets: {dataset}")
-    for row, (_, start, _) in rows.items():
+    known = models()
+    file = validated(known.file, {} if document is None else document, where)
+    evaluation = (file.evaluation or known.evaluation()).model_dump()
+    protocol = _given(file.protocol)
+    overrides = {dataset: _given(own) for dataset, own in file.datasets.items()}
+    used = {key for row in file.rows.values() for key in known.options[row.method].model_fields}
+    for place, own in [("protocol", protocol), *((f"datasets: {dataset}", own) for dataset, own in overrides.items())]:
+        for key in own:
+            check_name("key", key, used, f"{where}: {place}")
+    protocols = {dataset: protocol | own for dataset, own in overrides.items()}
+    options = {row: _options(body, protocols, f"{where}: rows: {row}") for row, body in file.rows.items()}
+    seeds = {row: _chosen(body, "seeds", file.seeds, f"{where}: rows: {row}") for row, body in file.rows.items()}
+    starts = {row: body.start if isinstance(body, StartedRow) else None for row, body in file.rows.items()}
+    for row, start in starts.items():
         if start is not None:
-            check_name("row", start, [other for other in rows if other != row], f"{where}: rows: {row}: start")
-            for kind, of_rows in (("seed", seeds_of), ("dataset", datasets_of)):
+            check_name("row", start, [other for other in starts if other != row], f"{where}: rows: {row}: start")
+            for kind, of_rows in (("seed", seeds), ("dataset", options)):
                 for one in of_rows[row]:
                     if one not in of_rows[start]:
                         raise UserError(f"{where}: rows: {row}: row {start}, which it starts from, has no {kind} {one}")
-    for dataset in datasets:  # or nothing could be compared
-        limits = {row: rows[row][2][dataset].get("test_limit") for row in rows if dataset in datasets_of[row]}
+    for dataset in protocols:  # or nothing could be compared
+        limits = {row: of_row[dataset].get("test_limit") for row, of_row in options.items() if dataset in of_row}
         if len(set(limits.values())) > 1:
             given = ", ".join(f"{limit} in row {row}" for row, limit in limits.items())
             raise UserError(f"{where}: datasets: {dataset}: test_limit must be the same in all rows, not {given}")
-    ordered = _starts_first(rows, where)
+    ordered = [(row, file.rows[row]) for row in _starts_first(starts, where)]
     runs = tuple(
-        Run(name, dataset, row, seed, *rows[row][:2], threads, rows[row][2][dataset], evaluation)
-        for dataset in datasets
-        for row in ordered
-        if dataset in datasets_of[row]
-        for seed in seeds_of[row]
+        Run(name, dataset, row, seed, body.method, starts[row], file.threads, options[row][dataset], evaluation)
+        for dataset in protocols
+        for row, body in ordered
+        if dataset in options[row]
+        for seed in seeds[row]
     )
-    return Experiment(name, top["title"], top.get("notes", ""), runs)
+    return Experiment(name, file.title, file.notes, runs)
 
 
-def _row(row: Any, body: Any, protocols: Mapping[str, Mapping], where: str) -> tuple[str, str | None, dict[str, dict]]:
-    """One row's method, start and, by dataset, complete options."""
-    if not (isinstance(row, str) and re.fullmatch(r"[a-z0-9-]+", row)):
-        name = " ".join(str(row).split())
-        raise UserError(f"{where}: rows: {name}: a row's name is text of lower-case letters, digits and hyphens")
-    here = f"{where}: rows: {row}"
-    overrides = dict(_mapping(body, here))
-    overrides.pop("seeds", None)
-    chosen = _by_name(overrides.pop("datasets", dict.fromkeys(protocols)), f"{here}: datasets")
-    for dataset in chosen:
-        check_name("dataset", dataset, protocols, f"{here}: datasets")
+def _given(model: Strict | None) -> dict[str, Any]:
+    """What is written of a mapping, without defaults."""
+    return model.model_dump(exclude_unset=True) if model else {}
+
+
+def _options(row: Row, protocols: Mapping[str, Mapping[str, Any]], where: str) -> dict[str, dict[str, Any]]:
+    """The complete options of a row on each of its datasets, in the order of their declaration."""
+    model = models().options[row.method]
+    defaults = model().model_dump()
+    own = {key: value for key, value in _given(row).items() if key in defaults}
+    options = {}
+    for dataset, there in _chosen(row, "datasets", dict.fromkeys(protocols), where).items():
+        shared = {key: value for key, value in protocols[dataset].items() if key in defaults}
+        options[dataset] = validated(model, defaults | shared | own | _given(there), where).model_dump()
+    return options
+
+
+def _chosen(row: Row, key: str, known: Any, where: str) -> Any:
+    """What a row names of the experiment's seeds or datasets; all that are known, where it names none."""
+    if key not in row.model_fields_set:
+        return known
+    chosen, names = getattr(row, key), ", ".join(map(str, known))
     if not chosen:
-        raise UserError(f"{here}: datasets is empty: name some of {', '.join(protocols)}, or leave it out")
-    method = overrides.pop("method", None)
-    start = overrides.pop("start", None)
-    check_name("method", method, _methods(), here)
-    known = declared.options(_methods()[method])
-    options = {
-        dataset: complete({k: v for k, v in protocols[dataset].items() if k in known} | overrides | own, known, here)
-        for dataset, own in chosen.items()
-    }
-    if (start is None) == bool(declared.literal(_methods()[method], "NEEDS_START")):
-        need = "needs `start`, the row whose weights it begins from" if start is None else "takes no `start`"
-        raise UserError(f"{here}: method {method} {need}")
-    return method, start, options
+        raise UserError(f"{where}: {key} is empty: name some of {names}, or leave it out")
+    for one in chosen:
+        if one not in known:
+            raise UserError(f"{where}: {key}: {one!r} is not among the experiment's {key}, {names}")
+    return chosen
 
 
-def _seeds_of(body: Mapping, seeds: list, where: str) -> list[int]:
-    """The seeds of one row: all, or those of them that it names."""
-    own = _list(body.get("seeds", seeds), where)
-    for seed in own:
-        if seed not in seeds:
-            raise UserError(f"{where}: {seed!r} is not among the experiment's seeds, {', '.join(map(str, seeds))}")
-    if not own:
-        raise UserError(f"{where} is empty: name some of {', '.join(map(str, seeds))}, or leave it out")
-    return own
-
-
-def _by_name(value: Any, where: str) -> dict[Any, dict]:
-    """Names with overrides; a plain list of names has none."""
-    if isinstance(value, Mapping):
-        named: Mapping = value
-    else:
-        for name in _list(value, where):
-            if not isinstance(name, str):
-                raise UserError(f"{where} are names, not {name!r}")
-        named = dict.fromkeys(value)
-    return {name: dict(_mapping(own, f"{where}: {name}")) for name, own in named.items()}
-
-
-def _starts_first(rows: Mapping[str, tuple], where: str) -> list[str]:
+def _starts_first(starts: Mapping[str, str | None], where: str) -> list[str]:
     """Rows in file order, but each after the row it starts from. A circle of starts is an error."""
     ordered: list[str] = []
 
@@ -279,87 +345,10 @@ def _starts_first(rows: Mapping[str, tuple], where: str) -> list[str]:
         if row in waiting:
             raise UserError(f"{where}: rows start from one another in a circle: {' -> '.join([*waiting, row])}")
         if row not in ordered:
-            if rows[row][1] is not None:
-                place(rows[row][1], (*waiting, row))
+            if start := starts[row]:
+                place(start, (*waiting, row))
             ordered.append(row)
 
-    for row in rows:
+    for row in starts:
         place(row, ())
     return ordered
-
-
-def _methods() -> dict[str, str]:
-    return declared.plugins("methods", "OPTIONS")
-
-
-def complete(given: Any, known: Mapping[str, Mapping], where: str) -> dict[str, Any]:
-    """``given`` checked against its declaration and completed with defaults, in the declaration's order."""
-    given = _mapping(given, where)
-    _known_keys(given, known, where)
-    return {key: _checked(given.get(key, entry["default"]), entry, f"{where}: {key}") for key, entry in known.items()}
-
-
-def _checked(value: Any, entry: Mapping, where: str) -> Any:
-    """A value of its option's type: that of the default, or null where the default is null."""
-    default = entry["default"]
-    if isinstance(default, list):
-        items = _list(value, where)
-        kind = "float" if any(isinstance(item, float) for item in default) else entry.get("type", "int")
-        return [_scalar(item, kind, entry, where) for item in items]
-    if value is None and default is None:
-        return None
-    return _scalar(value, entry.get("type") or type(default).__name__, entry, where)
-
-
-def _scalar(value: Any, kind: str, entry: Mapping, where: str) -> Any:
-    if kind == "float" and type(value) in (int, str):  # YAML reads 5e-4 as text
-        with contextlib.suppress(ValueError, OverflowError):
-            value = float(value)
-    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
-    if type(value).__name__ != kind or (kind == "float" and not math.isfinite(value)):
-        raise UserError(f"{where} must be {names[kind]}, not {value!r}")
-    if "choices" in entry:
-        check_name("value", value, entry["choices"], where)
-    if "min" in entry and value < entry["min"]:
-        raise UserError(f"{where} must be at least {entry['min']}, not {value!r}")
-    if "above" in entry and value <= entry["above"]:
-        raise UserError(f"{where} must be above {entry['above']}, not {value!r}")
-    if "below" in entry and value >= entry["below"]:
-        raise UserError(f"{where} must be below {entry['below']}, not {value!r}")
-    if "max" in entry and value > entry["max"]:
-        raise UserError(f"{where} must be at most {entry['max']}, not {value!r}")
-    return value
-
-
-def check_name(kind: str, name: Any, known: Iterable[str], where: str) -> None:
-    """Raise where ``name`` is not among ``known``, with the nearest match."""
-    known = list(known)
-    if name not in known:
-        raise UserError(f"{where}: unknown {kind} {name!r}{_hint(name, known)}")
-
-
-def _known_keys(given: Mapping, known: Iterable[str], where: str) -> None:
-    for key in given:
-        if key not in known:
-            raise UserError(f"{where}: unknown key {key!r}{_hint(key, list(known))}")
-
-
-def _hint(name: Any, known: list[str]) -> str:
-    near = difflib.get_close_matches(str(name), known, 1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(known))}"
-
-
-def _mapping(value: Any, where: str) -> Mapping:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise UserError(f"{where} must be a mapping of keys to values, not {value!r}")
-    return value
-
-
-def _list(value: Any, where: str) -> list:
-    if not isinstance(value, list):
-        raise UserError(f"{where} must be a list, not {value!r}")
-    if len(set(map(repr, value))) != len(value):
-        raise UserError(f"{where} names something twice: {value!r}")
-    return value

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import yaml
+from bntt.common.files import read_yaml
 
 if TYPE_CHECKING:
     import pandas
@@ -96,7 +96,10 @@ def table(number: int) -> pandas.DataFrame:
 
 
 def parse(text: str, source: str) -> tuple[Cell, ...]:
-    """Cells of a YAML text laid out like `tables.yaml`. A ValueError names what is wrong, and where."""
+    """Cells of a YAML text laid out like `tables.yaml`. A ValueError names what is wrong, and where;
+
+    text that is not YAML at all, or gives a key twice, is a UserError.
+    """
     made = []
     for place, content in _read(text, source).items():
         for name, row in content["rows"].items():
@@ -115,24 +118,9 @@ def parse(text: str, source: str) -> tuple[Cell, ...]:
 _FIELDS = {field.name for field in fields(Cell)} - {"place", "row", "column", "printed"}
 
 
-class _Loader(yaml.BaseLoader):
-    """Reads every scalar as the string that is written (92.0 stays "92.0") and refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if (name := str(key.value)) in seen:
-                raise ValueError(f"line {key.start_mark.line + 1}: {name!r} is given twice")
-            seen.add(name)
-        return super().construct_mapping(node, deep)
-
-
 def _read(text: str, source: str) -> Mapping[str, Any]:
     """From place to table, with every key known and every line as long as the table is wide."""
-    try:
-        tables = _mapping(yaml.load(text, _Loader), source)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{source}: {error}") from None
+    tables = _mapping(read_yaml(text, source, numbers=False), source)
     for place, content in tables.items():
         where = f"{source}, {place}"
         _check(content, where, texts={"title"}, required={"title", "columns", "rows"}, nested={"shared"})
