@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 EXPERIMENT ?= demo
-CORES ?=
+CORES ?= all
 ARGS ?=
 
 # Nothing from outside .venv may slip into what is measured.
@@ -12,44 +12,76 @@ unexport PYTHONPATH PYTHONHOME
 
 # Always called as `python -m`: a console script's first line breaks where the path holds a space.
 VENV := .venv/bin/python
-STARTED := $(shell date +%s)
+# Not compiled at once, which takes as long as all the rest, but where a module is first imported.
+PIP := $(VENV) -m pip install --no-input --disable-pip-version-check --no-compile --constraint constraints.txt
+UV = build/uv/bin/python -m uv pip compile --universal --python-version 3.11 --no-annotate --quiet pyproject.toml
+
+# .venv is whole when it holds its stamp, which is written last. The stamp's name is a checksum of what .venv depends on:
+# the requirements, the lock, the interpreter and the place.
+STAMP := .venv/made-$(shell { cat pyproject.toml constraints.txt; pwd; "$(PYTHON)" -VV; } 2>&1 | cksum | cut -d ' ' -f 1)
+OLD := Python 3.11 or newer is needed; name one: make PYTHON=python3.11 ...
+ALONE := import fcntl; fcntl.flock(9, fcntl.LOCK_EX
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lab lint format lock clean install
+.PHONY: help demo test test-all lab lint format docs lock clean install
 
 help: ## say what can be made
 	@echo "make [PYTHON=python3.12] TARGET"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
 
-demo: install ## every table and figure on small data [EXPERIMENT=demo] [CORES=2]
-	@$(VENV) scripts/demo.py "$(EXPERIMENT)" --since $(STARTED) $(if $(CORES),--cores "$(CORES)")
+demo: $(STAMP) ## every table and figure on small data [EXPERIMENT=demo] [CORES=2]
+	@$(VENV) scripts/demo.py "$(EXPERIMENT)" --cores "$(CORES)"
 
-test: install ## the tests [ARGS="-k norm"]
+test: $(STAMP) ## the tests [ARGS="-k norm"]
 	$(VENV) -m pytest $(ARGS)
 
-test-all: install ## the tests, the slow proofs too
+test-all: $(STAMP) ## the tests, the slow proofs too
 	$(VENV) -m pytest -m "not gpu" $(ARGS)
 
-lab: install ## JupyterLab, in which analysis/*.py open as notebooks
+lab: $(STAMP) ## JupyterLab, in which analysis/*.py open as notebooks
 	@$(VENV) -m jupytext_config --settings-file .venv/share/jupyter/lab/settings/overrides.json set-default-viewer python
 	$(VENV) -m jupyterlab $(ARGS) analysis
 
-lint: install ## check style and types
+lint: $(STAMP) ## check style, types and the order of imports
 	$(VENV) -m ruff check
 	$(VENV) -m ruff format --check
 	$(VENV) -m snakefmt --check Snakefile workflow
 	$(VENV) -m mypy
+	$(VENV) -c 'import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports())'
 
-format: install ## rewrite the sources in the project's style
+format: $(STAMP) ## rewrite the sources in the project's style
 	$(VENV) -m ruff check --fix
 	$(VENV) -m ruff format
 	$(VENV) -m snakefmt Snakefile workflow
 
-lock: ## pin the versions anew after a change of pyproject.toml [PYTHON=python3.11] [ARGS=--upgrade]
-	"$(PYTHON)" scripts/lock.py $(ARGS)
+docs: $(STAMP)-docs ## the documentation as a site, in build/site
+	$(VENV) -m mkdocs build --strict
+
+lock: ## pin the versions anew after a change of pyproject.toml [ARGS=--upgrade]; uv's index is its own configuration
+	"$(PYTHON)" -m venv build/uv
+	build/uv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
+	$(UV) --all-extras --custom-compile-command "make lock" $(ARGS) --output-file constraints.txt
+	$(UV) --extra vision --extra workflow --extra test --no-deps --no-header -c constraints.txt -o build/direct.txt
+	{ sed '/- pip:$$/q' environment.yml; sed 's/^/      - /' build/direct.txt; } > build/environment.yml
+	mv build/environment.yml environment.yml
 
 clean: ## remove .venv, caches and results/demo; data and other results stay
 	rm -rf .venv results/demo build *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
 
-install:
-	@"$(PYTHON)" scripts/install.py
+install: $(STAMP)
+
+# The lock is the open file, which all that is started here shares: a next make waits even for a pip whose make was
+# killed. Then it looks again whether there is anything left to do.
+$(STAMP):
+	@"$(PYTHON)" -c 'import sys; sys.exit("$(OLD)" if sys.version_info < (3, 11) else 0)'
+	@exec 9>.venv.lock; "$(PYTHON)" -c '$(ALONE) | fcntl.LOCK_NB)' 2>/dev/null || { \
+	    echo "waiting for another installation"; "$(PYTHON)" -c '$(ALONE))' || exit; }; \
+	test -e $@ && exit; echo "making .venv with the locked packages (details: .venv/install.log)"; \
+	rm -f .venv/made-* && "$(PYTHON)" -m venv --clear .venv || exit; \
+	$(PIP) --editable '.[vision,workflow,test]' >.venv/install.log 2>&1 && touch $@ || { \
+	    grep '^ERROR' .venv/install.log; echo "installation failed (details: .venv/install.log)"; exit 1; }
+
+$(STAMP)-docs: $(STAMP)
+	@echo "adding what the documentation needs"
+	@$(PIP) --editable '.[docs]' >>.venv/install.log 2>&1 || { tail -n 3 .venv/install.log; exit 1; }
+	@touch $@

@@ -15,21 +15,23 @@
 # (python3), DEVICE (auto), DATASET (cifar10), and TASKS, lines of experiment, row and seed.
 set -euo pipefail
 
+refuse() {
+    echo "reproduce_cifar10.sh: $1" >&2
+    exit 2
+}
+
 minutes='' from='' to=''
 while [ $# -gt 0 ]; do
-    [ $# -gt 1 ] || { echo "reproduce_cifar10.sh: $1 needs a value after it" >&2; exit 2; }
+    [ $# -gt 1 ] || refuse "$1 needs a value after it"
     case "$1" in
         --minutes) minutes=$2 ;;
         --from) from=$2 ;;
         --to) to=$2 ;;
-        *) echo "reproduce_cifar10.sh: unknown option $1; there are --minutes, --from and --to" >&2; exit 2 ;;
+        *) refuse "unknown option $1; there are --minutes, --from and --to" ;;
     esac
     shift 2
 done
-[[ -z $minutes || $minutes =~ ^[0-9]+(\.[0-9]+)?$ ]] || {
-    echo "reproduce_cifar10.sh: --minutes must be a number, not $minutes" >&2
-    exit 2
-}
+[[ -z $minutes || $minutes =~ ^[0-9]+(\.[0-9]+)?$ ]] || refuse "--minutes must be a number, not $minutes"
 results=${RESULTS:-results/reference} python=${PYTHON:-python3} device=${DEVICE:-auto} dataset=${DATASET:-cifar10}
 tasks=${TASKS:-'cifar10 bntt 0
 released-code bntt 0
@@ -55,7 +57,7 @@ unpack() {
         echo "nothing to unpack in $1: beginning anew" >&2
         return 0
     fi
-    (cd "$1" && sha256sum --quiet --check state.sha256) || { echo "$1 is damaged: copy it again" >&2; exit 2; }
+    (cd "$1" && sha256sum --quiet --check state.sha256) || refuse "$1 is damaged: copy it again"
     mkdir -p "$results"
     cat "$1"/state.tar.[0-7] | tar -x -C "$results"
 }
@@ -80,7 +82,7 @@ pack() { # beside what is there, which makes way once all is written
             ls -t "$folder"/state-*.pt 2>/dev/null | head -n 1 || true
         done
     ) | tar -c -C "$results" --files-from=- | split --bytes=16000000 --suffix-length=1 --numeric-suffixes - "$new/state.tar."
-    if [ -e "$new/state.tar.8" ]; then echo "the state does not fit into 8 files of 16 MB" >&2; exit 2; fi
+    [ ! -e "$new/state.tar.8" ] || refuse "the state does not fit into 8 files of 16 MB"
     (cd "$new" && sha256sum state.tar.* > state.sha256)
     rm -f "$1"/state.tar.* "$1/state.sha256"
     mv "$new"/state.* "$1"
@@ -88,24 +90,18 @@ pack() { # beside what is there, which makes way once all is written
 }
 
 look() { # what is there of the experiments: lines of name, status, dataset/row/seed-k
-    local experiment name lines
+    local experiment lines
     there=''
-    while read -r experiment; do
+    for experiment in $(cut -d ' ' -f 1 <<< "$tasks" | sort -u); do
         lines=$("$python" -m bntt runs --experiment "$experiment" --results "$results") || return
-        name=$(name_of "$experiment")
-        there+=$(sed "s|^|$name |" <<< "$lines")$'\n'
-    done < <(cut -d ' ' -f 1 <<< "$tasks" | sort -u)
+        there+=$(sed "s|^|$(name_of "$experiment") |" <<< "$lines")$'\n'
+    done
 }
 
-name_of() { # an experiment's, of which a file may be given
-    local name=${1##*/}
-    echo "${name%.yaml}"
-}
+name_of() { basename "$1" .yaml; } # an experiment's, of which a file may be given
 
-ended() { # NAME DATASET ROW SEED-K: whether nothing of a run is left to do, when `look` last looked
-    awk -v name="$1" -v run="$2/$3/$4" '
-        $1 == name && $3 == run && $2 ~ /^(done|kept|diverged)$/ { found = 1 }
-        END { exit !found }' <<< "$there"
+ended() { # NAME DATASET ROW SEED-K: whether nothing is left to do of a run, when `look` last looked
+    grep -qE "^$1 +(done|diverged|kept) +$2/$3/$4( |\$)" <<< "$there"
 }
 
 needed() { # NAME DATASET ROW SEED-K: whether a conversion that starts from a run is still to come

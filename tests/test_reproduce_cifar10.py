@@ -24,7 +24,7 @@ ROWS = {
 def script(*arguments: object, **variables: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         ["bash", SCRIPT, *map(str, arguments)],
-        cwd=PROJECT, env=environment(DEVICE="cpu", DATASET="digits", PYTHON=sys.executable, **variables),
+        cwd=PROJECT, env=environment(**{"DEVICE": "cpu", "DATASET": "digits", "PYTHON": sys.executable} | variables),
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
@@ -157,6 +157,16 @@ def test_a_pack_stays_where_no_new_one_can_be_made(tmp_path):
     assert done.returncode == 2
     assert "no-such-experiment" in done.stdout + done.stderr
     assert (tmp_path / "a" / "state.tar.0").read_text() == "of the last piece"
+
+
+@pytest.mark.parametrize(("status", "left"), [("done", 0), ("diverged", 0), ("kept", 0), ("stale", 3), ("missing", 3)])
+def test_what_has_ended_is_not_begun_again(tmp_path, status, left):
+    """Python is played: it says so of the one run that is asked for, and fails where it should train."""
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n[ $3 = runs ] || exit 3\necho '{status:9} digits/bntt/seed-0  why'\n")
+    python.chmod(0o755)
+    assert script(PYTHON=str(python), RESULTS=str(tmp_path), TASKS="demo bntt 0").returncode == left
+    assert script(PYTHON=str(python), RESULTS=str(tmp_path), TASKS="demo bntt 00").returncode == 3
 
 
 def test_its_tasks_are_runs_of_the_experiments():
