@@ -262,14 +262,14 @@ class _Training:
             }
         )
         if self.options["selection"] == "best-test" and (epoch + 1) % SELECTION_EPOCHS == 0:
-            self._select(epoch)
+            self._select(epoch, self.data.test)
         progress.begin_epoch(self.keeper.seconds)
         return None
 
-    def _select(self, epoch: int) -> None:
-        """Keep the weights where no earlier ones did better on the test images."""
+    def _select(self, epoch: int, images: Images) -> None:
+        """Keep the weights where they do better on these images than any that were kept before."""
         noise = key(self.seed, "selection noise")
-        accuracy = _accuracy(self.model, self.forward, self.data.test, noise, self.options["batch_size"])
+        accuracy = _accuracy(self.model, self.forward, images, noise, self.options["batch_size"])
         best = self.progress.best
         if best is None or accuracy > best["accuracy"]:
             weights = {name: value.clone() for name, value in self.model.state_dict().items()}
