@@ -3,10 +3,13 @@
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
-from functools import partial
+import threading
+import time
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -17,8 +20,9 @@ from bntt.commands import NOT_FINISHED, main
 from bntt.common.errors import Stopped, UserError
 from bntt.experiment import code_hash
 from bntt.runs import pipeline
-from bntt.runs.checkpoints import Checkpoints
+from bntt.runs.checkpoints import Checkpoints, Ledger, States, Stop
 from bntt.runs.directory import RunDirectory
+from bntt.training import loop
 
 torch.set_num_threads(1)
 
@@ -27,13 +31,48 @@ ROWS = {
     "surrogate-plain": {"method": "surrogate", "norm": "none", "time_steps": 2, "epochs": 4, "gain": 4.0},
     "ann-dropout": {"method": "ann", "dropout": 0.4, "epochs": 4},
     "ann-bn": {"method": "ann", "batch_norm": True, "epochs": 4},
-    "best-on-test": {"method": "ann", "dropout": 0.0, "epochs": 22, "selection": "best-test"},
+    "best-on-test": {"method": "ann", "dropout": 0.0, "epochs": 4, "selection": "best-test"},
 }
 EVERY_STEP = partial(Checkpoints, every_steps=1)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _weights_are_selected_after_every_epoch():
+    """So that a few epochs do."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loop, "SELECTION_EPOCHS", 1)
+        yield
+
+
+def row(folder: Path, name: str, **changed):
+    """An experiment of one of the rows, and its run."""
+    return one_row(folder, protocol={"crop_padding": 1}, **ROWS[name] | changed)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What a row's training comes to that nothing stopped; trained once."""
+
+    @cache
+    def train(name: str) -> tuple:
+        folder = tmp_path_factory.mktemp(name)
+        used, run = row(folder, name)
+        pipeline.train(used, run, folder, "cpu", EVERY_STEP)
+        return result(run, folder)
+
+    return train
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass when the test says so: the one item of a list."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
 def states(run, root) -> tuple[Path, Path]:
-    return Checkpoints(RunDirectory.of(run, root).scratch).files
+    return States(RunDirectory.of(run, root).scratch, {}).files
 
 
 class Killed(BaseException):
@@ -61,23 +100,22 @@ def interrupt(monkeypatch, used, run, root, at_step, keep=EVERY_STEP):
         pipeline.train(used, run, root, "cpu", keep)
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("name", ROWS)
 @pytest.mark.parametrize(("every_steps", "pieces"), [(1, 3), (3, 3), (5, 1)])
-def test_a_stopped_training_ends_bit_for_bit_like_another(tmp_path, monkeypatch, row, every_steps, pieces):
-    used, run = one_row(tmp_path, protocol={"crop_padding": 1}, **ROWS[row])
+def test_a_stopped_training_ends_bit_for_bit_like_another(tmp_path, monkeypatch, whole, name, every_steps, pieces):
+    used, run = row(tmp_path, name)
     keep = partial(Checkpoints, every_steps=every_steps)
-    pipeline.train(used, run, tmp_path / "whole", "cpu", keep)
-    interrupt(monkeypatch, used, run, tmp_path / "stopped", 5, keep)  # in the second epoch of three steps each
-    interrupt(monkeypatch, used, run, tmp_path / "stopped", 5, keep)  # goes on after the first, into the third
+    interrupt(monkeypatch, used, run, tmp_path, 5, keep)  # in the second epoch of three steps each
+    interrupt(monkeypatch, used, run, tmp_path, 5, keep)  # goes on after the first, into the third
     torch.manual_seed(99)  # the state of torch's own generator is no matter
-    pipeline.train(used, run, tmp_path / "stopped", "cpu", keep)
-    assert same(result(run, tmp_path / "stopped"), result(run, tmp_path / "whole"))
-    assert RunDirectory.of(run, tmp_path / "stopped").training()["pieces"] == pieces
-    assert not any(path.exists() for path in states(run, tmp_path / "stopped"))
+    pipeline.train(used, run, tmp_path, "cpu", keep)
+    assert same(result(run, tmp_path), whole(name))
+    assert RunDirectory.of(run, tmp_path).training()["pieces"] == pieces
+    assert not any(path.exists() for path in states(run, tmp_path))
 
 
 def test_a_training_goes_on_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
-    used, run = one_row(tmp_path, **ROWS["surrogate"])
+    used, run = row(tmp_path, "surrogate")
     interrupt(monkeypatch, used, run, tmp_path, 9)  # eight steps are done, of three in an epoch
     with steps_counted(monkeypatch) as steps:
         pipeline.train(used, run, tmp_path, "cpu")
@@ -85,23 +123,34 @@ def test_a_training_goes_on_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
     assert RunDirectory.of(run, tmp_path).training()["steps"] == 12
 
 
-def test_the_seconds_of_all_pieces_count(tmp_path, monkeypatch):
-    used, run = one_row(tmp_path, **ROWS["surrogate"])
-    interrupt(monkeypatch, used, run, tmp_path, 9)
-    for path in states(run, tmp_path):
-        checkpoints = Checkpoints(tmp_path / "other")
+def test_the_seconds_of_all_pieces_count_and_those_between_them_do_not(tmp_path, clock):
+    for piece in (1, 2, 3):
+        clock[0] += 1e6
+        checkpoints = Checkpoints(tmp_path)
         checkpoints.load()
-        checkpoints._spent_before = 1000.0
-        path.unlink()
-    checkpoints.save({"anything": 1})
-    again = Checkpoints(tmp_path / "other")
-    assert again.load() == {"anything": 1}
-    assert again.pieces == 2
-    assert 1000 < again.seconds < 1060
+        clock[0] += 100 * piece
+        assert checkpoints.seconds == checkpoints.ledger.spent.seconds == [100, 300, 600][piece - 1]
+        assert checkpoints.ledger.spent.pieces == piece
+        checkpoints.save({})
+
+
+def test_a_state_is_due_after_so_many_minutes_or_steps(tmp_path, clock):
+    minutes = Checkpoints(tmp_path, every_minutes=5)
+    for _ in range(2):
+        clock[0] += 299
+        assert not minutes.due()
+        clock[0] += 1
+        assert minutes.due()
+        minutes.save({})
+    steps = Checkpoints(tmp_path, every_steps=3)
+    for _ in range(2):
+        clock[0] += 100
+        assert [steps.due() for _ in range(3)] == [False, False, True]
+        steps.save({})
 
 
 def test_the_machines_of_all_pieces_are_recorded(tmp_path, monkeypatch):
-    used, run = one_row(tmp_path, **ROWS["surrogate"])
+    used, run = row(tmp_path, "surrogate")
     for machine in ("one", "another", "one"):
         with monkeypatch.context() as patched:
             patched.setattr(pipeline.provenance, "machine", lambda device, machine=machine: f"{device} ({machine})")
@@ -117,48 +166,52 @@ def test_the_energy_of_all_pieces_counts(tmp_path):
     """A meter that starts anywhere, as another machine's does."""
     for piece, (start, end) in enumerate([(700.0, 730.0), (5.0, 17.0)]):
         reading = [start]
-        checkpoints = Checkpoints(tmp_path)
-        checkpoints.metered_by(lambda reading=reading: reading[0])
+        ledger = Ledger(joules=lambda reading=reading: reading[0])
+        checkpoints = Checkpoints(tmp_path, ledger=ledger)
         checkpoints.load()
         reading[0] = end
-        assert checkpoints.joules == [30, 42][piece]
+        assert ledger.spent.joules == [30, 42][piece]
         checkpoints.save({})
     without = Checkpoints(tmp_path)
     without.load()
-    assert without.joules is None
+    assert without.ledger.spent.joules is None
 
 
 @pytest.mark.parametrize("other", ["options", "code"])
-def test_the_state_of_another_configuration_or_code_is_not_used(tmp_path, monkeypatch, capfd, other):
-    used, run = one_row(tmp_path, **ROWS["surrogate"])
-    pipeline.train(used, run, tmp_path / "whole", "cpu")
-    before, its_run = one_row(tmp_path, **ROWS["surrogate"] | ({"leak": 0.5} if other == "options" else {}))
+def test_the_state_of_another_configuration_or_code_is_not_used(tmp_path, monkeypatch, capfd, whole, other):
+    before, its_run = row(tmp_path, "surrogate", **{"leak": 0.5} if other == "options" else {})
     with monkeypatch.context() as patched:
         if other == "code":
             patched.setattr(code_hash, "training_code", lambda run: "0" * 16)
-        interrupt(patched, before, its_run, tmp_path / "stopped", 8)
-    used, run = one_row(tmp_path, **ROWS["surrogate"])
+        interrupt(patched, before, its_run, tmp_path, 8)
+    used, run = row(tmp_path, "surrogate")
     with steps_counted(monkeypatch) as steps:
-        pipeline.train(used, run, tmp_path / "stopped", "cpu", EVERY_STEP)
+        pipeline.train(used, run, tmp_path, "cpu", EVERY_STEP)
     assert len(steps) == 12
     assert "of another configuration, code or data and not used" in capfd.readouterr().err
-    assert same(result(run, tmp_path / "stopped"), result(run, tmp_path / "whole"))
+    assert same(result(run, tmp_path), whole("surrogate"))
 
 
 # -- damaged states ---------------------------------------------------------------------------------------
 
 
-def newest(run, root) -> Path:
-    return max(states(run, root), key=lambda path: path.stat().st_mtime_ns)
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A training of which five steps were taken, and a state saved after each."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    with pytest.MonkeyPatch.context() as patched:
+        interrupt(patched, *row(folder, "surrogate"), folder, 6)
+    return folder
 
 
 @pytest.mark.parametrize("damage", ["empty", "no state", "truncated", "a bit", "missing", "a pickle"])
-def test_a_damaged_state_falls_back_to_the_other_with_a_warning(tmp_path, monkeypatch, capfd, damage):
-    used, run = one_row(tmp_path, **ROWS["surrogate"])
-    pipeline.train(used, run, tmp_path / "whole", "cpu")
-    interrupt(monkeypatch, used, run, tmp_path / "stopped", 6)
-    state = newest(run, tmp_path / "stopped")
-    whole = state.read_bytes()
+def test_a_damaged_state_falls_back_to_the_other_with_a_warning(
+    tmp_path, monkeypatch, capfd, whole, interrupted, damage
+):
+    shutil.copytree(interrupted, tmp_path, dirs_exist_ok=True)
+    used, run = row(tmp_path, "surrogate")
+    state = max(states(run, tmp_path), key=lambda path: path.stat().st_mtime_ns)
+    content = state.read_bytes()
 
     class Trap:
         def __reduce__(self):
@@ -169,21 +222,21 @@ def test_a_damaged_state_falls_back_to_the_other_with_a_warning(tmp_path, monkey
     elif damage == "a pickle":
         torch.save({"model": Trap()}, state)
     else:
-        turned = bytearray(whole)
-        turned[len(whole) // 2] ^= 4
-        content = {"empty": b"", "no state": b"not a state", "truncated": whole[:1000], "a bit": bytes(turned)}
-        state.write_bytes(content[damage])
+        turned = bytearray(content)
+        turned[len(content) // 2] ^= 4
+        damaged = {"empty": b"", "no state": b"not a state", "truncated": content[:1000], "a bit": bytes(turned)}
+        state.write_bytes(damaged[damage])
     with steps_counted(monkeypatch) as steps:
-        pipeline.train(used, run, tmp_path / "stopped", "cpu")
+        pipeline.train(used, run, tmp_path, "cpu")
     assert len(steps) == 12 - 4
     assert damage == "missing" or f"{state} is damaged and not used" in capfd.readouterr().err
     assert not (tmp_path / "opened").exists()
-    assert same(result(run, tmp_path / "stopped"), result(run, tmp_path / "whole"))
+    assert same(result(run, tmp_path), whole("surrogate"))
 
 
-def test_where_both_are_damaged_training_starts_anew(tmp_path, monkeypatch, capfd):
-    used, run = one_row(tmp_path, **ROWS["surrogate"])
-    interrupt(monkeypatch, used, run, tmp_path, 6)
+def test_where_both_are_damaged_training_starts_anew(tmp_path, monkeypatch, capfd, interrupted):
+    shutil.copytree(interrupted, tmp_path, dirs_exist_ok=True)
+    used, run = row(tmp_path, "surrogate")
     for state in states(run, tmp_path):
         state.write_bytes(b"lost")
     with steps_counted(monkeypatch) as steps:
@@ -193,36 +246,52 @@ def test_where_both_are_damaged_training_starts_anew(tmp_path, monkeypatch, capf
 
 
 def test_a_whole_state_that_torch_cannot_read_is_one_line(tmp_path, monkeypatch):
-    checkpoints = Checkpoints(tmp_path)
-    checkpoints.load()
+    kept = States(tmp_path, {})
     monkeypatch.setattr(torch, "save", lambda content, buffer: buffer.write(b"of a later version"))
-    checkpoints.save({"any": 1})
+    kept.save("any")
+    (file,) = tmp_path.glob("*.pt")
     with pytest.raises(UserError) as raised:
-        Checkpoints(tmp_path).load()
-    assert_one_line(raised.value, str(checkpoints.files[0]), "delete it to start anew")
+        States(tmp_path, {}).load()
+    assert_one_line(raised.value, str(file), "delete it to start anew")
 
 
 @pytest.mark.parametrize("number", range(5))
 def test_a_failing_write_leaves_the_newest_state_in_place(tmp_path, monkeypatch, number):
-    checkpoints = Checkpoints(tmp_path)
-    checkpoints.load()
+    kept = States(tmp_path, {})
     for step in range(number):
-        checkpoints.save({"step": step})
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-        with pytest.raises(UserError, match="No space"):
-            checkpoints.save({"step": number})
-    found = Checkpoints(tmp_path).load()
-    assert found == ({"step": number - 1} if number else None)
+        kept.save(step)
+    for _ in range(2):  # a second try does not go to the other file
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+            with pytest.raises(UserError, match="No space"):
+                kept.save(number)
+        assert States(tmp_path, {}).load() == (number - 1 if number else None)
+    kept.save(number)
+    assert States(tmp_path, {}).load() == number
+
+
+def test_the_older_of_two_states_is_overwritten(tmp_path):
+    """Also where another process goes on, and where the newest was lost."""
+    for step in range(6):
+        kept = States(tmp_path, {})
+        kept.load()
+        kept.save(step)
+        before = {path: path.read_bytes() for path in kept.files if path.exists()}
+        kept.save(step + 0.5)
+        assert sum(path.read_bytes() == before.get(path) for path in kept.files) == 1
+        assert States(tmp_path, {}).load() == step + 0.5
+        if step % 2:
+            newest = next(path for path in kept.files if path.read_bytes() != before.get(path))
+            newest.write_bytes(b"lost")
+            assert States(tmp_path, {}).load() == step
 
 
 # -- told to stop -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_signal_saves_and_stops_at_the_next_step(tmp_path, monkeypatch, capsys, number):
-    used, run = one_row(tmp_path, **ROWS["surrogate"])
-    pipeline.train(used, run, tmp_path / "whole", "cpu")
+@pytest.mark.parametrize("number", Stop.SIGNALS)
+def test_a_signal_saves_and_stops_at_the_next_step(tmp_path, monkeypatch, capsys, whole, number):
+    _, run = row(tmp_path, "surrogate")
     before = signal.getsignal(number)
     real, steps = torch.optim.SGD.step, []
 
@@ -233,7 +302,7 @@ def test_a_signal_saves_and_stops_at_the_next_step(tmp_path, monkeypatch, capsys
         return real(self, *arguments, **settings)
 
     command = ["train", "--experiment", str(tmp_path / "one.yaml"), "--row", "row", "--device", "cpu"]
-    command += ["--results", str(tmp_path / "stopped")]
+    command += ["--results", str(tmp_path)]
     with monkeypatch.context() as patched:
         patched.setattr(torch.optim.SGD, "step", step)
         assert main(command) == (130 if number == signal.SIGINT else NOT_FINISHED)
@@ -245,28 +314,87 @@ def test_a_signal_saves_and_stops_at_the_next_step(tmp_path, monkeypatch, capsys
     with steps_counted(monkeypatch) as steps:
         assert main(command) == 0
     assert len(steps) == 5
-    assert same(result(run, tmp_path / "stopped"), result(run, tmp_path / "whole"))
+    assert same(result(run, tmp_path), whole("surrogate"))
 
 
-def test_training_in_pieces_of_no_time_takes_a_step_in_each(tmp_path):
-    used, run = one_row(tmp_path, **ROWS["ann-dropout"])
-    pipeline.train(used, run, tmp_path / "whole", "cpu")
+def test_the_signals_are_those_of_batch_systems_and_the_keyboard():
+    assert set(Stop.SIGNALS) == {signal.SIGTERM, signal.SIGUSR1, signal.SIGINT}
+
+
+@pytest.fixture
+def handled():
+    """The signals that reach a handler which was there before."""
+    reached: list[int] = []
+    before = {number: signal.signal(number, lambda number, frame: reached.append(number)) for number in Stop.SIGNALS}
+    yield reached
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("second", Stop.SIGNALS)
+@pytest.mark.parametrize("first", Stop.SIGNALS)
+def test_a_second_signal_acts_as_ever(handled, first, second):
+    stop = Stop()
+    stop.stop_if_due()
+    with stop.listening():
+        assert stop.reason is None
+        signal.raise_signal(first)
+        assert (stop.reason, handled) == (f"stopped by {first.name}", [])
+        signal.raise_signal(second)
+        assert (stop.reason, handled) == (f"stopped by {first.name}", [second])
+    with pytest.raises(Stopped) as raised:
+        stop.stop_if_due()
+    assert raised.value.interrupted == (first == signal.SIGINT)
+
+
+def test_signals_are_left_alone_outside_and_in_other_threads(handled):
+    stop = Stop()
+
+    def listen():
+        with stop.listening():
+            began.set()
+            done.wait(60)
+
+    began, done = threading.Event(), threading.Event()
+    thread = threading.Thread(target=listen)
+    thread.start()
+    assert began.wait(60)
+    signal.raise_signal(signal.SIGTERM)
+    done.set()
+    thread.join()
+    with pytest.raises(ZeroDivisionError), stop.listening():
+        raise ZeroDivisionError
+    signal.raise_signal(signal.SIGUSR1)
+    assert (stop.reason, handled) == (None, [signal.SIGTERM, signal.SIGUSR1])
+
+
+def test_the_minutes_are_over_when_they_are_over(clock):
+    stop = Stop(minutes=2)
+    clock[0] += 119
+    assert stop.reason is None
+    clock[0] += 1
+    with pytest.raises(Stopped, match="its minutes are over"):
+        stop.stop_if_due()
+
+
+def test_training_in_pieces_of_no_time_takes_a_step_in_each(tmp_path, whole):
+    used, run = row(tmp_path, "ann-dropout")
     pieces = 0
     while True:
         pieces += 1
         try:
-            pipeline.train(used, run, tmp_path / "pieces", "cpu", partial(Checkpoints, minutes=0))
+            pipeline.train(used, run, tmp_path, "cpu", partial(Checkpoints, minutes=0))
             break
         except Stopped as stopped:
             assert "its minutes are over" in str(stopped)
     assert pieces == 13  # the last finds every step taken
-    assert RunDirectory.of(run, tmp_path / "pieces").training()["pieces"] == 13
-    assert same(result(run, tmp_path / "pieces"), result(run, tmp_path / "whole"))
+    assert RunDirectory.of(run, tmp_path).training()["pieces"] == 13
+    assert same(result(run, tmp_path), whole("ann-dropout"))
 
 
 @pytest.mark.parametrize("option", ["--minutes", "--save-minutes", "--save-steps"])
 def test_times_that_are_no_times_are_one_line(tmp_path, capsys, option):
-    one_row(tmp_path, **ROWS["surrogate"])
+    row(tmp_path, "surrogate")
     assert main(["train", "--experiment", str(tmp_path / "one.yaml"), "--row", "row", option, "0"]) == 2
     assert f"{option} must be above 0, not 0" in capsys.readouterr().err
 
@@ -286,8 +414,8 @@ KILLED = {
 @pytest.mark.parametrize("name", KILLED)
 def test_kill_minus_nine_at_random_moments(tmp_path, name):
     """One process after the other is killed, some time after it began to save states; the last one may end."""
-    row, kills = KILLED[name]
-    used, run = one_row(tmp_path, protocol={"crop_padding": 1}, **row)
+    options, kills = KILLED[name]
+    used, run = one_row(tmp_path, protocol={"crop_padding": 1}, **options)
     pipeline.train(used, run, tmp_path / "whole", "cpu")
     command = [sys.executable, "-m", "bntt", "train", "--experiment", str(tmp_path / "one.yaml"), "--row", "row"]
     command += ["--results", str(tmp_path / "killed"), "--device", "cpu", "--save-steps", "1"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import time
 from fractions import Fraction
 
 import pytest
@@ -16,6 +17,7 @@ from bntt.runs import pipeline
 from bntt.runs.checkpoints import Checkpoints
 from bntt.runs.directory import RunDirectory
 from bntt.spiking import randomness
+from bntt.spiking.randomness import key
 from bntt.training import loop
 from bntt.training.loop import decay_budget, fit, learning_rate
 
@@ -212,37 +214,65 @@ def test_without_validation_images_there_is_no_validation_accuracy_and_training_
     assert [math.isnan(row["validation_accuracy"]) for row in outcome.history] == [True] * 3
 
 
+@pytest.mark.parametrize(("draw", "rate"), [(2, 10.0), (1, 1.0)])  # the second is best, all are alike
 @pytest.mark.parametrize("stopped", [0, 6, 7, 16])
 def test_the_released_codes_selection_keeps_the_best_of_every_tenth_epoch_on_test_images(
-    tmp_path, monkeypatch, stopped
+    tmp_path, monkeypatch, stopped, draw, rate
 ):
     """Every second epoch of three steps here; whether or not the training is stopped in between."""
     monkeypatch.setattr(loop, "SELECTION_EPOCHS", 2)
-    options = OPTIONS | {"epochs": 7, "selection": "best-test", "learning_rate": 1.0}
-    data = images(test=30)
-    seen = []
-    real = loop._accuracy
+    options = OPTIONS | {"epochs": 7, "selection": "best-test", "learning_rate": rate}
+    data = images(test=30, seed=draw)
+    noise_of_selection = key(0, "selection noise")
+    right, weights = [], []
 
-    def watched(model, forward, part, noise, size):
-        accuracy = real(model, forward, part, noise, size)
-        if part is data.test:
-            seen.append((accuracy, {name: value.clone() for name, value in model.state_dict().items()}))
-        return accuracy
+    def watched(model):
+        def forward(unit, samples, noise):
+            logits = noisy(model)(unit, samples, noise)
+            if not model.training and noise == noise_of_selection:
+                if samples[0] == 0:
+                    right.append(0)
+                    weights.append({name: value.clone() for name, value in model.state_dict().items()})
+                right[-1] += int((logits.argmax(1) == data.test.labels[samples]).sum())
+            return logits
 
-    monkeypatch.setattr(loop, "_accuracy", watched)
+        return forward
 
     def run(minutes=None):
         model = Small()
-        return model, fit(model, noisy(model), data, options, 0, Checkpoints(tmp_path, minutes=minutes))
+        return model, fit(model, watched(model), data, options, 0, Checkpoints(tmp_path, minutes=minutes))
 
     for _ in range(stopped):
         with pytest.raises(Stopped):
             run(minutes=0)  # one step
     model, outcome = run()
-    assert len(seen) == 3
-    best = max(range(3), key=lambda k: (seen[k][0], -k))
+    assert len(right) == 3
+    best = right.index(max(right))
+    assert best < 2  # else the last weights are the best, whichever are kept
     assert outcome.selected_epoch == 2 * (best + 1)
-    assert all(torch.equal(value, seen[best][1][name]) for name, value in model.state_dict().items())
+    assert all(torch.equal(value, weights[best][name]) for name, value in model.state_dict().items())
+
+
+def test_an_epoch_took_the_seconds_of_its_steps_in_all_pieces(tmp_path, monkeypatch):
+    """Each step takes a second here, and the time between pieces does not count."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def run():
+        model = Small()
+
+        def forward(unit, samples, noise):
+            now[0] += model.training
+            return model(unit)
+
+        return fit(model, forward, images(), OPTIONS, 0, Checkpoints(tmp_path, minutes=0))
+
+    for _ in range(9):
+        now[0] += 1000
+        with pytest.raises(Stopped):
+            run()
+    outcome = run()
+    assert [row["seconds"] for row in outcome.history] == [3.0, 3.0, 3.0]
 
 
 def test_validation_leaves_moving_moments_and_weights_alone(tmp_path):

@@ -10,7 +10,6 @@ The *state* of data says how far they are known to be the publisher's: ``archive
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -191,19 +190,20 @@ def _split_identity(name: str) -> str:
 def _alone(name: str) -> Iterator[None]:
     """Hold the lock of a dataset, an empty file that stays; whoever held it before has ended.
 
-    It is a file's lock, since of a folder on a network disk each machine has locks of its own.
+    It is the kernel's (flock), so it ends with its owner. It is a file's, since of a folder on a network disk each
+    machine has locks of its own.
     """
+    from filelock import FileLock
+
     lock = folder(name).with_name(f".{name}-lock")
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        stream = lock.open("w")
+        held = FileLock(lock, preserve_lock_file=True).acquire()  # makes the folder too
     except OSError as error:
         raise UserError(
             f"cannot write prepared data to {lock.parent}: {error.strerror}; set BNTT_DATA to a folder that can be "
             "written"
         ) from None
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    with held:
         yield
 
 

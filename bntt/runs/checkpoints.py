@@ -1,18 +1,23 @@
-"""The state of an unfinished training: kept in two generations, saved now and then, continued exactly.
+"""The state of an unfinished training: saved now and then, and continued exactly.
 
 A state is saved every so many minutes or steps, and when training is told to stop: by SIGTERM or SIGUSR1, which a
-batch system sends before it takes the machine away, by Ctrl-C, or because its minutes are over. Each of the two files
-carries the hash of its content, and the older is overwritten, so that one whole state is there at every moment.
+batch system sends before it takes the machine away, by Ctrl-C, or because its minutes are over.
+
+Each part has one job: `States` are the files, `Stop` says whether to stop, `Ledger` counts what was spent, and
+`Checkpoints` says when to save, and is what the training loop is handed.
 """
 
 import contextlib
 import hashlib
 import io
+import math
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,149 +26,201 @@ import torch
 from bntt.common.errors import Stopped, UserError
 from bntt.common.files import write_atomically, write_json
 
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+class States:
+    """Two files, of which the older is overwritten, so that one whole state is there at every moment."""
+
+    def __init__(self, folder: Path, belongs_to: Mapping[str, Any]) -> None:
+        """Keep states in ``folder``; only those saved with an equal ``belongs_to``, of plain data, are loaded."""
+        self.files = (folder / "state-0.pt", folder / "state-1.pt")
+        self._note = folder / "belongs_to.json"
+        self._belongs_to = dict(belongs_to)
+        self._generation = 0  # of the newest state
+
+    def load(self) -> Any | None:
+        """The newest whole state that belongs here, or None. Standard error says which file is not used, and why."""
+        mine = [saved for path in self.files if (saved := self._mine(path)) is not None]
+        write_json(self._note, self._belongs_to)  # for a reader, and to fail early where nothing can be written
+        if not mine:
+            return None
+        newest = max(mine, key=lambda saved: saved["generation"])
+        self._generation = newest["generation"]
+        return newest["state"]
+
+    def save(self, state: Any) -> None:
+        """Write a state over the older one; raises UserError where it cannot be written."""
+        generation = self._generation + 1
+        content = {"belongs_to": self._belongs_to, "generation": generation, "state": state}
+        write_atomically(self.files[generation % 2], lambda beside: _write(beside, content))
+        self._generation = generation
+
+    def clear(self) -> None:
+        """Remove both."""
+        for path in self.files:
+            path.unlink(missing_ok=True)
+
+    def _mine(self, path: Path) -> dict[str, Any] | None:
+        if not path.exists():
+            return None
+        saved = _read(path)
+        if saved is None:
+            _warn(f"{path} is damaged and not used")
+        elif saved["belongs_to"] != self._belongs_to:
+            _warn(f"{path} is of another configuration, code or data and not used")
+        else:
+            return saved
+        return None
+
+
+class Stop:
+    """Whether to stop: asked for by a signal, or because the minutes are over."""
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+    def __init__(self, minutes: float | None = None) -> None:
+        """Stop after ``minutes`` from now; None: after a signal alone."""
+        self._ends = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        self._signal: int | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """Why to stop, or None."""
+        if self._signal is not None:
+            return f"stopped by {signal.Signals(self._signal).name}"
+        if time.monotonic() >= self._ends:
+            return "stopped, since its minutes are over"
+        return None
+
+    def stop_if_due(self) -> None:
+        """Raise Stopped where there is a reason to."""
+        if (reason := self.reason) is not None:
+            raise Stopped(reason, interrupted=self._signal == signal.SIGINT)
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Within it, the first of the signals is a reason to stop; a second one acts as ever."""
+        if threading.current_thread() is not threading.main_thread():  # Python lets no other thread handle signals
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in self.SIGNALS}
+
+        def as_ever() -> None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+        def note(number: int, _: object) -> None:
+            self._signal = number
+            as_ever()
+
+        for number in self.SIGNALS:
+            signal.signal(number, note)
+        try:
+            yield
+        finally:
+            as_ever()
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a training took: how long, how much energy where its GPU counts it, in how many pieces, on which machines.
+
+    A piece is what was done between one start and the next.
+    """
+
+    seconds: float = 0.0
+    joules: float | None = None
+    pieces: int = 0
+    machines: list[str] = field(default_factory=list)
+
+
+class Ledger:
+    """Counts what a training has spent, this piece and those before it."""
+
+    def __init__(self, machine: str = "", joules: Callable[[], float | None] = lambda: None) -> None:
+        """Begin a piece now, on ``machine``; ``joules`` reads a meter that may have started anywhere."""
+        self._before = Spent()
+        self._machine = machine
+        self._began = time.monotonic()
+        self._joules, self._joules_at_start = joules, joules() or 0.0
+
+    def go_on_after(self, before: Spent) -> None:
+        """Add what earlier pieces spent."""
+        self._before = before
+
+    @property
+    def seconds(self) -> float:
+        """Seconds up to now, in all pieces."""
+        return self._before.seconds + time.monotonic() - self._began
+
+    @property
+    def spent(self) -> Spent:
+        """All that was spent up to now."""
+        joules = self._joules()
+        return Spent(
+            seconds=self.seconds,
+            joules=None if joules is None else (self._before.joules or 0.0) + joules - self._joules_at_start,
+            pieces=self._before.pieces + 1,
+            machines=list(dict.fromkeys([*self._before.machines, self._machine])),
+        )
 
 
 class Checkpoints:
-    """Keeps the state of one training, and says when to save it and when to stop."""
+    """Keeps the state of one training, and says when to save it: the `bntt.training.loop.Keeper` that runs use."""
 
     def __init__(
         self,
         folder: Path,
         belongs_to: Mapping[str, Any] | None = None,
+        ledger: Ledger | None = None,
         every_minutes: float = 5.0,
         every_steps: int | None = None,
         minutes: float | None = None,
     ) -> None:
         """Keep states in ``folder``.
 
-        ``belongs_to`` is what a state is good for, as JSON has it: configuration, code, data. The state of another
-        training is not continued. ``minutes`` is the time after which training stops at a saved state.
+        ``belongs_to`` is what tells this training from others, in plain data: configuration, code, data. The state of
+        another is not continued. ``minutes`` is the time after which training stops at a saved state.
         """
-        self.files = (folder / "state-0.pt", folder / "state-1.pt")
-        self.pieces = 1  # times that this training was started
-        self.machine = ""  # that it is on now
-        self._machines_before: list[str] = []
-        self._note = folder / "belongs_to.json"
-        self._belongs_to = dict(belongs_to or {})
+        self.states, self.stop = States(folder, belongs_to or {}), Stop(minutes)
+        self.ledger = Ledger() if ledger is None else ledger
         self._every_steps, self._every_seconds = every_steps, 60 * every_minutes
-        self._began = self._saved = time.monotonic()
-        self._ends = None if minutes is None else self._began + 60 * minutes
-        self._spent_before, self._joules_before = 0.0, 0.0
-        self._meter: Callable[[], float | None] = lambda: None
-        self._steps_since = 0
-        self._generation = self._next = 0
-        self._signal: int | None = None
+        self._steps, self._saved = 0, time.monotonic()  # steps since a state was saved, and when that was
 
     @property
     def seconds(self) -> float:
-        """Time spent on this training up to now, in all its pieces."""
-        return self._spent_before + time.monotonic() - self._began
+        """Seconds spent on this training up to now, in all its pieces."""
+        return self.ledger.seconds
 
-    @property
-    def machines(self) -> list[str]:
-        """What this training was on up to now, in all its pieces."""
-        return list(dict.fromkeys([*self._machines_before, self.machine]))
-
-    def metered_by(self, meter: Callable[[], float | None]) -> None:
-        """Count energy by a meter of joules from now on."""
-        self._meter, start = meter, meter()
-        self._joules_before -= start or 0.0
-
-    @property
-    def joules(self) -> float | None:
-        """Energy spent on this training up to now, in all its pieces; None where nothing counts it."""
-        now = self._meter()
-        return None if now is None else self._joules_before + now
+    def listening(self) -> AbstractContextManager[None]:
+        """Within it, signals that ask to end ask for a stop at the next step."""
+        return self.stop.listening()
 
     def load(self) -> Any | None:
-        """The newest whole state of this training, or None. What is not used is said on standard error."""
-        found = []
-        for index, path in enumerate(self.files):
-            if not path.exists():
-                continue
-            try:
-                saved = _read(path)
-            except _DamagedError:
-                _warn(f"{path} is damaged and not used")
-                continue
-            if saved["belongs_to"] != self._belongs_to:
-                _warn(f"{path} is of another configuration, code or data and not used")
-                continue
-            found.append((saved["generation"], index, saved))
-        write_json(self._note, self._belongs_to)  # for a reader, and to fail early where nothing can be written
-        if not found:
+        """The newest whole state of this training, or None."""
+        found = self.states.load()
+        if found is None:
             return None
-        self._generation, index, saved = max(found, key=lambda one: one[0])
-        self._next = 1 - index
-        self._spent_before, self.pieces = saved["seconds"], saved["pieces"] + 1
-        self._joules_before += saved["joules"] or 0.0
-        self._machines_before = saved["machines"]
-        return saved["state"]
+        self.ledger.go_on_after(Spent(**found["spent"]))
+        return found["training"]
 
     def due(self) -> bool:
         """Whether to save now; to be asked after every step."""
-        self._steps_since += 1
+        self._steps += 1
         return (
-            self._stop_reason() is not None
-            or self._steps_since == self._every_steps
+            self.stop.reason is not None
+            or self._steps == self._every_steps
             or time.monotonic() >= self._saved + self._every_seconds
         )
 
     def save(self, state: Any) -> None:
-        """Write a state over the older one; raise Stopped where training is to stop."""
-        self._generation += 1
-        content = {
-            "belongs_to": self._belongs_to,
-            "generation": self._generation,
-            "seconds": self.seconds,
-            "joules": self.joules,
-            "pieces": self.pieces,
-            "machines": self.machines,
-            "state": state,
-        }
-        path = self.files[self._next]
-        write_atomically(path, lambda beside: _write(beside, content))
-        self._next, self._steps_since, self._saved = 1 - self._next, 0, time.monotonic()
-        if (reason := self._stop_reason()) is not None:
-            raise Stopped(reason, self._signal == signal.SIGINT)
+        """Save a state; raises Stopped where training is to stop."""
+        self.states.save({"training": state, "spent": asdict(self.ledger.spent)})
+        self._steps, self._saved = 0, time.monotonic()
+        self.stop.stop_if_due()
 
     def clear(self) -> None:
         """Remove all states; training has ended."""
-        for path in self.files:
-            path.unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Within it, the first signal that asks to end asks for a stop at the next step; a second one acts as ever."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.getsignal(number) for number in STOPPING}
-
-        def stop(number: int, _: object) -> None:
-            self._signal = number
-            for one, handler in before.items():
-                signal.signal(one, handler)
-
-        for number in STOPPING:
-            signal.signal(number, stop)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _stop_reason(self) -> str | None:
-        if self._signal is not None:
-            return f"stopped by {signal.Signals(self._signal).name}"
-        if self._ends is not None and time.monotonic() >= self._ends:
-            return "stopped, since its minutes are over"
-        return None
-
-
-class _DamagedError(Exception):
-    """A file that does not hold what was written to it."""
+        self.states.clear()
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
@@ -175,17 +232,22 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
         stream.write(payload)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """What was written. Nothing is unpickled before its hash was right, and nothing but plain data even then."""
+def _read(path: Path) -> dict[str, Any] | None:
+    """What was written, or None where it is damaged.
+
+    Nothing is unpickled before its hash was right, and nothing but plain data even then. Raises UserError where a whole
+    file cannot be read.
+    """
     content = memoryview(path.read_bytes())
     if bytes(content[:65]) != hashlib.sha256(content[65:]).hexdigest().encode() + b"\n":
-        raise _DamagedError
+        return None
     try:
-        return torch.load(io.BytesIO(content[65:]), weights_only=True, map_location="cpu")
+        saved: dict[str, Any] = torch.load(io.BytesIO(content[65:]), weights_only=True, map_location="cpu")
     except Exception as error:  # written by another version of torch, say
         raise UserError(
             f"{path}: the saved state is whole and cannot be read ({type(error).__name__}); delete it to start anew"
         ) from None
+    return saved
 
 
 def _warn(message: str) -> None:

@@ -132,7 +132,7 @@ def report(costs: Iterable[Cost], at_once: int) -> Iterator[str]:
     )
 
 
-def _result(job: Future) -> list[dict[str, Any]]:
+def _result(job: "Future[list[dict[str, Any]]]") -> list[dict[str, Any]]:
     try:
         return job.result()
     except BrokenProcessPool:

@@ -5,8 +5,6 @@ honoured: only the devices that it shows are used, and locks are named by the de
 different subsets still meet.
 """
 
-import ctypes
-import fcntl
 import os
 import sys
 import tempfile
@@ -16,13 +14,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from bntt.common.errors import UserError
 
 
 @contextmanager
 def lease(device: str = "auto") -> Iterator[torch.device]:
-    """A device for the duration: ``cpu``, ``cuda`` (any free one), or ``auto`` (a GPU where there is one)."""
+    """A device for the duration: ``cpu``, ``cuda`` (any free one), or ``auto`` (a GPU where there is one).
+
+    Raises UserError for another word, and for ``cuda`` where none is visible.
+    """
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device is auto, cpu or cuda, not {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
@@ -37,47 +39,48 @@ def lease(device: str = "auto") -> Iterator[torch.device]:
 
 
 def joules(device: torch.device) -> float | None:
-    """Energy that a GPU has used since its driver was loaded, as its own counter has it; None where there is none."""
+    """Energy in joules that a GPU has used since its driver was loaded; None where nothing counts it.
+
+    The counter is that of NVML, NVIDIA's management library, which comes with the driver.
+    """
     if device.type != "cuda":
         return None
-    return _counted_joules(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
-
-
-def _counted_joules(uuid: str, library: str = "libnvidia-ml.so.1") -> float | None:
-    """The counter of NVML, NVIDIA's management library, which comes with the driver."""
-    handle, millijoules = ctypes.c_void_p(), ctypes.c_ulonglong()
     try:
-        nvml = ctypes.CDLL(library)
-        failed = (
-            nvml.nvmlInit_v2()
-            or nvml.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(handle))
-            or nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(millijoules))
-        )
-    except (OSError, AttributeError):  # no driver, or one without the counter
+        import pynvml
+    except ImportError:  # a bare GPU machine may lack nvidia-ml-py; no energy is recorded then
         return None
-    return None if failed else millijoules.value / 1000
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000)
+    except pynvml.NVMLError:  # no driver, or a GPU without the counter
+        return None
 
 
 @contextmanager
 def lock_one(names: list[str], poll_seconds: float = 0.5) -> Iterator[int]:
-    """Hold the lock of the first free device; yields its index. Says once that it waits."""
+    """Hold the lock of the first free device; yields its index in ``names``. Says once that it waits."""
     folder = Path(tempfile.gettempdir()) / f"bntt-gpu-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    files = [(folder / f"{name.replace('/', '_')}.lock").open("w") for name in names]
-    waiting = False
+    locks = [FileLock(folder / f"{name.replace('/', '_')}.lock", preserve_lock_file=True) for name in names]
+    index = _take_one(locks)
+    if index is None:
+        print(f"waiting for one of {len(names)} GPUs to be free", file=sys.stderr, flush=True)
+    while index is None:
+        time.sleep(poll_seconds)
+        index = _take_one(locks)
     try:
-        while True:
-            for index, file in enumerate(files):
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-                yield index
-                return
-            if not waiting:
-                print(f"waiting for one of {len(names)} GPUs to be free", file=sys.stderr, flush=True)
-                waiting = True
-            time.sleep(poll_seconds)
+        yield index
     finally:
-        for file in files:
-            file.close()
+        locks[index].release()
+
+
+def _take_one(locks: list[FileLock]) -> int | None:
+    """Acquire the first lock that is free; None where none is."""
+    for index, lock in enumerate(locks):
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            continue
+        return index
+    return None

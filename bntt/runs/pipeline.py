@@ -17,7 +17,7 @@ from bntt.experiment.schema import Experiment, Run
 from bntt.measurements import Subject, measure_all
 from bntt.methods import Task, Trained
 from bntt.runs import provenance, status
-from bntt.runs.checkpoints import Checkpoints
+from bntt.runs.checkpoints import Checkpoints, Ledger
 from bntt.runs.devices import joules, lease
 from bntt.runs.directory import WEIGHTS, RunDirectory
 from bntt.runs.status import Status
@@ -37,7 +37,7 @@ def train(
 ) -> str:
     """Train or convert, unless the directory already holds this very run. Returns one line that says what happened.
 
-    ``keep(folder, belongs_to)`` makes the checkpoints. A training that stops before its end raises Stopped.
+    ``keep(folder, belongs_to, ledger)`` makes the checkpoints. A training that stops before its end raises Stopped.
     """
     directory = RunDirectory.of(run, results)
     store.prepare(run.dataset)
@@ -49,9 +49,8 @@ def train(
         return f"{directory.path}: already trained"
     with lease(device) as chosen:
         settle(run.threads)
-        began, checkpoints = provenance.now(), keep(directory.scratch, record)
-        checkpoints.metered_by(partial(joules, chosen))
-        checkpoints.machine = provenance.machine(_device_name(chosen))
+        began, ledger = provenance.now(), Ledger(provenance.machine(_device_name(chosen)), partial(joules, chosen))
+        checkpoints = keep(directory.scratch, record, ledger)
         images = store.load(run.dataset).as_asked(chosen, run.options)
         if start is not None and start.training()["status"] != "done":
             trained = Trained({}, Outcome(diverged=f"the row it starts from, {run.start}, diverged"))
@@ -63,7 +62,7 @@ def train(
             except Stopped as stopped:
                 stopped.args = (f"{directory.path}: {stopped}; run it again to go on",)
                 raise
-        outcome = trained.outcome
+        outcome, spent = trained.outcome, ledger.spent
         ended = "done" if outcome.diverged is None else "diverged"
         record |= {
             "status": ended,
@@ -74,10 +73,10 @@ def train(
             **trained.facts,
             "provenance": provenance.environment(_device_name(chosen), run.threads),
             "started": began,
-            "pieces": checkpoints.pieces,
-            "machines": checkpoints.machines,
-            "seconds": round(checkpoints.seconds, 2),
-            "gpu_joules": checkpoints.joules,
+            "pieces": spent.pieces,
+            "machines": spent.machines,
+            "seconds": round(spent.seconds, 2),
+            "gpu_joules": spent.joules,
             "peak_memory_mb": provenance.peak_memory_mb(),
         }
         directory.finish_training(record, trained.weights, outcome.history)

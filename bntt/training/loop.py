@@ -10,7 +10,7 @@ epoch and sample, what follows is bit for bit what would have followed.
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -55,6 +55,8 @@ OPTIONS = {
 }
 SELECTION_EPOCHS = 10
 
+Forward = Callable[[Tensor, Tensor, int], Tensor]  # images of values in [0, 1], their numbers, a key: logits
+
 
 class Keeper(Protocol):
     """Keeps the state of one training, and says when to save it; `bntt.runs.checkpoints` has the one that runs use."""
@@ -90,19 +92,19 @@ def learning_rate(options: dict[str, Any], epoch: int) -> float:
     """The rate of an epoch counted from 0. Epoch and milestone are compared in millionths, not as floats."""
     total = options["epochs"]
     passed = sum(epoch * 1_000_000 >= round(share * 1_000_000) * total for share in options["milestones"])
-    return options["learning_rate"] / options["decay_factor"] ** passed
+    return float(options["learning_rate"] / options["decay_factor"] ** passed)
 
 
 def decay_budget(options: dict[str, Any], steps_per_epoch: int) -> float:
     """By how many e-folds weight decay alone shrinks gamma over the training: sum(lr * decay) / (1 - momentum)."""
     decay = options["weight_decay"] if options["gamma_decay"] is None else options["gamma_decay"]
     rates = sum(learning_rate(options, epoch) for epoch in range(options["epochs"]))
-    return rates * steps_per_epoch * decay / (1 - options["momentum"])
+    return float(rates * steps_per_epoch * decay / (1 - options["momentum"]))
 
 
 def fit(
     model: nn.Module,
-    forward: Callable[[Tensor, Tensor, int], Tensor],
+    forward: Forward,
     data: ImageData,
     options: dict[str, Any],
     seed: int,
@@ -112,7 +114,8 @@ def fit(
     """Train in place; returns the history.
 
     ``forward(unit_images, samples, key) -> logits`` scales, encodes and classifies a batch; ``key`` seeds its noise.
-    A loss that is not finite ends the training with ``diverged`` set; ``keeper`` may end it with Stopped.
+    A loss that is not finite ends the training with ``diverged`` set; ``keeper`` may end it with Stopped. Raises
+    UserError where ``batch_size`` leaves a single image for the last batch.
     """
     size = options["batch_size"]
     if len(data.train) % size == 1:
@@ -120,10 +123,32 @@ def fit(
             f"batch_size {size} leaves a last batch of one image out of {len(data.train)}, and batch "
             "statistics need at least two; choose another batch_size"
         )
+    training = _Training(model, forward, data, options, seed, keeper)
+    training.resume()
+    progress, diverged = training.progress, None
+    first = len(progress.history)
+    epochs = tqdm(range(first, options["epochs"]), label, options["epochs"], initial=first, disable=None)
+    with keeper.listening():
+        for epoch in epochs:
+            training.take_steps(epoch)
+            diverged = training.end_epoch(epoch)
+            if diverged is not None:
+                break
+            last = progress.history[-1]
+            epochs.set_postfix(loss=f"{last['train_loss']:.3f}", validation=f"{last['validation_accuracy']:.1f} %")
+    outcome = Outcome(progress.history, progress.steps, diverged)
+    if progress.best is not None and diverged is None:
+        model.load_state_dict(progress.best["weights"])
+        outcome.selected_epoch = progress.best["epoch"]
+    return outcome
+
+
+def _sgd(model: nn.Module, options: dict[str, Any]) -> torch.optim.SGD:
+    """SGD whose weight decay is ``gamma_decay`` for the parameters of temporal norms, where that is given."""
     of_norms = {id(p) for m in model.modules() if hasattr(m, "temporal_scale") for p in m.parameters()}
     decay = options["weight_decay"]
     gamma_decay = decay if options["gamma_decay"] is None else options["gamma_decay"]
-    optimiser = torch.optim.SGD(
+    return torch.optim.SGD(
         [
             {"params": [p for p in model.parameters() if id(p) not in of_norms], "weight_decay": decay},
             {"params": [p for p in model.parameters() if id(p) in of_norms], "weight_decay": gamma_decay},
@@ -132,94 +157,126 @@ def fit(
         momentum=options["momentum"],
         fused=True,
     )
-    outcome = Outcome()
+
+
+@dataclass
+class _Progress:
+    """How far a training has come: what it must know to go on, besides the states of its model and its optimiser."""
+
+    epoch_began: float  # in seconds of this training
+    total_loss: Tensor  # over the images of the epoch that is under way, (); on the device, so that no step waits
+    correct: Tensor  # of these images, ()
+    batches_done: int = 0  # of that epoch
+    steps: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)  # of the epochs before it
     best: dict[str, Any] | None = None  # where weights are selected: epoch, accuracy and weights
-    batches_done = 0  # of the epoch that was under way
-    total_loss = torch.zeros((), device=data.mean.device)
-    correct = torch.zeros((), dtype=torch.long, device=data.mean.device)
-    spent = keeper.seconds  # when the epoch began
-    state = keeper.load()
-    if state is not None:
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        outcome.history, outcome.steps, best = state["history"], state["steps"], state["best"]
-        batches_done, spent = state["batches_done"], state["spent"]
-        total_loss.copy_(state["total_loss"])
-        correct.copy_(state["correct"])
-    first_epoch = len(outcome.history)
 
-    epochs = tqdm(range(first_epoch, options["epochs"]), label, options["epochs"], initial=first_epoch, disable=None)
-    with keeper.listening():
-        for epoch in epochs:
-            rate = learning_rate(options, epoch)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            model.train()
-            noise, shifts = key(seed, "training noise", epoch), key(seed, "augmentation", epoch)
-            batches = permutation(key(seed, "order", epoch), len(data.train), data.mean.device).split(size)
-            for done, batch in enumerate(batches[batches_done:], batches_done + 1):
-                images = augment(data.train.unit(batch), shifts, batch, options["crop_padding"], options["flip"])
-                labels = data.train.labels[batch]
-                logits = forward(images, batch, noise)
-                loss = F.cross_entropy(logits, labels)
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                optimiser.step()
-                total_loss += loss.detach() * len(batch)
-                correct += (logits.detach().argmax(1) == labels).sum()
-                outcome.steps += 1
-                if keeper.due():
-                    keeper.save(
-                        {
-                            "model": model.state_dict(),
-                            "optimiser": optimiser.state_dict(),
-                            "history": outcome.history,
-                            "steps": outcome.steps,
-                            "best": best,
-                            "batches_done": done,
-                            "spent": spent,
-                            "total_loss": total_loss,
-                            "correct": correct,
-                        }
-                    )
-            train_loss = total_loss.item() / len(data.train)
-            if not math.isfinite(train_loss):
-                outcome.diverged = f"the loss was not finite in epoch {epoch + 1}"
-                break
-            # NaN never exceeds a threshold, so a network with NaN weights is silent and its loss is finite.
-            if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
-                outcome.diverged = f"weights were not finite in epoch {epoch + 1}"
-                break
-            accuracy = validate(model, forward, data, seed, size)
-            if math.isnan(accuracy) and len(data.validation):
-                outcome.diverged = f"the network's outputs were not finite after epoch {epoch + 1}"
-                break
-            outcome.history.append(
-                {
-                    "epoch": epoch + 1,
-                    "learning_rate": rate,
-                    "train_loss": train_loss,
-                    "train_accuracy": 100 * correct.item() / len(data.train),
-                    "validation_accuracy": accuracy,
-                    "seconds": keeper.seconds - spent,
-                }
-            )
-            epochs.set_postfix(loss=f"{train_loss:.3f}", validation=f"{accuracy:.1f} %")
-            if options["selection"] == "best-test" and (epoch + 1) % SELECTION_EPOCHS == 0:
-                on_test = _accuracy(model, forward, data.test, key(seed, "selection noise"), size)
-                if best is None or on_test > best["accuracy"]:
-                    weights = {name: value.clone() for name, value in model.state_dict().items()}
-                    best = {"epoch": epoch + 1, "accuracy": on_test, "weights": weights}
-            batches_done, spent = 0, keeper.seconds
-            total_loss.zero_()
-            correct.zero_()
-    if best is not None and outcome.diverged is None:
-        model.load_state_dict(best["weights"])
-        outcome.selected_epoch = best["epoch"]
-    return outcome
+    @classmethod
+    def of_none(cls, seconds: float, device: torch.device) -> "_Progress":
+        """Before the first step."""
+        return cls(seconds, torch.zeros((), device=device), torch.zeros((), dtype=torch.long, device=device))
+
+    def begin_epoch(self, seconds: float) -> None:
+        self.epoch_began, self.batches_done = seconds, 0
+        self.total_loss.zero_()
+        self.correct.zero_()
+
+    def to(self, device: torch.device) -> "_Progress":
+        return replace(self, total_loss=self.total_loss.to(device), correct=self.correct.to(device))
 
 
-def validate(model: nn.Module, forward: Callable, data: ImageData, seed: int, size: int) -> float:
+@dataclass
+class _Training:
+    """One training: what `fit` is given, the optimiser, and the progress."""
+
+    model: nn.Module
+    forward: Forward
+    data: ImageData
+    options: dict[str, Any]
+    seed: int
+    keeper: Keeper
+
+    def __post_init__(self) -> None:
+        self.optimiser = _sgd(self.model, self.options)
+        self.progress = _Progress.of_none(self.keeper.seconds, self.data.mean.device)
+
+    def resume(self) -> None:
+        """Go on from the keeper's state, where it has one."""
+        state = self.keeper.load()
+        if state is not None:
+            self.model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.progress = _Progress(**state["progress"]).to(self.data.mean.device)
+
+    def state(self) -> dict[str, Any]:
+        """What `resume` needs."""
+        return {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "progress": dict(vars(self.progress)),
+        }
+
+    def take_steps(self, epoch: int) -> None:
+        """Train on the batches of an epoch that are not done yet; save the state where the keeper asks for it."""
+        options, train, progress = self.options, self.data.train, self.progress
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(options, epoch)
+        self.model.train()
+        noise, shifts = key(self.seed, "training noise", epoch), key(self.seed, "augmentation", epoch)
+        order = permutation(key(self.seed, "order", epoch), len(train), self.data.mean.device)
+        for batch in order.split(options["batch_size"])[progress.batches_done :]:
+            images = augment(train.unit(batch), shifts, batch, options["crop_padding"], options["flip"])
+            labels = train.labels[batch]
+            logits = self.forward(images, batch, noise)
+            loss = F.cross_entropy(logits, labels)
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimiser.step()
+            progress.total_loss += loss.detach() * len(batch)
+            progress.correct += (logits.detach().argmax(1) == labels).sum()
+            progress.batches_done += 1
+            progress.steps += 1
+            if self.keeper.due():
+                self.keeper.save(self.state())
+
+    def end_epoch(self, epoch: int) -> str | None:
+        """Validate, and add the epoch to the history; returns what was not finite, which ends the training."""
+        progress, images = self.progress, len(self.data.train)
+        train_loss = progress.total_loss.item() / images
+        if not math.isfinite(train_loss):
+            return f"the loss was not finite in epoch {epoch + 1}"
+        # NaN never exceeds a threshold, so a network with NaN weights is silent and its loss is finite.
+        if not all(torch.isfinite(parameter).all() for parameter in self.model.parameters()):
+            return f"weights were not finite in epoch {epoch + 1}"
+        accuracy = validate(self.model, self.forward, self.data, self.seed, self.options["batch_size"])
+        if math.isnan(accuracy) and len(self.data.validation):
+            return f"the network's outputs were not finite after epoch {epoch + 1}"
+        progress.history.append(
+            {
+                "epoch": epoch + 1,
+                "learning_rate": learning_rate(self.options, epoch),
+                "train_loss": train_loss,
+                "train_accuracy": 100 * progress.correct.item() / images,
+                "validation_accuracy": accuracy,
+                "seconds": self.keeper.seconds - progress.epoch_began,
+            }
+        )
+        if self.options["selection"] == "best-test" and (epoch + 1) % SELECTION_EPOCHS == 0:
+            self._select(epoch, self.data.test)
+        progress.begin_epoch(self.keeper.seconds)
+        return None
+
+    def _select(self, epoch: int, images: Images) -> None:
+        """Keep the weights where they do better on these images than any that were kept before."""
+        noise = key(self.seed, "selection noise")
+        accuracy = _accuracy(self.model, self.forward, images, noise, self.options["batch_size"])
+        best = self.progress.best
+        if best is None or accuracy > best["accuracy"]:
+            weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+            self.progress.best = {"epoch": epoch + 1, "accuracy": accuracy, "weights": weights}
+
+
+def validate(model: nn.Module, forward: Forward, data: ImageData, seed: int, size: int) -> float:
     """Accuracy in per cent on the validation images, which are held out of training; the noise is always the same.
 
     NaN where an output is not finite, and where there are no such images.
@@ -228,7 +285,7 @@ def validate(model: nn.Module, forward: Callable, data: ImageData, seed: int, si
 
 
 @torch.no_grad()
-def _accuracy(model: nn.Module, forward: Callable, images: Images, noise: int, size: int) -> float:
+def _accuracy(model: nn.Module, forward: Forward, images: Images, noise: int, size: int) -> float:
     model.eval()
     if not len(images):
         return math.nan
@@ -237,5 +294,5 @@ def _accuracy(model: nn.Module, forward: Callable, images: Images, noise: int, s
         logits = forward(images.unit(batch), batch, noise)
         if not torch.isfinite(logits).all():
             return math.nan
-        correct += (logits.argmax(1) == images.labels[batch]).sum().item()
+        correct += int((logits.argmax(1) == images.labels[batch]).sum())
     return 100 * correct / len(images)
