@@ -132,10 +132,10 @@ def test_the_steps_are_those_of_sgd_written_by_hand(tmp_path):
 
     weight, gamma = twin.linear.weight.data, twin.norm.gamma.data
     velocity = [torch.zeros_like(weight), torch.zeros_like(gamma)]
-    losses = []
+    losses, accuracies = [], []
     for epoch in range(3):
         order = randomness.permutation(randomness.key(seed, "order", epoch), 12)
-        total = 0.0
+        total, correct = 0.0, 0
         for start in (0, 5, 10):  # the last batch is short and is not dropped
             samples = order[start : start + 5]
             unit = augment(
@@ -146,6 +146,7 @@ def test_the_steps_are_those_of_sgd_written_by_hand(tmp_path):
             logits = (x * gamma) @ weight.t()
             error = logits.softmax(1) - F.one_hot(data.train.labels[samples], 3)
             total -= logits.log_softmax(1)[range(len(samples)), data.train.labels[samples]].sum().item()
+            correct += (logits.argmax(1) == data.train.labels[samples]).sum().item()
             error /= len(samples)
             gradients = [error.t() @ (x * gamma), ((error @ weight) * x).sum(0)]
             rate = 0.1 if epoch < 2 else 0.01  # epoch 2 is past half of three epochs, not past seven tenths
@@ -153,9 +154,11 @@ def test_the_steps_are_those_of_sgd_written_by_hand(tmp_path):
                 v.mul_(0.9).add_(gradient + decay * parameter)
                 parameter.sub_(rate * v)
         losses.append(total / 12)
+        accuracies.append(100 * correct / 12)
     assert torch.allclose(model.linear.weight, weight, rtol=1e-5, atol=1e-7)
     assert torch.allclose(model.norm.gamma, gamma, rtol=1e-5, atol=1e-7)
     assert [row["train_loss"] for row in outcome.history] == pytest.approx(losses, rel=1e-5)
+    assert [row["train_accuracy"] for row in outcome.history] == accuracies
     assert [row["learning_rate"] for row in outcome.history] == pytest.approx([0.1, 0.1, 0.01])
     assert outcome.steps == 9
     assert [row["epoch"] for row in outcome.history] == [1, 2, 3]
@@ -317,6 +320,25 @@ def test_a_loss_that_is_not_finite_ends_the_training_as_diverged(tmp_path, bad):
     outcome = fit(model, forward, images(), OPTIONS | {"epochs": 9}, 0, Checkpoints(tmp_path))
     assert outcome.diverged == "the loss was not finite in epoch 2"
     assert [row["epoch"] for row in outcome.history] == [1]
+
+
+def test_one_weight_that_is_not_finite_is_diverged_where_loss_and_outputs_are_finite(tmp_path):
+    model = Small()
+
+    def forward(unit, samples, noise):
+        with torch.no_grad():
+            model.norm.gamma[7] = math.nan
+        return model.linear(unit.flatten(1))
+
+    outcome = fit(model, forward, images(), OPTIONS, 0, Checkpoints(tmp_path))
+    assert (outcome.diverged, outcome.history, outcome.steps) == ("weights were not finite in epoch 1", [], 3)
+
+
+def test_outputs_that_are_not_finite_on_validation_images_are_diverged_too(tmp_path):
+    model = Small()
+    forward = lambda unit, samples, noise: model(unit) * (1.0 if model.training else math.nan)  # noqa: E731
+    outcome = fit(model, forward, images(), OPTIONS, 0, Checkpoints(tmp_path))
+    assert (outcome.diverged, outcome.history) == ("the network's outputs were not finite after epoch 1", [])
 
 
 def test_a_run_that_diverges_says_so_in_its_manifest_and_has_no_weights(tmp_path):
