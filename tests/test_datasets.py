@@ -520,7 +520,9 @@ def test_the_camera_never_sees_a_label(monkeypatch):
     pixels, labels = digits_dvs.digits.scans()
     seen = []
     monkeypatch.setattr(digits_dvs.digits, "scans", lambda: (pixels[:3], labels[:3]))
-    monkeypatch.setattr(digits_dvs.splits, "committed_split", lambda name: {"train": [0], "validation": [1], "test": [2]})
+    monkeypatch.setattr(
+        digits_dvs.splits, "committed_split", lambda name: {"train": [0], "validation": [1], "test": [2]}
+    )
 
     def record(*given):
         seen.append(given)
