@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pytest
+from edits import add_a_statement, append, deepest, describe_otherwise, docstrings, rewrite
 from tiny import PROJECT, experiment
 
 from bntt.experiment import code_hash, declared
@@ -60,41 +61,6 @@ def runs(tmp_path):
     return experiment(tmp_path).runs
 
 
-def append(path, text: str) -> None:
-    path.write_text(path.read_text() + text)
-
-
-def add_a_statement(path) -> None:
-    """Whatever the file says now and later: it says one thing more."""
-    append(path, {".yaml": "\nnew: 1\n", ".json": "\n", ".cpp": "\nint added;\n"}.get(path.suffix, "\nNEW = 1\n"))
-
-
-def rewrite(path, change=lambda tree: None) -> None:
-    """The file as Python itself writes its syntax tree: no comments, another layout, and what ``change`` changed."""
-    tree = ast.parse(path.read_text())
-    change(tree)
-    path.write_text(ast.unparse(tree))
-
-
-DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef
-
-
-def docstrings(tree) -> list[ast.Constant]:
-    return [node.body[0].value for node in ast.walk(tree) if isinstance(node, DOCUMENTED) and ast.get_docstring(node)]
-
-
-def deepest(tree, kind) -> ast.Constant:
-    """The constant of a kind that lies deepest within functions, where a careless hash would not look."""
-    found, waiting = [], [(0, node) for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    described = {id(one) for one in docstrings(tree)}
-    while waiting:
-        depth, node = waiting.pop()
-        if isinstance(node, ast.Constant) and type(node.value) is kind and id(node) not in described:
-            found.append((depth, -node.lineno, -node.col_offset, node))
-        waiting += [(depth + 1, child) for child in ast.iter_child_nodes(node)]
-    return max(found, key=lambda one: one[:3])[-1]
-
-
 def changed_by(runs, change) -> set[str]:
     before = hashes(runs)
     change()
@@ -137,10 +103,6 @@ def test_comments_blank_lines_layout_and_docstrings_change_nothing(package, runs
     path = package / file
     described = len(docstrings(ast.parse(path.read_text())))
     assert described > 1, "a docstring of a function is to change, too"
-
-    def describe_otherwise(tree):
-        for number, docstring in enumerate(docstrings(tree)):
-            docstring.value = f"Other words: {number}.\n\n    And more of them.\n"
 
     def change():
         rewrite(path, describe_otherwise)

@@ -24,21 +24,16 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The tiny experiment, really trained and evaluated."""
-    root = tmp_path_factory.mktemp("finished results")
-    tiny = experiment(root)
-    for run in tiny.runs:
-        pipeline.train(tiny, run, root, "cpu")
-        pipeline.evaluate(run, root, "cpu")
-    return tiny, root
+def finished(tmp_path_factory, trained):
+    """The tiny experiment with one seed, really trained and evaluated; not to be edited."""
+    return experiment(tmp_path_factory.mktemp("config")), trained
 
 
 @pytest.fixture
 def results(finished, tmp_path):
     """A copy of it to damage."""
     tiny, root = finished
-    shutil.copytree(root / "tiny", tmp_path / "tiny")
+    shutil.copytree(root / "tiny", tmp_path / "tiny", ignore=shutil.ignore_patterns("seed-[12]"))
     return tiny, tmp_path
 
 
@@ -487,7 +482,9 @@ def test_a_gpu_that_is_too_small_is_one_line(tmp_path, monkeypatch):
 def test_a_disk_that_is_full_is_one_line_and_leaves_nothing_half_written(tmp_path, options):
     """No file may grow beyond 8 kB, which is what a write to a full disk meets too."""
     path = write_experiment(tmp_path)
-    limited = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (8192, 8192)); from bntt.cli import main; exit(main())"
+    limited = (
+        "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (8192, 8192)); from bntt.commands import main; exit(main())"
+    )
     store.prepare("digits")
     ran = python("-c", limited, "train", "--experiment", path, "--row", "bntt", "--results", tmp_path, *options)
     name = "state-0.pt" if options else "model.safetensors"
