@@ -10,6 +10,9 @@ ARGS ?=
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME
 
+# Tests run in two processes; ARGS="-n 0" runs them in one, "-n 8" in eight.
+test test-all: export PYTEST_ADDOPTS := -n 2 --dist worksteal
+
 # Always called as `python -m`: a console script's first line breaks where the path holds a space.
 VENV := .venv/bin/python
 STARTED := $(shell date +%s)
