@@ -60,14 +60,8 @@ def interrupt(monkeypatch, used, run, root, at_step, keep=EVERY_STEP):
         pipeline.train(used, run, root, "cpu", keep)
 
 
-@pytest.mark.parametrize(
-    ("row", "every_steps", "pieces"),
-    [
-        pytest.param(row, *every, marks=[] if row == "surrogate" or number % 3 == place else pytest.mark.slow)
-        for number, row in enumerate(ROWS)
-        for place, every in enumerate([(1, 3), (3, 3), (5, 1)])
-    ],
-)
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize(("every_steps", "pieces"), [(1, 3), (3, 3), (5, 1)])
 def test_a_stopped_training_ends_bit_for_bit_like_another(tmp_path, monkeypatch, row, every_steps, pieces):
     used, run = one_row(tmp_path, protocol={"crop_padding": 1}, **ROWS[row])
     keep = partial(Checkpoints, every_steps=every_steps)
