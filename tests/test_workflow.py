@@ -133,7 +133,7 @@ def of(*rows: str) -> set[str]:
     ],
 )  # fmt: skip
 def test_an_edit_reruns_what_it_decides_and_nothing_else(project, files, config, expected):
-    """Two edits at once where they decide of different rows; test_code.py has every file's alone."""
+    """Two edits at once where they decide of different rows; test_code_hash.py has every file's alone."""
     with edited(project / "config/tiny.yaml", *(project / file for file in files)):
         for file in files:
             add_a_statement(project / file)
