@@ -34,9 +34,9 @@ main(sys.argv[1:])
 """
 
 
-def snakemake(project: Path, *arguments: str, name: str = "tiny", config=(), cores=2, run=("-m", "snakemake")):
+def snakemake(project: Path, *arguments, name="tiny", config=(), cores=2, run=("-m", "snakemake"), **settings):
     options = ["--cores", cores, "--config", f"experiment={name}", *config]
-    return python(*run, *arguments, *options, cwd=project, BNTT_DATA="data")
+    return python(*run, *arguments, *options, cwd=project, BNTT_DATA="data", **settings)
 
 
 def planned(project: Path, **settings) -> set[str]:
@@ -78,7 +78,8 @@ def project(tmp_path_factory, trained):
     shutil.copytree(trained / "tiny", copy / "results" / "tiny", ignore=shutil.ignore_patterns("seed-[12]"))
     shutil.copytree(store.prepare("digits").parent, copy / "data" / "digits")
     make_stand_ins(copy / "results" / "tiny")
-    ran = snakemake(copy, "--touch", "--forceall", "all")  # records code and parameters as a real run does
+    # Records code and parameters as a real run does, and leaves Snakemake compiled for the plans that follow.
+    ran = snakemake(copy, "--touch", "--forceall", "all", PYTHONDONTWRITEBYTECODE="")
     assert ran.returncode == 0, ran.stderr
     return copy
 
