@@ -9,6 +9,11 @@ ARGS ?=
 # Nothing from outside .venv may slip into what is measured.
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME
+# Bytecode is kept, or every process compiles torch anew, which takes longer than most of what it then does.
+unexport PYTHONDONTWRITEBYTECODE
+
+# Tests run in two processes; ARGS="-n 0" runs them in one, "-n 8" in eight.
+test test-all: export PYTEST_ADDOPTS := -n 2 --dist worksteal
 
 # Always called as `python -m`: a console script's first line breaks where the path holds a space.
 VENV := .venv/bin/python

@@ -24,21 +24,16 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The tiny experiment, really trained and evaluated."""
-    root = tmp_path_factory.mktemp("finished results")
-    tiny = experiment(root)
-    for run in tiny.runs:
-        pipeline.train(tiny, run, root, "cpu")
-        pipeline.evaluate(tiny, run, root, "cpu")
-    return tiny, root
+def finished(tmp_path_factory, trained):
+    """The tiny experiment with one seed, really trained and evaluated; not to be edited."""
+    return experiment(tmp_path_factory.mktemp("config")), trained
 
 
 @pytest.fixture
 def results(finished, tmp_path):
     """A copy of it to damage."""
     tiny, root = finished
-    shutil.copytree(root / "tiny", tmp_path / "tiny")
+    shutil.copytree(root / "tiny", tmp_path / "tiny", ignore=shutil.ignore_patterns("seed-[12]"))
     return tiny, tmp_path
 
 

@@ -4,10 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
+from filelock import FileLock
 
 from bntt.data.images import ImageData, Images
 from bntt.experiment.schema import Experiment, Run, load
@@ -94,6 +97,20 @@ def copy_project(target: Path) -> Path:
     for name in ("Snakefile", "environment.yml"):
         shutil.copy(PROJECT / name, target / name)
     return target
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first test process in need of it makes and all others share; nobody writes to it afterwards."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            unfinished = folder.with_name(f"{name} unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)  # another process failed at it
+            unfinished.mkdir()
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
 
 
 def environment(**extra: str) -> dict[str, str]:

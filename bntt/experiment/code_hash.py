@@ -68,20 +68,28 @@ def _imported(modules: list[str], without: Set[str]) -> set[Path]:
         if path in found or not path.is_file() or path.relative_to(declared.PACKAGE).parts[0] in without:
             continue
         found.add(path)
-        waiting += declared.literal(module, "EXTENDS") or []
-        package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-        for node in ast.walk(declared.syntax_tree(path)):
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-                source = ".".join([*parents, *([node.module] if node.module else [])])
-                names = [source, *(f"{source}.{alias.name}" for alias in node.names)]
-            else:
-                continue
-            for name in names:
-                if name.split(".")[0] == "bntt":
-                    waiting += [".".join(name.split(".")[: depth + 1]) for depth in range(1, name.count(".") + 1)]
+        waiting += _named_in(module)
+    return found
+
+
+@cache
+def _named_in(module: str) -> list[str]:
+    """The modules of this package that a module imports, the packages around them, and what it extends."""
+    path = declared.module_path(module)
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found = list(declared.literal(module, "EXTENDS") or [])
+    for node in ast.walk(declared.syntax_tree(path)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*parents, *([node.module] if node.module else [])])
+            names = [source, *(f"{source}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            if name.split(".")[0] == "bntt":
+                found += [".".join(name.split(".")[: depth + 1]) for depth in range(1, name.count(".") + 1)]
     return found
 
 
