@@ -5,8 +5,9 @@ import torch
 
 from bntt.spiking.kernels import Dynamics, backend_for, plain
 
-from .helpers import random, relative
+from .helpers import native_or_skip, random, relative
 from .naive import Neuron
+from .rounding import UNIT
 
 STEPS, ROWS, CHANNELS = 5, 9, 4
 BACKENDS = [plain]
@@ -128,6 +129,23 @@ def test_combine_is_the_gradient_through_affine_map_and_moments(kernels, x, affi
     ((dy * scale[:, None] * leaf).sum() + (dmean * mean).sum() + (dvariance * variance).sum()).backward()
     found = kernels.combine(dy.clone(), x, scale, x.mean(1), dmean, dvariance)
     assert relative(found, leaf.grad) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["plain", "native"])
+def test_combine_keeps_its_digits_far_from_zero(name):
+    """With a mean of a thousand deviations in float32: ``slope * x + constant`` would lose three digits."""
+    backend = plain if name == "plain" else native_or_skip()
+    rows, channels = 50, 20  # a vector, and what is left over
+    dy, x = random(0, STEPS, rows, channels).float(), (random(1, STEPS, rows, channels) + 1000).float()
+    scale, dmean, dvariance = (random(seed, STEPS, channels).float() for seed in (2, 3, 4))
+    dmean, dvariance = dmean * rows, dvariance * rows  # so that they count
+    mean = x.mean(1)
+    found = backend.combine(dy.clone(), x, scale, mean, dmean, dvariance).double()
+    dy, x, scale, mean, dmean, dvariance = (a.double() for a in (dy, x, scale, mean, dmean, dvariance))
+    terms = dy * scale[:, None], dmean[:, None] / rows, 2 * dvariance[:, None] / rows * (x - mean[:, None])
+    # No term goes through more than eight roundings, whatever is fused.
+    bound = 8 * UNIT * sum(term.abs() for term in terms)
+    assert ((found - sum(terms)).abs() <= bound).all()
 
 
 def test_combine_at_inference_and_without_a_norm(kernels, x, affine):

@@ -18,7 +18,8 @@ bfloat16 or float64. Sums, membranes, scales and shifts are of `accumulator(x.dt
     None without a scale. ``grad_membrane [M, C]`` comes in as the gradient for the membrane that the scan left behind,
     and goes out as the one for the membrane it started from; None is zero, and not wanted.
 ``combine(dy, x, scale, mean, dmean, dvariance) -> dx``
-    ``scale * dy + dmean / M + 2 (x - mean) dvariance / M``; may overwrite dy.
+    ``scale * dy + dmean / M + 2 (x - mean) dvariance / M``, x centred before it is multiplied, so that nothing cancels;
+    may overwrite dy.
 ``poisson(rate, time_steps, key, samples, start, dtype) -> spikes``
     Signed spikes ``[T, N, C, H, W]``, channels-last in memory, of images ``rate [N, C, H, W]`` in [-1, 1]: at step t,
     pixel p of sample n fires ``sign(rate)`` where the upper 24 bits of its keyed word (see

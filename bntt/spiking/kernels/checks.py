@@ -9,6 +9,7 @@ from bntt.spiking.kernels import Dynamics, plain
 from bntt.spiking.randomness import generator
 
 STEPS, MAPS, WIDTH = 7, 2, 4  # rows are maps, so that they can be averaged 2 x 2
+# Of the largest entry: 300 and 5 roundings. No sum here has more than 32 terms, and none of them is a large one.
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 1e-2}
 
 

@@ -320,12 +320,12 @@ void reverse_scan(const X* x, i64 T, i64 M, i64 C, const float* centre, const fl
 template <class X>
 void combine(const X* dy, const X* x, i64 T, i64 M, i64 C, const float* scale, const float* mean, const float* dmean,
              const float* dvariance, X* dx) {
-    std::vector<float> factors(2 * T * C);  // dx = scale * dy + slope * x + constant
+    std::vector<float> factors(2 * T * C);  // dx = scale * dy + slope * (x - mean) + constant
     float *slope = factors.data(), *constant = slope + T * C;
     if (mean)
         for (i64 i = 0; i < T * C; ++i) {
             slope[i] = dvariance[i] * (2.0f / M);
-            constant[i] = dmean[i] / M - slope[i] * mean[i];
+            constant[i] = dmean[i] / M;
         }
     const i64 blocks = divide_up(M, BLOCK);
 #pragma omp parallel for collapse(2) schedule(dynamic, 4)
@@ -336,7 +336,10 @@ void combine(const X* dy, const X* x, i64 T, i64 M, i64 C, const float* scale, c
                 auto work = [&](auto vector, i64 c) {
                     using V = decltype(vector);
                     V v = load<V>(scale + t * C + c) * load<V>(dy + row + c);
-                    if (mean) v += load<V>(slope + t * C + c) * load<V>(x + row + c) + load<V>(constant + t * C + c);
+                    if (mean) {
+                        V centred = load<V>(x + row + c) - load<V>(mean + t * C + c);
+                        v += load<V>(slope + t * C + c) * centred + load<V>(constant + t * C + c);
+                    }
                     store(dx + row + c, v);
                 };
                 i64 c = 0;

@@ -120,7 +120,7 @@ def combine(
     if mean is not None and dmean is not None and dvariance is not None:
         rows = x.shape[1]
         slope = 2 * dvariance / rows
-        dx.addcmul_(x.to(dx.dtype), slope[:, None]).add_((dmean / rows - slope * mean)[:, None])
+        dx.addcmul_(x - mean[:, None], slope[:, None]).add_((dmean / rows)[:, None])
     return dx.to(x.dtype)
 
 
