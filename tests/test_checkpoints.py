@@ -260,14 +260,18 @@ def test_a_failing_write_leaves_the_newest_state_in_place(tmp_path, monkeypatch,
     kept = States(tmp_path, {})
     for step in range(number):
         kept.save(step)
-    for _ in range(2):  # a second try does not go to the other file
-        with monkeypatch.context() as patched:
-            patched.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-            with pytest.raises(UserError, match="No space"):
-                kept.save(number)
-        assert States(tmp_path, {}).load() == (number - 1 if number else None)
-    kept.save(number)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(UserError, match="No space"):
+            kept.save(number)
+    before = States(tmp_path, {}).load()
+    assert before == (number - 1 if number else None)
+    content = {path: path.read_bytes() for path in kept.files if path.exists()}
+    kept.save(number)  # a second try goes to the same file as the first, which is not the newest's
+    newest = next(path for path in kept.files if path.exists() and path.read_bytes() != content.get(path))
     assert States(tmp_path, {}).load() == number
+    newest.unlink()
+    assert States(tmp_path, {}).load() == before
 
 
 def test_the_older_of_two_states_is_overwritten(tmp_path):
