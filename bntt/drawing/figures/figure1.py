@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bntt.drawing.figures import style
+from bntt.results.collect import select
 
 PANELS = ("conversion", "surrogate", "bntt")  # (a), (b), (c) of the paper
 _LINES = ["-", (0, (5, 1.5)), (0, (1, 1.1)), (0, (5, 1.5, 1, 1.5))]
@@ -30,7 +31,7 @@ def draw(spikes: pd.DataFrame, summary: pd.DataFrame, rows: Sequence[str] = PANE
     looks = layer_looks(layers)
     for position, (axes, row) in enumerate(zip(panels, rows, strict=False)):
         axes.set_title(f"{style.letter(position)} {style.name_of(row)}")
-        if (of_row := style.of_row(spikes, row)).empty:
+        if (of_row := select(spikes, row=row)).empty:
             style.empty_panel(axes, style.gap(summary, row) or "no time-steps: this row does not spike")
         else:
             _panel(axes, of_row, looks)

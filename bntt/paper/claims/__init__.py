@@ -1,4 +1,4 @@
-"""The paper's qualitative claims, each judged from the measurements of one dataset and one seed.
+"""The paper's qualitative claims, each weighed by the measurements of one dataset and one seed.
 
 A claim *holds* or *fails* where the interval of its statistic lies wholly on one side of the border, and is *undecided*
 where the interval includes the border or a run that it needs is missing. Intervals are at 95 %, over the test images
@@ -35,8 +35,8 @@ __all__ = [
     "Part",
     "above",
     "below",
-    "judge",
     "noise_differences",
+    "weigh",
 ]
 
 CLAIMS: tuple[Callable[[Evidence], Claim], ...] = (
@@ -54,7 +54,7 @@ CLAIMS: tuple[Callable[[Evidence], Claim], ...] = (
 )
 
 
-def judge(results: Results, dataset: str) -> list[Claim]:
+def weigh(results: Results, dataset: str) -> list[Claim]:
     """Every claim, on the first seed; where there are several, the note says how often the others agree.
 
     The claim about Gaussian noise is about images, and is left out for recordings of events.
@@ -64,11 +64,10 @@ def judge(results: Results, dataset: str) -> list[Claim]:
     by_seed = [[claim(Evidence.of(results, dataset, seed)) for claim in claims] for seed in seeds]
     if len(seeds) == 1:
         return by_seed[0]
-    judged = []
-    for of_claim in zip(*by_seed, strict=True):
-        verdicts = [one.verdict for one in of_claim]
-        counts = [f"{verdicts.count(word)} × {word}" for word in dict.fromkeys(verdicts)]
+    weighed = []
+    for first, *others in zip(*by_seed, strict=True):
+        outcomes = [one.outcome for one in (first, *others)]
+        counts = [f"{outcomes.count(word)} × {word}" for word in dict.fromkeys(outcomes)]
         note = f"Intervals are over images of seed {seeds[0]}; over all {len(seeds)} seeds: {listed(counts)}."
-        first = of_claim[0]
-        judged.append(replace(first, note=f"{first.note} {note}".strip()))
-    return judged
+        weighed.append(replace(first, note=f"{first.note} {note}".strip()))
+    return weighed
