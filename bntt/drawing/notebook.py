@@ -7,6 +7,7 @@ the code and is what one opens in JupyterLab.
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
@@ -98,7 +99,8 @@ def render(notebook: Path, name: str) -> str:
     """An executed notebook as one self-contained page without code and without scripts."""
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_anchor_links=True)
+    exporter: Any = HTMLExporter
+    exporter = exporter(template_name="basic", exclude_input=True, exclude_anchor_links=True)
     body, _ = exporter.from_filename(str(notebook))
     body = re.sub(r"<(script|style|iframe)\b.*?</\1>", "", body, flags=re.DOTALL)
     body = re.sub(r"\bsrc\s*=\s*(?:\"(?:https?:)?//[^\"]*\"|'(?:https?:)?//[^']*')", "", body)  # would be fetched

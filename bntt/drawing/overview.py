@@ -76,7 +76,8 @@ def gamma_decay(options: Mapping[str, Any]) -> float | None:
     """Weight decay on gamma: its own, or the weights'; None for a row without a norm."""
     if options.get("norm", "none") == "none" or "weight_decay" not in options:
         return None
-    return options["weight_decay"] if options.get("gamma_decay") is None else options["gamma_decay"]
+    own = options.get("gamma_decay")
+    return float(options["weight_decay"] if own is None else own)
 
 
 def decay_table(results: Results, dataset: str) -> Markup:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import yaml
 
+from bntt.common.documents import read_yaml
+
 if TYPE_CHECKING:
     import pandas
 
@@ -129,22 +131,10 @@ def parse(text: str, source: str) -> tuple[Cell, ...]:
 _FIELDS = {field.name for field in fields(Cell)} - {"place", "row", "column", "printed"}
 
 
-class _Loader(yaml.BaseLoader):
-    """Reads every scalar as the string that is written (92.0 stays "92.0") and refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if (name := str(key.value)) in seen:
-                raise ValueError(f"line {key.start_mark.line + 1}: {name!r} is given twice")
-            seen.add(name)
-        return super().construct_mapping(node, deep)
-
-
 def _read(text: str, source: str) -> Mapping[str, Any]:
     """From place to table, with every key known and every line as long as the table is wide."""
     try:
-        tables = _mapping(yaml.load(text, _Loader), source)
+        tables = _mapping(read_yaml(text, yaml.BaseLoader), source)  # a scalar is the string that is written
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{source}: {error}") from None
     for place, content in tables.items():

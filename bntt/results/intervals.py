@@ -175,7 +175,8 @@ def _resampled_means(rows: NDArray[np.float64], generator: np.random.Generator) 
     """Means ``[DRAWS, R]`` of ``rows[R, C]`` over columns drawn with replacement, the same ones for every row."""
     columns = rows.shape[1]
     times_drawn = generator.multinomial(columns, np.full(columns, 1 / columns), size=DRAWS)
-    return times_drawn @ rows.T / columns
+    means: NDArray[np.float64] = times_drawn @ rows.T / columns
+    return means
 
 
 def _percentiles(value: float, draws: NDArray[np.float64]) -> Estimate:

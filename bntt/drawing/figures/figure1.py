@@ -52,7 +52,7 @@ def draw(spikes: pd.DataFrame, summary: pd.DataFrame, rows: Sequence[str] = PANE
     return figure
 
 
-def layer_looks(layers: Sequence[str]) -> dict[str, tuple]:
+def layer_looks(layers: Sequence[str]) -> dict[str, tuple[Any, Any]]:
     """Colour and line style of each layer: the deeper, the brighter."""
     colours = colormaps["plasma"]
     return {
@@ -61,7 +61,7 @@ def layer_looks(layers: Sequence[str]) -> dict[str, tuple]:
     }
 
 
-def _panel(axes: Axes, spikes: pd.DataFrame, looks: dict[str, tuple]) -> None:
+def _panel(axes: Axes, spikes: pd.DataFrame, looks: dict[str, tuple[Any, Any]]) -> None:
     means = style.over_seeds(spikes, ["layer", "time_step"], "spikes")
     for layer, of_layer in means.groupby("layer", sort=False):
         colour, line = looks[str(layer)]

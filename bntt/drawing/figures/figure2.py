@@ -1,6 +1,6 @@
 """Figure 2: what a LIF neuron does with its input (a), and its approximate gradient (b). Computed, not measured."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -106,7 +106,7 @@ def _dynamics(figure: Figure, place: SubplotSpec, neuron: "LIF") -> None:
     figure.align_ylabels([top, middle, bottom])
 
 
-def _raster(axes: Axes, times: list, colours: list[str], labels: list[str]) -> None:
+def _raster(axes: Axes, times: list[Any], colours: list[str], labels: list[str]) -> None:
     """Vertical marks for spikes, one line of them for each label, the first on top."""
     offsets = list(range(len(times)))[::-1]
     axes.eventplot(times, colors=colours, lineoffsets=offsets, linelengths=0.7, linewidths=1.8)

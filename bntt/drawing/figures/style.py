@@ -196,7 +196,8 @@ class _Layout(ConstrainedLayoutEngine):
     def execute(self, figure: Figure) -> Any:
         found = super().execute(figure)
         for axes in figure.axes:
-            axes.set_position([round(part, 9) for part in axes.get_position(original=True).bounds])
+            x, y, width, height = (round(part, 9) for part in axes.get_position(original=True).bounds)
+            axes.set_position((x, y, width, height))
             axes.set_in_layout(True)
         return found
 

@@ -12,7 +12,8 @@ from bntt.drawing.tables._table import Table
 from bntt.paper import published
 from bntt.paper.published import Cell
 from bntt.results.collect import Results, at_threshold, select
-from bntt.results.energy import AC_PJ, MAC_PJ, READINGS, energy_ratios, exit_energy_ratios
+from bntt.results.energy import READINGS, energy_ratios, exit_energy_ratios
+from bntt.spiking.operations import AC_PJ, MAC_PJ
 
 
 def table2() -> Table:

@@ -129,7 +129,7 @@ def architecture(run: Run) -> str:
     if "architecture" not in run.options:
         return DASH
     width = run.options.get("width", 1)
-    return run.options["architecture"].upper() + (f", width {width:g}" if width != 1 else "")
+    return str(run.options["architecture"]).upper() + (f", width {width:g}" if width != 1 else "")
 
 
 def training_method(run: Run) -> str:

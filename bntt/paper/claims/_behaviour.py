@@ -177,7 +177,9 @@ def noise_differences(evidence: Evidence) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["row", "sigma", "difference", "low", "high"])
 
 
-def _noise_pairs(evidence: Evidence, row: str, zero: bool = False) -> list[tuple[float, NDArray, NDArray]]:
+def _noise_pairs(
+    evidence: Evidence, row: str, zero: bool = False
+) -> list[tuple[float, NDArray[np.bool_], NDArray[np.bool_]]]:
     """Noise levels that bntt and a row share, with the images that each has right."""
     own, other = evidence.right_under_noise(BNTT), evidence.right_under_noise(row)
     levels = [(sigma, own[sigma], other[sigma]) for sigma in own if sigma in other and (sigma > 0 or zero)]

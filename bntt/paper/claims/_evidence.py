@@ -136,7 +136,8 @@ class Evidence:
         frame = select(self.table("image_spikes", row), time_step=step).sort_values("sample")
         if frame.empty:
             raise Missing(f"row {row}: spikes are not reported after {step} steps")
-        return frame["spikes"].to_numpy(dtype=float)
+        spikes: NDArray[np.float64] = frame["spikes"].to_numpy(dtype=float)
+        return spikes
 
     def gammas(self, row: str) -> dict[str, NDArray[np.float64]]:
         """Scales ``[T, C]`` of each layer, conv1 first."""
