@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from bntt.experiment.schema import load
+from bntt.paper import decay, figures
 from bntt.paper.published import ILLEGIBLE, TABLES, Cell, cells, parse, published, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -368,3 +370,22 @@ def test_reading_the_numbers_loads_neither_torch_nor_pandas() -> None:
     code = "import sys, bntt.paper.published as p; p.cells(); print(*{'torch', 'pandas', 'numpy'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(("name", "stated"), [("paper", decay.PAPER), ("released-code", decay.RELEASED)])
+def test_the_decay_that_is_stated_is_the_protocols(name: str, stated: decay.Decay) -> None:
+    """50,000 images in batches of 256 are 196 steps an epoch."""
+    from bntt.training.loop import decay_budget
+
+    options = next(run for run in load(name).runs if (run.dataset, run.row) == ("cifar10", "bntt")).options
+    assert options["batch_size"] == 256
+    gamma = options["weight_decay"] if options["gamma_decay"] is None else options["gamma_decay"]
+    assert (gamma, options["epochs"] * 196) == (stated.decay, stated.steps)
+    assert decay_budget(options, 196) == pytest.approx(stated.budget, abs=0.05)
+
+
+def test_what_is_printed_of_the_figures_is_found_among_the_numbers() -> None:
+    assert (figures.THRESHOLD, figures.EXIT_STEP, figures.STEPS) == (0.1, 20, 25)
+    assert figures.PEAK_STEPS == {"conv4": 9, "conv7": 13}
+    with pytest.raises(ValueError, match="'n/a' is no number"):
+        _ = next(cell for cell in cells() if cell.printed == "n/a").number

@@ -11,10 +11,7 @@ from bntt.drawing.figures import style
 from bntt.results.collect import last_step, select
 
 ROWS = ("bntt", "surrogate", "conversion", "ann")  # of the paper
-_SPACES = {
-    "pixel": "added to images in [0, 1], then clipped",
-    "normalised": "added to images after scaling, unclipped",
-}
+_SPACES = {"pixel": "added to images in [0, 1], then clipped", "normalised": "added to images after scaling, unclipped"}
 
 
 @style.styled

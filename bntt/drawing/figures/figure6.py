@@ -17,10 +17,7 @@ SPAN = 6.0  # an accuracy axis shows at least so many points, so that noise does
 
 @style.styled
 def draw(
-    early_exit: pd.DataFrame,
-    summary: pd.DataFrame,
-    rows: Sequence[str] = ("bntt",),
-    images: int | None = None,
+    early_exit: pd.DataFrame, summary: pd.DataFrame, rows: Sequence[str] = ("bntt",), images: int | None = None
 ) -> Figure:
     """Figure 6: accuracy (left axis) and exit step (right axis) against the threshold, a panel for each row.
 
@@ -28,14 +25,10 @@ def draw(
     standard deviation over seeds; of a single seed, one binomial standard error where the number of test ``images`` is
     given. Open symbols: the rule gives no exit, so all T steps are used.
     """
-    columns = min(len(rows), 3)
-    lines = -(-len(rows) // columns)
+    lines, columns = style.panel_grid(len(rows))
     figure = style.canvas(max(5.6, 4.7 * columns), 3.5 * lines + 0.8)
-    panels = figure.subplots(lines, columns, squeeze=False).flatten()
     low = early_exit.loc[early_exit["row"].isin(rows), "accuracy"].min() if len(early_exit) else 0.0
-    for axes in panels[len(rows) :]:
-        axes.remove()
-    for axes, row in zip(panels, rows, strict=False):
+    for axes, row in zip(style.panels(figure, len(rows)), rows, strict=True):
         axes.set_title(style.name_of(row))
         if (of_row := select(early_exit, row=row)).empty:
             style.empty_panel(axes, style.gap(summary, row) or "no γ that changes with time")

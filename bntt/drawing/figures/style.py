@@ -208,6 +208,20 @@ def canvas(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout=layout)
 
 
+def panels(figure: Figure, count: int) -> list[Axes]:
+    """So many panels, at most three in a line."""
+    lines, columns = panel_grid(count)
+    drawn = list(figure.subplots(lines, columns, squeeze=False).flatten())
+    for axes in drawn[count:]:
+        axes.remove()
+    return drawn[:count]
+
+
+def panel_grid(count: int) -> tuple[int, int]:
+    """The lines and columns of so many panels."""
+    return -(-count // 3), min(count, 3)
+
+
 def caption(figure: Figure, *sentences: str) -> None:
     """A caption in small print under the figure, so that a saved picture says what it shows."""
     text = " ".join(sentence for sentence in sentences if sentence)

@@ -10,18 +10,9 @@ from dataclasses import replace
 
 from bntt.common.text import listed
 from bntt.data.store import is_of_recordings
-from bntt.paper.claims._behaviour import (
-    better_under_noise,
-    early_exit_saves,
-    fewer_spikes,
-    fewer_spikes_at_equal_steps,
-    gamma_peaks_later,
-    low_energy,
-    noise_differences,
-    surrogate_trains_worse,
-)
+from bntt.paper.claims import _behaviour, _section3
+from bntt.paper.claims._behaviour import noise_differences
 from bntt.paper.claims._evidence import ANN, BNTT, SURROGATE, Claim, Evidence, Missing, Part, above, below
-from bntt.paper.claims._section3 import mean_negligible, scale_varies_slowly, threshold_equivalent, variance_alike
 from bntt.results.collect import Results
 
 __all__ = [
@@ -40,17 +31,17 @@ __all__ = [
 ]
 
 CLAIMS: tuple[Callable[[Evidence], Claim], ...] = (
-    gamma_peaks_later,
-    fewer_spikes,
-    fewer_spikes_at_equal_steps,
-    early_exit_saves,
-    better_under_noise,
-    surrogate_trains_worse,
-    low_energy,
-    mean_negligible,
-    scale_varies_slowly,
-    variance_alike,
-    threshold_equivalent,
+    _behaviour.gamma_peaks_later,
+    _behaviour.fewer_spikes,
+    _behaviour.fewer_spikes_at_equal_steps,
+    _behaviour.early_exit_saves,
+    _behaviour.better_under_noise,
+    _behaviour.surrogate_trains_worse,
+    _behaviour.low_energy,
+    _section3.mean_negligible,
+    _section3.scale_varies_slowly,
+    _section3.variance_alike,
+    _section3.threshold_equivalent,
 )
 
 
@@ -60,7 +51,7 @@ def weigh(results: Results, dataset: str) -> list[Claim]:
     The claim about Gaussian noise is about images, and is left out for recordings of events.
     """
     seeds = list(dict.fromkeys(run.seed for run in results.experiment.runs))
-    claims = [one for one in CLAIMS if one is not better_under_noise or not is_of_recordings(dataset)]
+    claims = [one for one in CLAIMS if one is not _behaviour.better_under_noise or not is_of_recordings(dataset)]
     by_seed = [[claim(Evidence.of(results, dataset, seed)) for claim in claims] for seed in seeds]
     if len(seeds) == 1:
         return by_seed[0]

@@ -33,6 +33,7 @@ from bntt.results.intervals import (
 )
 
 SAVED_PERCENT = 20.0  # Section 4.2: an early exit "further reduces the latency by ~20 %"
+Right = NDArray[np.bool_]  # which test images a row has right
 LITTLE_POINTS = 1.0  # Table 1's early exits lose 0.2, 0.8 and 1.0 points: the largest loss that the paper calls none
 
 
@@ -177,9 +178,7 @@ def noise_differences(evidence: Evidence) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["row", "sigma", "difference", "low", "high"])
 
 
-def _noise_pairs(
-    evidence: Evidence, row: str, zero: bool = False
-) -> list[tuple[float, NDArray[np.bool_], NDArray[np.bool_]]]:
+def _noise_pairs(evidence: Evidence, row: str, zero: bool = False) -> list[tuple[float, Right, Right]]:
     """Noise levels that bntt and a row share, with the images that each has right."""
     own, other = evidence.right_under_noise(BNTT), evidence.right_under_noise(row)
     levels = [(sigma, own[sigma], other[sigma]) for sigma in own if sigma in other and (sigma > 0 or zero)]
