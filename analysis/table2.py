@@ -35,7 +35,7 @@ table = table2()
 
 # %% [markdown]
 # **Data drawn.** None: these are constants, the paper's from `bntt/paper/` and those used from
-# `bntt/spiking/operations.py`, alike for every experiment, dataset and seed.
+# `bntt/measurements/operations.py`, alike for every experiment, dataset and seed.
 
 # %%
 HTML(to_html(table))

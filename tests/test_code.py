@@ -148,7 +148,7 @@ def test_a_string_that_is_no_docstring_counts(package, runs):
         ("data/splits/digits.json", "[0, 2,", "[2, 0,", TRAIN | EVALUATE),
         ("spiking/randomness.py", "2.0**-24", "2.0**-25", TRAIN | EVALUATE),
         ("training/loop.py", "epoch * 1_000_000", "epoch * 999_999", TRAIN | EVALUATE),
-        ("measurements/energy.py", "AC_PJ = 0.9", "AC_PJ = 1.9", EVALUATE),
+        ("measurements/operations.py", "AC_PJ = 0.9", "AC_PJ = 1.9", EVALUATE),
         ("measurements/observation.py", "argmax(2)", "argmin(2)", EVALUATE),
         ("results/collect.py", '"decay_budget"', '"budget"', {"draw"}),
         ("paper/tables.yaml", "4.6", "4.7", {"draw"}),

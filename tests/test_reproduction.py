@@ -315,6 +315,6 @@ def test_the_overview_counts_verdicts_and_shows_each_with_its_reason():
     html = verdicts_table([one for one in judged if one.verdict.word != "NOT_RUN"])
     assert "Table 1, cifar10/bntt, accuracy" in html
     assert "90.50 (n = 3)" in html and "[90.00, 91.00]" in html
-    assert "baseline&#x27;s learning rate" in html and "&amp;#x27;" not in html
+    assert "baseline&#39;s learning rate" in html and "&amp;#39;" not in html
     nothing = verdict_counts(judge_all(results(load("demo"))))
     assert "Chance" not in nothing and "NOT_RUN mostly because cifar10 is no dataset of experiment demo" in nothing

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 from markupsafe import Markup
+from tiny import python
 
 from bntt.common import text as words
 from bntt.drawing import overview, palette, tables
@@ -250,6 +251,11 @@ def test_constants_are_the_papers_and_add_up():
     assert table.data["printed_pj"].tolist() == [3.7, 0.9, 4.6, 0.9]
     assert table.data["used_pj"].dropna().tolist() == [4.6, 0.9]
     assert table.notes[0] == "Check: MULT + ADD = MAC, 3.7 + 0.9 = 4.6 pJ, and what is used is what is printed."
+
+
+def test_tables_are_drawn_without_torch():
+    code = "import sys, bntt.drawing.tables as t; t.table2(); print('torch' in sys.modules)"
+    assert python("-c", code, check=True).stdout == "False\n"
 
 
 def test_constants_that_differ_are_not_passed_over(monkeypatch):

@@ -12,7 +12,7 @@ Norm, leak and reset cost nothing here, as in the paper. The input layer has row
 """
 
 from bntt.measurements import Rows, Subject
-from bntt.spiking.operations import AC_PJ, ACCOUNTINGS, MAC_PJ
+from bntt.measurements.operations import AC_PJ, ACCOUNTINGS, MAC_PJ
 
 COLUMNS = {
     "time_step": "Steps used, at the reported steps; 1 for a dense network.",

@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from bntt.spiking.operations import AC_PJ, ACCOUNTINGS, MAC_PJ
+from bntt.measurements.operations import AC_PJ, ACCOUNTINGS, MAC_PJ
 
 READINGS = {
     "own": "own (paper)",

@@ -9,11 +9,11 @@ import pandas as pd
 from bntt.common.text import DASH, number
 from bntt.drawing.tables import _lines
 from bntt.drawing.tables._table import Table
+from bntt.measurements.operations import AC_PJ, MAC_PJ
 from bntt.paper import published
 from bntt.paper.published import Cell
 from bntt.results.collect import Results, at_threshold, select
 from bntt.results.energy import READINGS, energy_ratios, exit_energy_ratios
-from bntt.spiking.operations import AC_PJ, MAC_PJ
 
 
 def table2() -> Table:
