@@ -27,19 +27,18 @@ from pathlib import Path
 from IPython.display import Image, Markdown, display
 
 from bntt.drawing.figures import figure1, figure3, style
-from bntt.drawing.notebook import at_root
-from bntt.results.collect import Results
+from bntt.drawing.notebook import opened
+from bntt.results.collect import select
+from bntt.results.facts import sources
 
-at_root()
-
-found = Results.of(experiment, results)
-dataset = style.paper_dataset(found.experiment.datasets)
-summary = style.of_dataset(found.summary, dataset)
-spikes = style.of_dataset(found.frame("spikes.csv"), dataset)
+found = opened(experiment, results)
+dataset = style.drawn_dataset(found.experiment.datasets)
+summary = select(found.summary, dataset=dataset)
+spikes = select(found.frame("spikes.csv"), dataset=dataset)
 rows = ["conversion", "surrogate", "bntt"]
 further = [row for row in found.experiment.rows_on(dataset) if row in set(spikes["row"]) - set(rows)]
 
-Markdown(style.sources(summary, rows + further))
+Markdown(sources(found, dataset, rows + further))
 
 # %%
 figure = figure1.draw(spikes, summary, rows)

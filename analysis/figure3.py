@@ -29,20 +29,19 @@ from pathlib import Path
 from IPython.display import Image, Markdown
 
 from bntt.drawing.figures import figure3, style
-from bntt.drawing.notebook import at_root
-from bntt.results.collect import Results
+from bntt.drawing.notebook import opened
+from bntt.results.collect import select
+from bntt.results.facts import sources
 
-at_root()
-
-found = Results.of(experiment, results)
-dataset = style.paper_dataset(found.experiment.datasets)
-summary = style.of_dataset(found.summary, dataset)
-gamma = style.of_dataset(found.frame("gamma.csv"), dataset)
-early_exit = style.of_dataset(found.frame("early_exit.csv"), dataset)
+found = opened(experiment, results)
+dataset = style.drawn_dataset(found.experiment.datasets)
+summary = select(found.summary, dataset=dataset)
+gamma = select(found.frame("gamma.csv"), dataset=dataset)
+early_exit = select(found.frame("early_exit.csv"), dataset=dataset)
 threshold = found.experiment.evaluation["exit_threshold"]
 rows = style.rows_with_gamma(gamma, summary)
 
-Markdown(style.sources(summary, rows))
+Markdown(sources(found, dataset, rows))
 
 # %%
 figure = figure3.draw(gamma, early_exit, summary, rows, threshold)

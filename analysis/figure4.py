@@ -30,24 +30,23 @@ from pathlib import Path
 from IPython.display import Image, Markdown
 
 from bntt.drawing.figures import figure4, style
-from bntt.results.collect import Results
+from bntt.drawing.notebook import opened
+from bntt.results.collect import select
+from bntt.results.facts import sources, test_images
 
-found = Results.of(experiment, results)
-dataset = style.paper_dataset(found.experiment.datasets)
-summary = style.of_dataset(found.summary, dataset)
+found = opened(experiment, results)
+dataset = style.drawn_dataset(found.experiment.datasets)
+summary = select(found.summary, dataset=dataset)
 spikes, anytime, noise = (
-    style.of_dataset(found.frame(f"{name}.csv"), dataset) for name in ("spikes", "anytime", "noise")
+    select(found.frame(f"{name}.csv"), dataset=dataset) for name in ("spikes", "anytime", "noise")
 )
-from bntt.drawing.notebook import at_root
-
-at_root()
 rows = ["bntt", "surrogate", "conversion", "ann"]
 rows += [row for row in found.experiment.rows_on(dataset) if row not in rows]
 
-Markdown(style.sources(summary, rows))
+Markdown(sources(found, dataset, rows))
 
 # %%
-figure = figure4.draw(spikes, anytime, noise, summary, rows)
+figure = figure4.draw(spikes, anytime, noise, summary, rows, test_images(found, dataset))
 Image(filename=style.save(figure, Path(output) / "figures", "figure4"), retina=True, alt="Figure 4")
 
 # %% [markdown]

@@ -26,18 +26,17 @@ from pathlib import Path
 from IPython.display import Image, Markdown, display
 
 from bntt.drawing.figures import figure3, figure5, style
-from bntt.drawing.notebook import at_root
-from bntt.results.collect import Results
+from bntt.drawing.notebook import opened
+from bntt.results.collect import select
+from bntt.results.facts import sources
 
-at_root()
-
-found = Results.of(experiment, results)
-dataset = style.paper_dataset(found.experiment.datasets)
-summary = style.of_dataset(found.summary, dataset)
-gamma = style.of_dataset(found.frame("gamma.csv"), dataset)
+found = opened(experiment, results)
+dataset = style.drawn_dataset(found.experiment.datasets)
+summary = select(found.summary, dataset=dataset)
+gamma = select(found.frame("gamma.csv"), dataset=dataset)
 rows = style.rows_with_gamma(gamma, summary)
 
-Markdown(style.sources(summary, rows))
+Markdown(sources(found, dataset, rows))
 
 # %%
 figure = figure5.draw(gamma, summary, "bntt")

@@ -26,23 +26,21 @@ from pathlib import Path
 from IPython.display import Image, Markdown
 
 from bntt.drawing.figures import figure6, style
-from bntt.results.collect import Results
+from bntt.drawing.notebook import opened
+from bntt.results.collect import select
+from bntt.results.facts import sources, test_images
 
-found = Results.of(experiment, results)
-dataset = style.paper_dataset(found.experiment.datasets)
-summary = style.of_dataset(found.summary, dataset)
-gamma, early_exit, anytime = (
-    style.of_dataset(found.frame(f"{name}.csv"), dataset) for name in ("gamma", "early_exit", "anytime")
-)
-from bntt.drawing.notebook import at_root
-
-at_root()
+found = opened(experiment, results)
+dataset = style.drawn_dataset(found.experiment.datasets)
+summary = select(found.summary, dataset=dataset)
+gamma = select(found.frame("gamma.csv"), dataset=dataset)
+early_exit = select(found.frame("early_exit.csv"), dataset=dataset)
 rows = style.rows_with_gamma(gamma, summary)
 
-Markdown(style.sources(summary, rows))
+Markdown(sources(found, dataset, rows))
 
 # %%
-figure = figure6.draw(early_exit, summary, rows, images=style.test_images(anytime))
+figure = figure6.draw(early_exit, summary, rows, test_images(found, dataset))
 Image(filename=style.save(figure, Path(output) / "figures", "figure6"), retina=True, alt="Figure 6")
 
 # %% [markdown]

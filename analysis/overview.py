@@ -26,11 +26,8 @@ from IPython.display import HTML, Markdown, display
 from bntt.common.text import duration, interval, listed
 from bntt.data import store
 from bntt.data.sheet import contact_sheet
-from bntt.drawing.notebook import at_root
+from bntt.drawing.notebook import opened, titles
 from bntt.drawing.overview import (
-    PAPER_DECAY_BUDGET,
-    PAPER_GAMMA_DECAY,
-    RELEASED_DECAY_BUDGET,
     claims_table,
     decay_table,
     gamma_decay,
@@ -41,18 +38,17 @@ from bntt.drawing.overview import (
     verdicts_table,
 )
 from bntt.drawing.page import figure, grid
-from bntt.drawing.tables import PAPER_DATASETS, condensed, table1, to_html
-from bntt.paper.claims import BNTT, Evidence, judge, noise_differences
+from bntt.drawing.tables import condensed, table1, to_html
+from bntt.paper.claims import BNTT, Evidence, noise_differences, weigh
+from bntt.paper.decay import PAPER, RELEASED
+from bntt.paper.published import DATASETS
 from bntt.paper.reproduction import judge_all
-from bntt.results.collect import Results
 from bntt.results.facts import sources
 
-at_root()
-
-found = Results.of(experiment, results)
+found = opened(experiment, results)
 datasets = found.experiment.datasets
 accuracies = table1(found)
-claims = {dataset: judge(found, dataset) for dataset in datasets}
+claims = {dataset: weigh(found, dataset) for dataset in datasets}
 
 
 def heading(dataset: str) -> str:
@@ -77,9 +73,9 @@ lines = [
 ]
 words = {"holds": "hold", "fails": "fail", "undecided": "are undecided"}
 for dataset in datasets:
-    verdicts = [claim.verdict for claim in claims[dataset]]
-    counts = [f"{verdicts.count(word)} {plural}" for word, plural in words.items() if word in verdicts]
-    lines.append(f"* **Claims on {dataset}.** Of {len(verdicts)} qualitative claims of the paper, {listed(counts)}.")
+    outcomes = [claim.outcome for claim in claims[dataset]]
+    counts = [f"{outcomes.count(word)} {plural}" for word, plural in words.items() if word in outcomes]
+    lines.append(f"* **Claims on {dataset}.** Of {len(outcomes)} qualitative claims of the paper, {listed(counts)}.")
     shown = accuracies.sections[""]
     for _, line in shown[(shown["Dataset"] == dataset) & shown["Row"].isin([BNTT, f"{BNTT} + early exit"])].iterrows():
         idle = f"; {line['Note']}" if line.get("Note", "").startswith("no exit") else ""
@@ -143,14 +139,7 @@ HTML(to_html(condensed(accuracies)))
 # Each opens the notebook that drew it, with the text and the data behind it.
 
 # %%
-FIGURES = {
-    "figure1": "Figure 1. Spikes of each layer over time: conversion, surrogate gradient, BNTT",
-    "figure2": "Figure 2. The neuron: membrane, threshold, reset, and the approximate gradient",
-    "figure3": "Figure 3. Mean gamma of each layer at each time-step, and the exit",
-    "figure4": "Figure 4. Spikes per neuron of each layer; accuracy under noise",
-    "figure5": "Figure 5. Gamma's distribution over time in a shallow, a middle and a deep layer",
-    "figure6": "Figure 6. Accuracy and exit step over the exit threshold",
-}
+FIGURES = titles("figure")
 cards = [
     figure(Path(output) / "figures" / f"{name}.png", title, f"notebooks/{name}.html") for name, title in FIGURES.items()
 ]
@@ -188,17 +177,17 @@ options = {run.row: run.options for run in found.experiment.runs if run.dataset 
 decay = gamma_decay(options.get(BNTT, {})) or 0.0
 steps = found.summary.loc[found.summary["row"] == BNTT, "steps"].max()
 text = [
-    f"The paper's protocol has a budget of about {PAPER_DECAY_BUDGET:.0f} e-folds on CIFAR-10, the released code "
-    f"{RELEASED_DECAY_BUDGET:.0f}."
+    f"The paper's protocol has a budget of about {PAPER.budget:.0f} e-folds on CIFAR-10, the released code "
+    f"{RELEASED.budget:.0f}."
 ]
-if decay > PAPER_GAMMA_DECAY:
+if decay > PAPER.decay:
     text.append(
-        f"**Here decay was scaled up: row `{BNTT}` decays gamma by {decay:g}, {decay / PAPER_GAMMA_DECAY:g} times the "
-        f"paper's {PAPER_GAMMA_DECAY:g}**"
-        + (f"; its training has {steps:,.0f} steps, the paper's about 23,500." if steps > 0 else ".")
+        f"**Here decay was scaled up: row `{BNTT}` decays gamma by {decay:g}, {decay / PAPER.decay:g} times the "
+        f"paper's {PAPER.decay:g}**"
+        + (f"; its training has {steps:,.0f} steps, the paper's {PAPER.steps:,}." if steps > 0 else ".")
     )
-unscaled = [row for row, own in options.items() if gamma_decay(own) == PAPER_GAMMA_DECAY and own["norm"] == "bntt"]
-if unscaled and decay != PAPER_GAMMA_DECAY:
+unscaled = [row for row, own in options.items() if gamma_decay(own) == PAPER.decay and own["norm"] == "bntt"]
+if unscaled and decay != PAPER.decay:
     text.append(f"At the paper's own decay, unscaled, is {listed([f'row `{row}`' for row in unscaled])}.")
 Markdown(" ".join(text))
 
@@ -206,7 +195,7 @@ Markdown(" ".join(text))
 for dataset in datasets:
     display(Markdown(heading(dataset)), HTML(decay_table(found, dataset)))
     peaks = next(claim for claim in claims[dataset] if claim.name == "gamma-peaks-later")
-    taus = [f"`{part.label}` {interval(part.estimate)} ({part.verdict})" for part in peaks.parts if part.estimate]
+    taus = [f"`{part.label}` {interval(part.estimate)} ({part.outcome})" for part in peaks.parts if part.estimate]
     if taus:
         display(Markdown(f"Delay of the peak with depth, Kendall's tau: {listed(taus)}."))
 
@@ -225,15 +214,10 @@ HTML(runs_table(found))
 # ## Notebooks and tables
 
 # %%
-NOTEBOOKS = {
-    "table1": "Table 1, accuracy",
-    "table2": "Table 2, energy per operation",
-    "table3": "Table 3, energy efficiency",
-}
 lines = [
     f"* [{title}](notebooks/{name}.html), and as [csv](tables/{name}.csv), [Markdown](tables/{name}.md), "
     f"[LaTeX](tables/{name}.tex)"
-    for name, title in NOTEBOOKS.items()
+    for name, title in titles("table").items()
 ]
 lines += [
     f"* [{title}](notebooks/{name}.html), and as [png](figures/{name}.png), [svg](figures/{name}.svg), "
@@ -243,7 +227,7 @@ lines += [
 Markdown("\n".join(lines))
 
 # %%
-foreign = [dataset for dataset in datasets if dataset not in PAPER_DATASETS]
+foreign = [dataset for dataset in datasets if dataset not in DATASETS]
 Markdown(
     f"The paper has no {listed(foreign)}, so its printed numbers are shown and not judged: no verdict is given there."
     if foreign

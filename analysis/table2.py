@@ -34,8 +34,8 @@ at_root()
 table = table2()
 
 # %% [markdown]
-# **Data drawn.** None: these are constants, the paper's from `bntt/published/` and those used from
-# `bntt/measurements/energy.py`, alike for every experiment, dataset and seed.
+# **Data drawn.** None: these are constants, the paper's from `bntt/paper/` and those used from
+# `bntt/measurements/operations.py`, alike for every experiment, dataset and seed.
 
 # %%
 HTML(to_html(table))

@@ -28,14 +28,11 @@ output = "results/demo"
 # %%
 from IPython.display import HTML, Markdown
 
-from bntt.drawing.notebook import at_root
+from bntt.drawing.notebook import opened
 from bntt.drawing.tables import table3, to_html, write
-from bntt.results.collect import Results
 from bntt.results.facts import sources
 
-at_root()
-
-found = Results.of(experiment, results)
+found = opened(experiment, results)
 table = table3(found)
 
 # %%

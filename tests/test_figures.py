@@ -1,7 +1,5 @@
 """The figures draw what the frames say, in the paper's panels, axes and scales, and never fail for what is missing."""
 
-from pathlib import Path
-
 import matplotlib
 
 matplotlib.use("Agg")
@@ -11,9 +9,11 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from bntt.drawing import palette
 from bntt.drawing.figures import figure1, figure2, figure3, figure4, figure5, figure6, style
+from bntt.paper import figures as paper
+from bntt.results.collect import select
 
-ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("conv1", "conv4", "conv7")
 STEPS = {"bntt": 6, "bntt-unscaled": 6, "surrogate": 8, "conversion": 12, "ann": 1, "mine": 6}
 SPIKING = ("bntt", "surrogate", "conversion", "mine")
@@ -233,6 +233,7 @@ def drawn4(seeds=(0,), **status) -> Figure:
         noise(there, seeds),
         summary(rows, seeds, **status),
         rows,
+        10,
     )
 
 
@@ -310,7 +311,7 @@ def test_figure5_has_a_histogram_for_each_layer_and_step():
     for axes, layer, peak in zip(figure.axes, LAYERS, (2, 3, 4), strict=True):
         assert axes.get_title(loc="left") == f"{layer}: mean γ peaks at t = {peak} with 0.50, ends with 0.00"
         assert len(axes.patches) == 6
-        marked = [matplotlib.colors.same_color(patch.get_facecolor(), style.VERMILLION) for patch in axes.patches]
+        marked = [matplotlib.colors.same_color(patch.get_facecolor(), palette.VERMILLION) for patch in axes.patches]
         assert marked == [step == peak for step in range(1, 7)]
     assert figure.axes[-1].get_xlabel() == "Time-steps"
 
@@ -364,7 +365,6 @@ def test_every_figure_is_drawn_without_any_result():
     ):
         figure.canvas.draw()
         assert "BNTT (no result yet)" in words(figure)
-    assert "No row has a result yet." in style.sources(about, ["bntt"])
 
 
 def test_a_row_that_does_not_spike_or_has_no_gamma_says_so():
@@ -372,35 +372,17 @@ def test_a_row_that_does_not_spike_or_has_no_gamma_says_so():
     assert "no γ that changes with time" in words(figure5.draw(gamma(), summary(), "surrogate"))
 
 
-def test_sources_name_data_rows_and_gaps():
-    about = summary(seeds=(0, 1), conversion=("done", "diverged"), ann="missing")
-    text = style.sources(about, ["conversion", "bntt", "ann", "nowhere"])
-    assert text.startswith("**Data.** digits; content: as this project declares it; n = 2 seeds (0, 1). Drawn: BNTT")
-    assert "BNTT (`bntt`, T = 6, seeds 0, 1); ANN-SNN conversion (`conversion`, T = 12, seed 0)" in text
-    assert "ANN-SNN conversion (training diverged for 1 of 2 seeds), ANN (no result yet)" in text
-    assert "nowhere (not in this experiment)" in text and "The paper's figure is of CIFAR-10" in text
-
-
 def test_a_figure_is_of_one_dataset():
     two = pd.concat([summary(), summary(dataset="cifar10")])
     with pytest.raises(ValueError, match="one dataset"):
         figure1.draw(spikes(), two)
-    assert style.of_dataset(two, "cifar10")["dataset"].unique().tolist() == ["cifar10"]
-    assert style.paper_dataset(["digits", "cifar10"]) == "cifar10"
-    assert style.paper_dataset(["digits"]) == "digits"
-
-
-@pytest.mark.parametrize("images", [10, 11, 12, 540, 541])
-def test_the_number_of_test_images_is_read_off_the_bits(images):
-    right = images // 3
-    digits = f"{((1 << right) - 1) << (-(-images // 4) * 4 - right):0{-(-images // 4)}x}"
-    frame = pd.DataFrame({"accuracy": [0.0, float(f"{100 * right / images:.6g}")], "correct": ["", digits]})
-    assert style.test_images(frame) == images
-    assert style.test_images(frame.drop(columns="correct")) is None
+    assert select(two, dataset="cifar10")["dataset"].unique().tolist() == ["cifar10"]
+    assert style.drawn_dataset(["digits", "cifar10"]) == "cifar10"
+    assert style.drawn_dataset(["digits"]) == "digits"
 
 
 def test_rows_look_different_and_keep_the_papers_looks():
-    rows = [*style.PAPER_NAMES, *"abcdef"]
+    rows = [*paper.NAMES, *"abcdef"]
     drawn = style.looks(rows)
     assert len({look.colour for look in drawn.values()}) == len({look.marker for look in drawn.values()}) == 10
     assert style.looks(["z", "bntt"])["bntt"] == drawn["bntt"]
@@ -429,23 +411,3 @@ def test_the_callers_style_is_left_alone():
     figure1.draw(spikes(), summary())
     assert dict(matplotlib.rcParams) == before
     assert matplotlib.pyplot.get_fignums() == []
-
-
-@pytest.mark.parametrize("number", range(1, 7))
-def test_the_notebook_runs_without_any_result(number, tmp_path):
-    text = (ROOT / "analysis" / f"figure{number}.py").read_text(encoding="utf-8")
-    head, _, body = text.partition('# %% tags=["parameters"]\n')
-    assert f"# # Figure {number}: " in head and "What the paper says" in head
-    before, _, cells = body.partition("\n# %%\n")
-    defaults: dict = {}
-    exec(before, defaults)
-    assert {k: v for k, v in defaults.items() if not k.startswith("__")} == {
-        "experiment": "demo",
-        "results": "results",
-        "output": "results/demo",
-    }
-    given = {"experiment": "demo", "results": str(tmp_path), "output": str(tmp_path / "out")}
-    exec(compile(cells, f"figure{number}.py", "exec"), given)
-    assert {f"figure{number}.{kind}" for kind in ("png", "svg", "pdf")} <= {
-        path.name for path in (tmp_path / "out" / "figures").iterdir()
-    }

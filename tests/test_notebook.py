@@ -1,15 +1,21 @@
 """Notebooks: executed with their parameters, rendered as a page that needs no network, whole or not at all."""
 
 import json
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 
+import jupytext
 import nbformat
 import pytest
-from tiny import assert_one_line
+import torch
+from tiny import PROJECT, assert_one_line, bntt, experiment, python
 
 from bntt.common.errors import UserError
-from bntt.drawing.notebook import execute, render
+from bntt.drawing.notebook import execute, opened, render, titles
+from bntt.runs import pipeline
 
+PARAMETERS = {"experiment": "demo", "results": "results", "output": "results/demo"}
 SOURCE = """# %% [markdown]
 # # A title with <em>marks</em> & signs
 # Some text with $x^2$ and [a link](figures/one.png).
@@ -121,3 +127,120 @@ def test_a_source_that_is_not_there_is_one_line(tmp_path):
         execute(tmp_path / "none.py", tmp_path / "x.ipynb", tmp_path / "x.html", {})
     assert_one_line(raised.value, "none.py", "analysis/")
     assert not list(tmp_path.iterdir())
+
+
+# -- the notebooks of analysis/ ---------------------------------------------------------------------------------------
+
+SOURCES = sorted((PROJECT / "analysis").glob("*.py"), key=lambda path: (path.stem == "overview", path.stem))
+OF_CONSTANTS = {"figure2", "table2"}  # these draw no result
+
+# As a kernel that was started in some folder executes a notebook, without the wait for one.
+EXECUTE = """
+import json, sys
+import matplotlib
+matplotlib.use("Agg")
+import jupytext
+from bntt.common.errors import UserError
+refusals = {}
+for source in sys.argv[2:]:
+    names = {}
+    try:
+        for cell in jupytext.read(source).cells:
+            if cell.cell_type == "code":
+                exec(compile(cell.source, source, "exec"), names)
+            if "parameters" in cell.metadata.get("tags", ()):
+                names.update(json.loads(sys.argv[1]))
+    except UserError as error:
+        refusals[source] = str(error)
+print("REFUSALS", json.dumps(refusals))
+"""
+
+
+def execute_all(place, parameters) -> dict[str, str]:
+    """Execute every notebook from a folder; returns what those that refuse say, by source."""
+    ran = python("-c", EXECUTE, json.dumps(parameters), *SOURCES, cwd=place, PYTHONPATH=str(PROJECT))
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout.rpartition("REFUSALS ")[2])
+
+
+def written(folder) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory):
+    """The tiny experiment with its results."""
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("measured")
+    tiny = experiment(root)
+    for run in tiny.runs:
+        pipeline.train(tiny, run, root, "cpu")
+        pipeline.evaluate(run, root, "cpu")
+    return root
+
+
+def test_every_notebook_draws_the_same_files_wherever_it_is_opened(measured, tmp_path):
+    """The results are named by a path from the repository's root, as the default is."""
+
+    def draw(name: str) -> dict[str, str]:
+        parameters = {
+            "experiment": str(measured / "tiny.yaml"),
+            "results": os.path.relpath(measured, PROJECT),
+            "output": os.path.relpath(tmp_path / name, PROJECT),
+        }
+        return execute_all({"root": PROJECT, "analysis": PROJECT / "analysis"}[name], parameters)
+
+    with ThreadPoolExecutor() as both:
+        assert list(both.map(draw, ("root", "analysis"))) == [{}, {}]
+    files = written(tmp_path / "root")
+    assert written(tmp_path / "analysis") == files
+    expected = {f"figures/figure{number}.{kind}" for number in range(1, 7) for kind in ("png", "svg", "pdf")}
+    expected |= {f"tables/table{number}.{kind}" for number in range(1, 4) for kind in ("csv", "md", "tex")}
+    assert expected <= set(files)
+    assert b"no result yet" not in b"".join(content for name, content in files.items() if name.startswith("tables"))
+
+
+def test_a_notebook_that_finds_nothing_writes_nothing_and_says_what_to_run(tmp_path):
+    experiment(tmp_path)
+    parameters = {"experiment": str(tmp_path / "tiny.yaml"), "results": str(tmp_path), "output": str(tmp_path / "out")}
+    refusals = execute_all(PROJECT / "analysis", parameters)
+    assert {source.stem for source in SOURCES if str(source) not in refusals} == OF_CONSTANTS
+    for refusal in refusals.values():
+        assert_one_line(UserError(refusal), f"{tmp_path}/tiny has no result", "snakemake --cores 8 all --config")
+    assert {name.partition(".")[0] for name in written(tmp_path / "out")} == {"figures/figure2", "tables/table2"}
+
+
+def test_the_command_that_finds_nothing_is_one_line(tmp_path):
+    experiment(tmp_path)
+    arguments = ("--experiment", tmp_path / "tiny.yaml", "--results", tmp_path)
+    outputs = ("--notebook", tmp_path / "out/figure4.ipynb", "--page", tmp_path / "out/figure4.html")
+    ran = bntt("notebook", "analysis/figure4.py", *arguments, *outputs)
+    assert ran.returncode == 2
+    said = ran.stderr.splitlines()[-1]  # after what the kernel says of itself
+    assert said.startswith(f"bntt: analysis/figure4.py: {tmp_path}/tiny has no result to draw; make some first: snake")
+    assert "Traceback" not in ran.stderr
+    assert written(tmp_path) == {"tiny.yaml": (tmp_path / "tiny.yaml").read_bytes()}
+
+
+def test_results_that_all_diverged_are_drawn(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    diverging = experiment(tmp_path, rows={"bntt": {"method": "surrogate", "norm": "bntt", "learning_rate": 1e30}})
+    pipeline.train(diverging, diverging.runs[0], tmp_path, "cpu")
+    found = opened(str(tmp_path / "tiny.yaml"), str(tmp_path))
+    assert [one.status for one in found.runs] == ["diverged"]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_a_notebook_names_what_it_draws_and_has_the_workflows_parameters(source):
+    cells = jupytext.read(source).cells
+    (parameters,) = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ())]
+    defaults: dict = {}
+    exec(parameters, {}, defaults)
+    assert defaults == PARAMETERS
+    if source.stem.startswith("figure"):
+        assert cells[0].source.startswith(f"# Figure {source.stem[-1]}: ") and "What the paper says" in cells[0].source
+
+
+def test_titles_are_the_headings_of_the_notebooks():
+    assert titles("figure")["figure1"] == "Figure 1: spikes of each layer over time"
+    assert list(titles("table")) == ["table1", "table2", "table3"]

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from bntt.common.errors import UserError
+from bntt.experiment.schema import load
+from bntt.paper import decay, figures
 from bntt.paper.published import ILLEGIBLE, TABLES, Cell, cells, parse, published, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -172,7 +174,7 @@ def test_the_legend_of_figure_4_is_the_papers(lines: list[str]) -> None:
     ],
 )
 def test_spot_checks(number: int, row: str, column: str, printed: str, value: float | None) -> None:
-    cell = published(table=number, row=row, column=column)
+    cell = published(f"Table {number}", row, column)
     assert (cell.printed, cell.value) == (printed, value)
 
 
@@ -197,15 +199,15 @@ def test_cells_are_the_tables_numbers() -> None:
 def test_every_number_that_stands_in_two_tables_is_the_same() -> None:
     for column, other in (("accuracy", "accuracy"), ("time_steps", "latency")):
         for row in ("surrogate", "bntt"):
-            first = published(table=1, row=f"cifar10/{row}", column=column)
-            assert first.value == published(table=3, row=row, column=other).value
+            first = published("Table 1", f"cifar10/{row}", column)
+            assert first.value == published("Table 3", row, other).value
 
 
 # The arithmetic inside the tables.
 
 
 def test_a_multiply_accumulate_costs_its_two_parts() -> None:
-    energy = {row: published(table=2, row=row, column="energy").value for row in ("mult", "add", "mac", "ac")}
+    energy = {row: published("Table 2", row, "energy").value for row in ("mult", "add", "mac", "ac")}
     assert energy["mac"] == pytest.approx(energy["mult"] + energy["add"]) == pytest.approx(4.6)
     assert energy["ac"] == energy["add"]
 
@@ -216,8 +218,8 @@ def test_a_multiply_accumulate_costs_its_two_parts() -> None:
 )
 def test_energy_ratios_imply_spike_counts(row: str, spikes: float) -> None:
     """E_ANN / E_SNN = MAC / (AC * R), with R the spikes per neuron weighted by each layer's operations."""
-    mac, ac = (published(table=2, row=name, column="energy").value for name in ("mac", "ac"))
-    ratio = published(table=3, row=row, column="energy_ratio").value
+    mac, ac = (published("Table 2", name, "energy").value for name in ("mac", "ac"))
+    ratio = published("Table 3", row, "energy_ratio").value
     assert mac / (ac * ratio) == pytest.approx(spikes, rel=2e-3)
 
 
@@ -225,7 +227,7 @@ def test_energy_ratios_imply_spike_counts(row: str, spikes: float) -> None:
 
 
 def test_bntt_on_cifar10_in_full() -> None:
-    cell = published(table=1, row="cifar10/bntt", column="accuracy")
+    cell = published("Table 1", "cifar10/bntt", "accuracy")
     assert cell == Cell(
         place="Table 1",
         row="cifar10/bntt",
@@ -245,12 +247,10 @@ def test_bntt_on_cifar10_in_full() -> None:
 
 
 def test_early_exit_is_read_by_rule_where_the_threshold_is_known_and_at_its_step_elsewhere() -> None:
-    step, accuracy = (
-        published(table=1, row="cifar10/bntt-early-exit", column=column) for column in ("time_steps", "accuracy")
-    )
+    step, accuracy = (published("Table 1", "cifar10/bntt-early-exit", column) for column in ("time_steps", "accuracy"))
     assert (step.metric, step.threshold, step.tolerance) == ("exit_step", 0.1, 0.5)
     assert (accuracy.metric, accuracy.threshold, accuracy.time_step) == ("exit_accuracy", 0.1, None)
-    elsewhere = published(table=1, row="cifar100/bntt-early-exit", column="accuracy")
+    elsewhere = published("Table 1", "cifar100/bntt-early-exit", "accuracy")
     assert (elsewhere.metric, elsewhere.run, elsewhere.time_step) == ("accuracy", "bntt", 30)
 
 
@@ -362,7 +362,7 @@ def test_a_file_of_another_shape_is_refused(text: str) -> None:
 
 def test_an_unknown_cell_or_table_is_named() -> None:
     with pytest.raises(ValueError, match=r"Table 1 has no cell bntt, accuracy\. Its rows: cifar10/cao-2015"):
-        published(table=1, row="bntt", column="accuracy")
+        published("Table 1", "bntt", "accuracy")
     with pytest.raises(ValueError, match="no Table 4 among the published tables: Table 1, Table 2, Table 3"):
         table(4)
 
@@ -371,3 +371,22 @@ def test_reading_the_numbers_loads_neither_torch_nor_pandas() -> None:
     code = "import sys, bntt.paper.published as p; p.cells(); print(*{'torch', 'pandas', 'numpy'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(("name", "stated"), [("paper", decay.PAPER), ("released-code", decay.RELEASED)])
+def test_the_decay_that_is_stated_is_the_protocols(name: str, stated: decay.Decay) -> None:
+    """50,000 images in batches of 256 are 196 steps an epoch."""
+    from bntt.training.loop import decay_budget
+
+    options = next(run for run in load(name).runs if (run.dataset, run.row) == ("cifar10", "bntt")).options
+    assert options["batch_size"] == 256
+    gamma = options["weight_decay"] if options["gamma_decay"] is None else options["gamma_decay"]
+    assert (gamma, options["epochs"] * 196) == (stated.decay, stated.steps)
+    assert decay_budget(options, 196) == pytest.approx(stated.budget, abs=0.05)
+
+
+def test_what_is_printed_of_the_figures_is_found_among_the_numbers() -> None:
+    assert (figures.THRESHOLD, figures.EXIT_STEP, figures.STEPS) == (0.1, 20, 25)
+    assert figures.PEAK_STEPS == {"conv4": 9, "conv7": 13}
+    with pytest.raises(ValueError, match="'n/a' is no number"):
+        _ = next(cell for cell in cells() if cell.printed == "n/a").number

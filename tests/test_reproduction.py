@@ -90,7 +90,7 @@ def results(loaded, right=RIGHT, state="archive", status=("done",) * 3) -> Resul
 
 
 def bntt(column="accuracy", row="bntt") -> Cell:
-    return published(table=1, row=f"cifar10/{row}", column=column)
+    return published("Table 1", f"cifar10/{row}", column)
 
 
 def test_the_declared_protocol_is_the_file():
@@ -106,7 +106,7 @@ def test_numbers_of_the_papers_protocol_are_judged():
     assert judge_cell(found, bntt("time_steps", "bntt-early-exit")).verdict.word == "MATCH"
     early = judge_cell(found, bntt(row="bntt-early-exit")).verdict
     assert (early.word, early.weak) == ("CONSISTENT", False)  # 90.3 in 90.5 -+ 0.497
-    ratio = judge_cell(found, published(table=3, row="bntt", column="energy_ratio")).verdict
+    ratio = judge_cell(found, published("Table 3", "bntt", "energy_ratio")).verdict
     assert (ratio.word, ratio.mean) == ("BETTER" if ratio.mean > 9.14 else "WORSE", pytest.approx(4.6 / (0.9 * 0.56)))
     words = {(one.cell.place, one.cell.row, one.cell.column): one.verdict.word for one in judge_all(found)}
     assert words["Section 4.4", "conv4", "peak_step"] == words["Section 4.4", "conv7", "peak_step"] == "MATCH"
@@ -204,7 +204,7 @@ def test_another_protocol_earns_nothing(tmp_path, name):
 
 
 def test_a_conversion_of_another_network_earns_nothing(tmp_path):
-    cell = published(table=3, row="conversion-1000", column="accuracy")
+    cell = published("Table 3", "conversion-1000", "accuracy")
     assert judge_cell(results(load("paper")), cell).verdict.word in DECIDED
     found = edited(tmp_path, lambda d: d["rows"]["ann"].update(dropout=0.5))
     assert "dropout of ann is 0.5, not 0.2" in judge_cell(found, cell).verdict.reason
@@ -213,8 +213,8 @@ def test_a_conversion_of_another_network_earns_nothing(tmp_path):
 def test_a_shorter_conversion_answers_where_it_is_measured(tmp_path):
     found = edited(tmp_path, lambda d: d["rows"]["conversion"].update(time_steps=1000))
     for row in ("conversion-1000", "conversion-500"):
-        assert judge_cell(found, published(table=3, row=row, column="accuracy")).verdict.word in DECIDED
-    assert judge_cell(found, published(table=3, row="conversion-500", column="latency")).verdict.word == "MATCH"
+        assert judge_cell(found, published("Table 3", row, "accuracy")).verdict.word in DECIDED
+    assert judge_cell(found, published("Table 3", "conversion-500", "latency")).verdict.word == "MATCH"
 
 
 def test_what_changes_numbers_by_rounding_alone_is_allowed(tmp_path):
@@ -315,6 +315,6 @@ def test_the_overview_counts_verdicts_and_shows_each_with_its_reason():
     html = verdicts_table([one for one in judged if one.verdict.word != "NOT_RUN"])
     assert "Table 1, cifar10/bntt, accuracy" in html
     assert "90.50 (n = 3)" in html and "[90.00, 91.00]" in html
-    assert "baseline&#x27;s learning rate" in html and "&amp;#x27;" not in html
+    assert "baseline&#39;s learning rate" in html and "&amp;#39;" not in html
     nothing = verdict_counts(judge_all(results(load("demo"))))
     assert "Chance" not in nothing and "NOT_RUN mostly because cifar10 is no dataset of experiment demo" in nothing

@@ -7,13 +7,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from markupsafe import Markup
+from tiny import python
 
 from bntt.common import text as words
-from bntt.drawing import overview, tables
+from bntt.drawing import overview, palette, tables
 from bntt.drawing import page as pages
-from bntt.drawing.page import Html
 from bntt.experiment.schema import load
-from bntt.paper.claims import judge
+from bntt.paper.claims import weigh
 from bntt.results import facts
 from bntt.results.collect import Results
 from bntt.results.energy import energy_ratios, exit_energy_ratios
@@ -204,7 +205,7 @@ def test_nothing_at_all_still_makes_tables(tmp_path):
     for table in (tables.table1(nothing), tables.table3(nothing)):
         assert (table.sections[""]["Accuracy (%)"] == "not run").all()
         assert tables.to_markdown(table) and tables.to_latex(table) and tables.to_html(table)
-    assert {claim.verdict for claim in judge(nothing, "digits")} == {"undecided"}
+    assert {claim.outcome for claim in weigh(nothing, "digits")} == {"undecided"}
 
 
 def test_several_seeds_are_mean_and_deviation(tmp_path):
@@ -216,7 +217,7 @@ def test_several_seeds_are_mean_and_deviation(tmp_path):
     assert line(table, "surrogate")["Accuracy (%)"] == "62.50 ± 17.12"  # one seed left: over images
     assert line(table, "surrogate")["Note"] == "seed 1: diverged: loss is nan; seed 2: no result yet"
     assert table.data.set_index("row").loc["ann", "seeds"] == 3
-    notes = [claim.note for claim in judge(three, "digits")]
+    notes = [claim.note for claim in weigh(three, "digits")]
     assert all("Intervals are over images of seed 0; over all 3 seeds: " in note for note in notes)
 
 
@@ -250,6 +251,11 @@ def test_constants_are_the_papers_and_add_up():
     assert table.data["printed_pj"].tolist() == [3.7, 0.9, 4.6, 0.9]
     assert table.data["used_pj"].dropna().tolist() == [4.6, 0.9]
     assert table.notes[0] == "Check: MULT + ADD = MAC, 3.7 + 0.9 = 4.6 pJ, and what is used is what is printed."
+
+
+def test_tables_are_drawn_without_torch():
+    code = "import sys, bntt.drawing.tables as t; t.table2(); print('torch' in sys.modules)"
+    assert python("-c", code, check=True).stdout == "False\n"
 
 
 def test_constants_that_differ_are_not_passed_over(monkeypatch):
@@ -345,8 +351,15 @@ def test_intervals_and_lists():
 
 
 def test_verdicts_are_words_with_a_colour():
-    assert ">fails</strong>" in pages.verdict("fails")
-    assert "#" in pages.verdict("fails") and pages.verdict("holds") != pages.verdict("fails")
+    for text, colour in (("fails", palette.BAD), ("CONSISTENT (weak)", palette.GOOD), ("missing", palette.GREY)):
+        word = pages.piece("word", text)
+        assert f">{text}</strong>" in word and f"color:{colour};" in word
+
+
+def test_what_is_html_already_is_not_escaped_again_and_all_else_is():
+    page = pages.table(pd.DataFrame({"a<b": [Markup("<i>kept</i>"), "<i>text</i>"]}))
+    assert "<i>kept</i>" in page and "&lt;i&gt;text&lt;/i&gt;" in page and "a&lt;b" in page
+    assert pages.piece("small", "") == ""
 
 
 def test_sources_name_what_was_drawn_and_what_is_missing(tmp_path):
@@ -354,6 +367,14 @@ def test_sources_name_what_was_drawn_and_what_is_missing(tmp_path):
     assert "8 test images" in text and "content as expected" in text and "seed 0" in text
     assert "`surrogate`, seed 0 (diverged: loss is nan) and `ann`, seed 0 (no result yet)" in text
     assert "No run is missing." in facts.sources(results(tmp_path))
+
+
+def test_sources_of_some_rows_name_only_them(tmp_path):
+    found = results(tmp_path, seeds=(0, 1), datasets=("digits", "digits-dvs"), ann="missing", bntt=("done", "diverged"))
+    text = facts.sources(found, "digits", ["bntt", "nowhere"])
+    assert text.count("**Data drawn.**") == 1 and "n = 2 seeds 0 and 1" in text
+    assert "rows `bntt` (T = 4) and `nowhere` (not in this experiment)" in text
+    assert "Without a result: `bntt`, seed 1 (diverged: loss is nan)." in text
 
 
 def test_every_run_has_a_line(tmp_path):
@@ -375,7 +396,7 @@ def test_decay_is_shown_beside_the_papers(tmp_path):
 
 def test_claims_and_provenance_are_escaped_tables(tmp_path):
     found = results(tmp_path)
-    page = overview.claims_table(judge(found, "digits"))
+    page = overview.claims_table(weigh(found, "digits"))
     assert page.count("<tr>") == 1 + 11 and "undecided" in page
     provenance = overview.provenance_table(found)
     assert "abc" in provenance and "a | b" in provenance and "2024-01-02 03:04" in provenance
@@ -386,4 +407,4 @@ def test_a_figure_is_within_the_page(tmp_path):
     assert "data:image/png;base64,cG5n" in pages.figure(tmp_path / "figure1.png", "Figure <1>", "notebooks/f.html")
     missing = pages.figure(tmp_path / "none.png", "Figure <2>", "notebooks/f.html")
     assert "not drawn yet" in missing and "Figure &lt;2&gt;" in missing
-    assert isinstance(pages.grid([missing]), Html)
+    assert isinstance(pages.grid([missing]), Markup)

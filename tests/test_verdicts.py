@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from bntt.paper.verdicts import DECIDED, WORDS, Verdict, between, beyond, judge, refusals_by_chance
-from bntt.results.intervals import prediction_interval, student_quantile
+from bntt.results.intervals import prediction_interval
 
 # Three values 90, 91, 92: mean 91, s = 1, t(2) = 4.303, half-width 4.303 * sqrt(4/3) = 4.968.
 THREE = [90.0, 91.0, 92.0]
@@ -115,7 +116,7 @@ def test_a_number_of_the_same_distribution_is_refused_in_five_per_cent_of_cases(
     """Zero tolerance. First by the rule in one array operation, 40,000 times; then that `judge` is that rule."""
     draws = np.random.default_rng(seeds).normal(90, 0.3, size=(40_000, seeds + 1))
     printed, values = draws[:, 0], draws[:, 1:]
-    half = student_quantile(0.975, seeds - 1) * values.std(1, ddof=1) * math.sqrt(1 + 1 / seeds)
+    half = stats.t.ppf(0.975, seeds - 1) * values.std(1, ddof=1) * math.sqrt(1 + 1 / seeds)
     refused = np.abs(values.mean(1) - printed) > half
     assert abs(refused.mean() - 0.05) < 0.005
     for one in range(300):

@@ -4,30 +4,20 @@ The page is plain HTML with a small style of its own: outputs and text, no code,
 the code and is what one opens in JupyterLab.
 """
 
-import html
 import os
 import re
 from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
 
 from bntt.common.errors import UserError
 from bntt.common.files import write_atomically
+from bntt.drawing import page as pages
+from bntt.results.collect import Results
 from bntt.runs.provenance import ROOT
 
-STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.55 "Source Serif 4", Charter, Georgia, serif; color: #1d1f23; background: #fdfdfb;
-  max-width: 62rem; margin: 2.5rem auto 5rem; padding: 0 1.25rem; }
-h1, h2, h3 { font-family: "Source Sans 3", "Helvetica Neue", Arial, sans-serif; line-height: 1.2; font-weight: 600; }
-h1 { font-size: 1.9rem; } h2 { font-size: 1.3rem; margin-top: 2.4rem; } h3 { font-size: 1.05rem; }
-a { color: #14507d; } img, svg { max-width: 100%; height: auto; }
-table { border-collapse: collapse; font: 14px/1.4 "Source Sans 3", "Helvetica Neue", Arial, sans-serif;
-  font-variant-numeric: tabular-nums; margin: 1rem 0; border: 0; }
-th, td { padding: .3rem .7rem .3rem 0; border: 0; border-bottom: 1px solid #e4e2dc; text-align: left;
-  vertical-align: top; }
-thead th { border-bottom: 1.5px solid #55585f; font-weight: 600; }
-pre { font: 13px/1.45 "Source Code Pro", Menlo, Consolas, monospace; white-space: pre-wrap; }
-.jp-Cell, .output, .cell { overflow-x: auto; } .anchor-link, .jp-InputPrompt, .prompt { display: none; }
-"""
+ANALYSIS = ROOT / "analysis"
 
 
 def at_root() -> None:
@@ -35,11 +25,36 @@ def at_root() -> None:
     os.chdir(ROOT)
 
 
+def opened(experiment: str, results: str) -> Results:
+    """The results that a notebook draws, read from the repository's root, wherever the notebook was opened.
+
+    Where no run of the experiment has a result, a UserError says what to run, so that nothing empty is drawn over what
+    was drawn before.
+    """
+    at_root()
+    found = Results.of(experiment, results)
+    if not any(one.training for one in found.runs):
+        raise UserError(
+            f"{found.folder} has no result to draw; make some first: "
+            f"snakemake --cores 8 all --config experiment={experiment} results={results}"
+        )
+    return found
+
+
+def titles(kind: str) -> dict[str, str]:
+    """The notebooks of a kind, ``figure`` or ``table``, by name, each with its heading: there is no list of them."""
+    headings = {}
+    for source in sorted(ANALYSIS.glob(f"{kind}*.py")):
+        text = source.read_text(encoding="utf-8")
+        headings[source.stem] = text.partition("\n# # ")[2].partition("\n")[0]
+    return headings
+
+
 def execute(source: Path, notebook: Path, page: Path, parameters: dict[str, str]) -> None:
     """Run ``source`` (jupytext percent format) into ``notebook`` and ``page``; both appear whole or not at all.
 
     A cell that fails is the user's to see: the notebook as far as it came is kept beside its place, with the suffix
-    ``.failed.ipynb``, and the error names it.
+    ``.failed.ipynb``, and the error names it. A notebook that refuses by a UserError leaves nothing.
     """
     import jupytext
     import papermill
@@ -62,12 +77,14 @@ def execute(source: Path, notebook: Path, page: Path, parameters: dict[str, str]
             )  # fmt: skip
             executed.replace(beside)
         except (papermill.PapermillExecutionError, DeadKernelError) as error:
-            if executed.exists():
-                executed.replace(failed)
             reason = str(error)
             if isinstance(error, papermill.PapermillExecutionError):
+                if error.ename == UserError.__name__:  # says by itself what to do
+                    raise UserError(f"{source}: {error.evalue}") from None
                 reason = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
             reason = " ".join(reason.split())
+            if executed.exists():
+                executed.replace(failed)
             raise UserError(f"{source} failed: {reason}; what was executed is in {failed}") from None
         finally:
             prepared.unlink(missing_ok=True)
@@ -82,14 +99,10 @@ def render(notebook: Path, name: str) -> str:
     """An executed notebook as one self-contained page without code and without scripts."""
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_anchor_links=True)
+    exporter: Any = HTMLExporter
+    exporter = exporter(template_name="basic", exclude_input=True, exclude_anchor_links=True)
     body, _ = exporter.from_filename(str(notebook))
     body = re.sub(r"<(script|style|iframe)\b.*?</\1>", "", body, flags=re.DOTALL)
     body = re.sub(r"\bsrc\s*=\s*(?:\"(?:https?:)?//[^\"]*\"|'(?:https?:)?//[^']*')", "", body)  # would be fetched
     heading = re.search(r"<h1[^>]*>(.*?)</h1>", body, flags=re.DOTALL)
-    title = html.escape(html.unescape(re.sub(r"<[^>]+>", "", heading.group(1)))) if heading else name
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
-    )
+    return pages.whole(Markup(heading.group(1)).striptags() if heading else name, Markup(body))

@@ -48,8 +48,8 @@ def _deciding(run: Run, without: Set[str]) -> set[Path]:
 
 
 def _all_of(room: str) -> set[Path]:
-    """Every source in a room: Python, C++ and the paper's numbers."""
-    return {path for kind in ("*.py", "*.cpp", "*.yaml") for path in (declared.PACKAGE / room).rglob(kind)}
+    """Every source in a room: Python, C++, the paper's numbers and the templates of pages."""
+    return {path for kind in ("*.py", "*.cpp", "*.yaml", "*.html") for path in (declared.PACKAGE / room).rglob(kind)}
 
 
 def _split_file(dataset: str) -> set[Path]:

@@ -10,15 +10,14 @@ from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from bntt.data.images import ImageData
 from bntt.experiment import declared
 from bntt.experiment.schema import Run
-from bntt.spiking.randomness import key
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is loaded by what measures, and not by what reads `operations`
+    from torch import Tensor
+
     from bntt.classifiers import Classifier
+    from bntt.data.images import ImageData
     from bntt.measurements.observation import Observation
 
 Rows = list[dict[str, float | int | str]]
@@ -29,7 +28,7 @@ class Subject:
     """A classifier with the data it is judged on; the pass over the test images is made once and shared."""
 
     run: Run
-    data: ImageData
+    data: "ImageData"
     classifier: "Classifier"
 
     @cached_property
@@ -55,6 +54,8 @@ class Subject:
 
     def noise_key(self, draw: int = 0) -> int:
         """Seeds the Poisson noise of the test images; all measurements but that of the draws share the first."""
+        from bntt.spiking.randomness import key
+
         return key(self.run.seed, "test noise", draw)
 
 
@@ -72,7 +73,7 @@ def measure_all(subject: Subject) -> tuple[dict[str, Rows], dict[str, str]]:
     return tables, reasons
 
 
-def to_bits(right: Tensor) -> str:
+def to_bits(right: "Tensor") -> str:
     """Which test images were classified right, as hexadecimal digits; image i is bit i, most significant first."""
     bits = "".join("1" if value else "0" for value in right.tolist())
     padded = bits + "0" * (-len(bits) % 4)

@@ -12,9 +12,7 @@ Norm, leak and reset cost nothing here, as in the paper. The input layer has row
 """
 
 from bntt.measurements import Rows, Subject
-
-MAC_PJ = 4.6
-AC_PJ = 0.9
+from bntt.measurements.operations import AC_PJ, ACCOUNTINGS, MAC_PJ
 
 COLUMNS = {
     "time_step": "Steps used, at the reported steps; 1 for a dense network.",
@@ -42,7 +40,7 @@ def measure(subject: Subject) -> Rows:
     for step in subject.report_steps:
         for layer in subject.classifier.layers:
             row: dict[str, float | int | str] = {"time_step": step, "layer": layer.name, "macs": layer.macs}
-            counts = dict.fromkeys(("own", "events", "mass"), float("nan"))
+            counts = dict.fromkeys(ACCOUNTINGS, float("nan"))
             if subject.classifier.spiking:
                 inputs = images * seen.input_size[layer.name]
                 counts["events"] = seen.input_events[layer.name][:step].sum().item() / inputs

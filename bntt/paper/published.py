@@ -1,9 +1,8 @@
 """The paper's printed numbers, each with where it stands, what it measures and how closely it can be met.
 
 The numbers live in `tables.yaml`, laid out like the paper's tables, and `text.yaml`, for its figures and its text.
-`cells()` gives them one by one,
-`published()` looks one up and `table()` gives a table as printed. Nothing here knows of runs: a cell only
-names the row of experiment `paper` that reproduces it.
+`cells()` gives them one by one, `published()` looks one up and `table()` gives a table as printed. Nothing here knows
+of runs: a cell only names the row of experiment `paper` that reproduces it.
 """
 
 from __future__ import annotations
@@ -26,6 +25,12 @@ Metric = Literal[
 ]  # fmt: skip
 Direction = Literal["higher", "lower", "none"]
 
+DATASETS = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "tiny-imagenet": "Tiny-ImageNet",
+    "dvs-cifar10": "DVS-CIFAR10",
+}
 ILLEGIBLE = "illegible"
 TABLES = Path(__file__).with_name("tables.yaml")
 TEXT = Path(__file__).with_name("text.yaml")
@@ -65,6 +70,13 @@ class Cell:
         """The printed number, None where there is none."""
         return _number(self.printed)
 
+    @property
+    def number(self) -> float:
+        """The printed number; a ValueError where there is none."""
+        if self.value is None:
+            raise ValueError(f"{self.place}, {self.row}, {self.column}: {self.printed!r} is no number")
+        return self.value
+
 
 @cache
 def cells() -> tuple[Cell, ...]:
@@ -72,9 +84,11 @@ def cells() -> tuple[Cell, ...]:
     return tuple(cell for path in (TABLES, TEXT) for cell in parse(path.read_text(encoding="utf-8"), path.name))
 
 
-def published(*, table: int, row: str, column: str) -> Cell:
-    """The cell of a table, e.g. `published(table=1, row="cifar10/bntt", column="accuracy")`."""
-    place = f"Table {table}"
+def published(place: str, row: str, column: str) -> Cell:
+    """The cell of a table, or of another place: `published("Table 1", "cifar10/bntt", "accuracy")`.
+
+    A ValueError says which rows and columns the place has.
+    """
     found = {(cell.row, cell.column): cell for cell in cells() if cell.place == place}
     if (row, column) in found:
         return found[row, column]

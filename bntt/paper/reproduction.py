@@ -22,7 +22,7 @@ from bntt.paper.verdicts import WORDS, Verdict, Word, between, judge
 from bntt.results.collect import Results, at_threshold, select
 from bntt.results.energy import energy_ratios
 from bntt.results.facts import why_absent
-from bntt.results.intervals import decode_bits, peak_step
+from bntt.results.intervals import Estimate, decode_bits, peak_step
 from bntt.runs.status import Found
 
 # Of the runs of config/paper.yaml. Whoever changes the protocol says so here, before any run, and in docs/protocol.md.
@@ -49,7 +49,7 @@ def judge_cell(results: Results, cell: Cell) -> Judged:
     try:
         planned, found = _runs(results, cell)
         runs = tuple(one for one in found if one.status.measured)
-        readings = [_reading(results, one, cell) for one in runs]
+        readings = [_READERS[cell.metric](results, one, cell) for one in runs]
     except _NotRunError as error:
         return Judged(cell, Verdict("NOT_RUN", str(error)))
     values = tuple(reading.value for reading in readings)
@@ -156,17 +156,7 @@ def _verdict(cell: Cell, values: tuple[float, ...], planned: int, found: list[Fo
 # -- what a run answers -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """A value, and its bounds where some test items are not known to be the publisher's."""
-
-    value: float
-    low: float
-    high: float
-
-
-def _exact(value: float) -> _Reading:
-    return _Reading(float(value), float(value), float(value))
+# An Estimate here is a value with its bounds, where some test items are not known to be the publisher's.
 
 
 def _foreign_items(found: Found) -> list[int]:
@@ -177,37 +167,33 @@ def _foreign_items(found: Found) -> list[int]:
     return list(store.facts(found.run.dataset)["partial"]["items"])
 
 
-def _reading(results: Results, found: Found, cell: Cell) -> _Reading:
-    return _READERS[cell.metric](results, found, cell)
-
-
 def _table(results: Results, found: Found, name: str) -> pd.DataFrame:
     """A measurement of one run, from the frame that is read once for all runs and cells."""
-    frame = select(results.frame(name), found.run.dataset, found.run.row)
-    frame = frame[frame["seed"] == found.run.seed]
+    run = found.run
+    frame = select(results.frame(name), dataset=run.dataset, row=run.row, seed=run.seed)
     if frame.empty:
-        raise _NotRunError(f"{found.run.name} has no {name}")
+        raise _NotRunError(f"{run.name} has no {name}")
     return frame
 
 
 def _at_step(table: pd.DataFrame, found: Found, step: int) -> pd.Series:
     """The line of a measurement at a time-step."""
-    table = table[table["time_step"] == step]
+    table = select(table, time_step=step)
     if table.empty:
         raise _NotRunError(f"{found.run.name} is not measured at time_step {step}")
     return table.iloc[0]
 
 
-def _accuracy(results: Results, found: Found, cell: Cell) -> _Reading:
+def _accuracy(results: Results, found: Found, cell: Cell) -> Estimate:
     anytime = _table(results, found, "anytime.csv")
     step = int(anytime["time_step"].max()) if cell.time_step is None else cell.time_step
     return _with_bounds(_at_step(anytime, found, step), found)
 
 
-def _with_bounds(line: pd.Series, found: Found) -> _Reading:
+def _with_bounds(line: pd.Series, found: Found) -> Estimate:
     items = _foreign_items(found)
     if not items:
-        return _exact(line["accuracy"])
+        return Estimate.exact(line["accuracy"])
     assert found.training is not None
     images = int(found.training["data"]["images"]["test"])
     if not line["correct"]:
@@ -215,7 +201,7 @@ def _with_bounds(line: pd.Series, found: Found) -> _Reading:
     right = decode_bits(line["correct"], images)
     right[items] = False
     known = int(right.sum())
-    return _Reading(float(line["accuracy"]), 100 * known / images, 100 * (known + len(items)) / images)
+    return Estimate(float(line["accuracy"]), 100 * known / images, 100 * (known + len(items)) / images)
 
 
 def _exit(results: Results, found: Found, cell: Cell) -> pd.Series:
@@ -226,59 +212,58 @@ def _exit(results: Results, found: Found, cell: Cell) -> pd.Series:
     return exits.iloc[0]
 
 
-def _exit_step(results: Results, found: Found, cell: Cell) -> _Reading:
-    return _exact(_exit(results, found, cell)["exit_step"])
+def _exit_step(results: Results, found: Found, cell: Cell) -> Estimate:
+    return Estimate.exact(_exit(results, found, cell)["exit_step"])
 
 
-def _exit_accuracy(results: Results, found: Found, cell: Cell) -> _Reading:
+def _exit_accuracy(results: Results, found: Found, cell: Cell) -> Estimate:
     step = int(_exit(results, found, cell)["exit_step"])
     return _with_bounds(_at_step(_table(results, found, "anytime.csv"), found, step), found)
 
 
-def _energy_ratio(results: Results, found: Found, cell: Cell) -> _Reading:
+def _energy_ratio(results: Results, found: Found, cell: Cell) -> Estimate:
     step = found.run.options.get("time_steps", 1) if cell.time_step is None else cell.time_step
     line = _at_step(energy_ratios(_table(results, found, "energy.csv")), found, step)
     items = _foreign_items(found)
     if not items:
-        return _exact(line["own"])
+        return Estimate.exact(line["own"])
     # Spikes per neuron are a mean over test images, each of which has at most one spike per neuron and step.
     assert found.training is not None
     share = len(items) / int(found.training["data"]["images"]["test"]) * step
     per_spike = line["own"] * line["spikes"]
-    return _Reading(line["own"], per_spike / (line["spikes"] + share), per_spike / max(line["spikes"] - share, 1e-12))
+    return Estimate(line["own"], per_spike / (line["spikes"] + share), per_spike / max(line["spikes"] - share, 1e-12))
 
 
 def _gammas(results: Results, found: Found, layer: str) -> pd.DataFrame:
-    gamma = _table(results, found, "gamma.csv")
-    gamma = gamma[gamma["layer"] == layer]
+    gamma = select(_table(results, found, "gamma.csv"), layer=layer)
     if gamma.empty:
         raise _NotRunError(f"{found.run.name} has no layer {layer}")
     return gamma.pivot(index="time_step", columns="channel", values="gamma")
 
 
-def _mean_gamma(results: Results, found: Found, cell: Cell) -> _Reading:
-    return _exact(_gammas(results, found, cell.layer).loc[cell.time_step].mean())
+def _mean_gamma(results: Results, found: Found, cell: Cell) -> Estimate:
+    return Estimate.exact(_gammas(results, found, cell.layer).loc[cell.time_step].mean())
 
 
-def _peak_step(results: Results, found: Found, cell: Cell) -> _Reading:
-    return _exact(peak_step(_gammas(results, found, cell.layer)))
+def _peak_step(results: Results, found: Found, cell: Cell) -> Estimate:
+    return Estimate.exact(peak_step(_gammas(results, found, cell.layer)))
 
 
-def _time_steps(results: Results, found: Found, cell: Cell) -> _Reading:
+def _time_steps(results: Results, found: Found, cell: Cell) -> Estimate:
     """T; of a conversion, which answers at any step, the printed step if it runs as long."""
     steps = found.run.options.get("time_steps", 1)
-    return _exact(min(steps, cell.value or steps) if found.run.method == "conversion" else steps)
+    return Estimate.exact(min(steps, cell.value or steps) if found.run.method == "conversion" else steps)
 
 
-def _setting(results: Results, found: Found, cell: Cell) -> _Reading:
+def _setting(results: Results, found: Found, cell: Cell) -> Estimate:
     name, _, index = cell.option.partition(".")
     value = found.run.options[name]
     if index:
         value = value[int(index)]
-    return _exact(100 * value if cell.unit == "%" else value)
+    return Estimate.exact(100 * value if cell.unit == "%" else value)
 
 
-_READERS: Mapping[str, Callable[[Results, Found, Cell], _Reading]] = {
+_READERS: Mapping[str, Callable[[Results, Found, Cell], Estimate]] = {
     "accuracy": _accuracy,
     "exit_step": _exit_step,
     "exit_accuracy": _exit_accuracy,

@@ -17,15 +17,13 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from bntt.results.intervals import LEVEL, Estimate, mean_std, prediction_interval
 
-Word = Literal["NOT_RUN", "UNDERSPECIFIED", "INCOMPLETE", "MATCH", "CONSISTENT", "BETTER", "WORSE", "DIFFERS"]
-WORDS: tuple[Word, ...] = (
-    "MATCH", "CONSISTENT", "BETTER", "WORSE", "DIFFERS", "INCOMPLETE", "UNDERSPECIFIED", "NOT_RUN"
-)  # fmt: skip
-DECIDED: frozenset[Word] = frozenset({"MATCH", "CONSISTENT", "BETTER", "WORSE", "DIFFERS"})
+Word = Literal["MATCH", "CONSISTENT", "BETTER", "WORSE", "DIFFERS", "INCOMPLETE", "UNDERSPECIFIED", "NOT_RUN"]
+WORDS: tuple[Word, ...] = get_args(Word)
+DECIDED = frozenset(WORDS[:5])
 
 FEWEST_SEEDS = 3
 WEAK_POINTS = 1.0  # half-width in points of accuracy beyond which CONSISTENT says little

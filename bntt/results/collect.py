@@ -65,9 +65,8 @@ class Results:
         for one in self.runs:
             table = one.table(name)
             if table is not None:
-                table.insert(0, "dataset", one.run.dataset)
-                table.insert(1, "row", one.run.row)
-                table.insert(2, "seed", one.run.seed)
+                for place, key in enumerate(("dataset", "row", "seed")):
+                    table.insert(place, key, getattr(one.run, key))
                 parts.append(table)
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["dataset", "row", "seed"])
 
@@ -77,30 +76,39 @@ class Results:
         lines = []
         for one in self.runs:
             training: Mapping[str, Any] = one.training or {}
+            recorded = {key: training.get(key) for key in ("parameters", "decay_budget", "steps", "seconds")}
+            planned = {key: getattr(one.run, key) for key in ("dataset", "row", "seed", "method")}
             lines.append(
                 {
-                    "dataset": one.run.dataset,
-                    "row": one.run.row,
-                    "seed": one.run.seed,
-                    "method": one.run.method,
+                    **planned,
                     "status": "done" if one.status.measured else str(one.status),
                     "reason": one.reason,
                     "time_steps": one.run.options.get("time_steps", 1),
-                    "parameters": training.get("parameters"),
-                    "decay_budget": training.get("decay_budget"),
-                    "steps": training.get("steps"),
-                    "seconds": training.get("seconds"),
+                    **recorded,
                     "data_state": training.get("data", {}).get("state"),
                 }
             )
         return pd.DataFrame(lines)
 
 
+# -- parts of frames ------------------------------------------------------------------------------------------------
+
+
+def select(frame: pd.DataFrame, **keys: object) -> pd.DataFrame:
+    """The part of a frame with these values in its columns: ``select(frame, dataset="digits", row="bntt")``."""
+    for column, value in keys.items():
+        frame = frame[frame[column] == value]
+    return frame
+
+
+def last_step(frame: pd.DataFrame) -> pd.DataFrame:
+    """Each run's lines after all of its time-steps."""
+    if frame.empty:
+        return frame
+    run = [column for column in ("dataset", "row", "seed") if column in frame]
+    return frame[frame["time_step"] == frame.groupby(run)["time_step"].transform("max")]
+
+
 def at_threshold(exits: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """The lines of ``early_exit.csv`` at a threshold, of which the file has six digits."""
     return exits[np.isclose(exits["threshold"], threshold, rtol=1e-5, atol=0)] if len(exits) else exits
-
-
-def select(frame: pd.DataFrame, dataset: str, row: str) -> pd.DataFrame:
-    """The part of a frame that belongs to a row on a dataset."""
-    return frame[(frame["dataset"] == dataset) & (frame["row"] == row)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bntt.common.errors import UserError
-from bntt.results.collect import Results, at_threshold, select
+from bntt.results.collect import Results, at_threshold, last_step, select
 from bntt.results.energy import energy_ratios
 from bntt.results.facts import test_images
 from bntt.results.intervals import Estimate, decode_bits, paired_difference, paired_mean_difference
@@ -29,11 +29,6 @@ def accuracy_difference(first: pd.DataFrame, second: pd.DataFrame, images: int |
             bits = (decode_bits(one[name], images) for name in ("correct", "correct_other"))
             return paired_difference(*bits).times(100), BY_IMAGE
     return None, ""
-
-
-def last_step(anytime: pd.DataFrame) -> pd.DataFrame:
-    """The last time-step of each seed."""
-    return anytime[anytime["time_step"] == anytime.groupby("seed")["time_step"].transform("max")]
 
 
 @dataclass(frozen=True)
@@ -60,8 +55,8 @@ def compare(first: Results, second: Results) -> list[Difference]:
         for row in first.experiment.rows_on(dataset):
             if row not in second.experiment.rows_on(dataset):
                 continue
-            for metric, read in _METRICS.items():
-                one, other = (read(results, dataset, row) for results in (first, second))
+            for metric in _METRICS:
+                one, other = (_values(metric, results, dataset, row) for results in (first, second))
                 common = one.merge(other, on="seed", suffixes=("", "_other"))
                 if common.empty:
                     continue
@@ -86,31 +81,30 @@ def _seen(results: Results, dataset: str) -> tuple[int | None, set[tuple[str, st
 
 
 def _accuracy(results: Results, dataset: str, row: str) -> pd.DataFrame:
-    anytime = select(results.frame("anytime.csv"), dataset, row)
-    return _values(last_step(anytime), "accuracy", "correct") if len(anytime) else _values(anytime)
+    return last_step(select(results.frame("anytime.csv"), dataset=dataset, row=row))
 
 
 def _exit_step(results: Results, dataset: str, row: str) -> pd.DataFrame:
-    exits = select(results.frame("early_exit.csv"), dataset, row)
-    return _values(at_threshold(exits, results.experiment.evaluation["exit_threshold"]), "exit_step")
+    exits = select(results.frame("early_exit.csv"), dataset=dataset, row=row)
+    return at_threshold(exits, results.experiment.evaluation["exit_threshold"])
 
 
 def _energy_ratio(results: Results, dataset: str, row: str) -> pd.DataFrame:
-    energy = select(results.frame("energy.csv"), dataset, row)
-    return _values(last_step(energy_ratios(energy)), "own") if len(energy) else _values(energy)
+    return last_step(energy_ratios(select(results.frame("energy.csv"), dataset=dataset, row=row)))
 
 
-def _values(frame: pd.DataFrame, column: str = "", bits: str = "") -> pd.DataFrame:
-    """``seed, accuracy, correct``: one number of each seed, under the name that the pairing reads."""
-    if frame.empty or not column:
-        return pd.DataFrame({"seed": pd.Series(dtype=int), "accuracy": pd.Series(dtype=float), "correct": ""})
-    return pd.DataFrame(
-        {"seed": frame["seed"], "accuracy": frame[column].astype(float), "correct": frame[bits] if bits else ""}
-    )
-
-
-_METRICS: dict[str, Callable[[Results, str, str], pd.DataFrame]] = {
-    "accuracy": _accuracy,
-    "exit step": _exit_step,
-    "E_ANN/E_method": _energy_ratio,
+# Metric: the frame of its values, and the column that they are in.
+_METRICS: dict[str, tuple[Callable[[Results, str, str], pd.DataFrame], str]] = {
+    "accuracy": (_accuracy, "accuracy"),
+    "exit step": (_exit_step, "exit_step"),
+    "E_ANN/E_method": (_energy_ratio, "own"),
 }
+
+
+def _values(metric: str, results: Results, dataset: str, row: str) -> pd.DataFrame:
+    """One number of each seed, under the names that the pairing reads: ``seed, accuracy, correct``."""
+    read, column = _METRICS[metric]
+    frame = read(results, dataset, row)
+    values = pd.Series(dtype=float) if frame.empty else frame[column].astype(float)
+    bits = frame["correct"] if metric == "accuracy" and len(frame) else ""
+    return pd.DataFrame({"seed": frame["seed"].astype(int), "accuracy": values, "correct": bits})

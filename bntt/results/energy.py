@@ -4,12 +4,7 @@ import math
 
 import pandas as pd
 
-from bntt.experiment import declared
-
-# Read from the source of the measurement that uses them, not imported: tables are drawn without torch.
-MAC_PJ, AC_PJ = (declared.literal("bntt.measurements.energy", name) for name in ("MAC_PJ", "AC_PJ"))
-
-ACCOUNTINGS = ("own", "events", "mass")  # of energy.csv; the first is the paper's
+from bntt.measurements.operations import AC_PJ, ACCOUNTINGS, MAC_PJ
 
 READINGS = {
     "own": "own (paper)",
@@ -29,9 +24,9 @@ def energy_ratios(energy: pd.DataFrame) -> pd.DataFrame:
     network without spikes is dense: its ratio is 1.
     """
     lines = []
-    by_run = energy.groupby(["dataset", "row", "seed", "time_step"], sort=False) if len(energy) else ()
-    for keys, layers in by_run:
-        line = dict(zip(("dataset", "row", "seed", "time_step"), keys, strict=True))
+    keys = ["dataset", "row", "seed", "time_step"]
+    for key, layers in energy.groupby(keys, sort=False) if len(energy) else ():
+        line = dict(zip(keys, key, strict=True))
         for suffix, part in (("", layers), ("_hidden", layers[layers["layer"] != layers["layer"].iloc[0]])):
             dense = part["dense_mj"].sum()
             for accounting in ACCOUNTINGS:
@@ -40,7 +35,7 @@ def energy_ratios(energy: pd.DataFrame) -> pd.DataFrame:
         counts = layers["count_own"]
         line["spikes"] = math.nan if counts.isna().all() else (layers["macs"] * counts).sum() / layers["macs"].sum()
         lines.append(line)
-    return pd.DataFrame(lines, columns=["dataset", "row", "seed", "time_step", *READINGS, "spikes"])
+    return pd.DataFrame(lines, columns=[*keys, *READINGS, "spikes"])
 
 
 def exit_energy_ratios(energy: pd.DataFrame, spikes: pd.DataFrame, exit_step: int) -> dict[str, float]:

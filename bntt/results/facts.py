@@ -1,36 +1,43 @@
 """What can be said of results in words: the data they are of, their test images, and why a run has none."""
 
+from collections.abc import Iterable
+
 from bntt.common.text import listed
 from bntt.data import store
-from bntt.results.collect import Results
+from bntt.results.collect import Results, select
+
+STATES = {
+    "archive": "the publisher's files",
+    "content": "content as expected",
+    "partial": "content as expected but for some listed test items",
+    "unknown": "content NOT known to be the publisher's",
+}
 
 
-def sources(results: Results) -> str:
-    """The data a notebook drew, in Markdown: dataset and state, rows, seeds, test images, and what is missing."""
+def sources(results: Results, dataset: str | None = None, rows: Iterable[str] | None = None) -> str:
+    """The data a notebook draws, in Markdown: dataset and state, rows, seeds, test images, and what is missing.
+
+    Of all datasets and rows of the experiment, unless they are named.
+    """
     lines = []
-    runs = results.summary
     name = results.experiment.name
-    for dataset in results.experiment.datasets:
-        own = runs[runs["dataset"] == dataset]
+    for one in results.experiment.datasets if dataset is None else [dataset]:
+        of_dataset = select(results.summary, dataset=one)
+        drawn = list(dict.fromkeys(of_dataset["row"] if rows is None else rows))
+        own = of_dataset[of_dataset["row"].isin(drawn)]
         states = sorted(own["data_state"].dropna().unique())
-        known = {
-            "archive": "the publisher's files",
-            "content": "content as expected",
-            "partial": "content as expected but for some listed test items",
-            "unknown": "content NOT known to be the publisher's",
-        }
-        state = listed([known.get(one, one) for one in states]) or "not read yet"
-        seeds = sorted(own["seed"].unique())
-        images = test_images(results, dataset)
+        images, seeds = test_images(results, one), sorted(own["seed"].unique())
+        steps = own.groupby("row")["time_steps"].first()
+        words = [f"`{row}` ({f'T = {steps[row]}' if row in steps else 'not in this experiment'})" for row in drawn]
         lines.append(
-            f"**Data drawn.** Experiment `{name}`, dataset {store.facts(dataset)['title']} ({state}); "
-            f"{'test images not read yet' if images is None else f'{images} test images'}; "
-            f"rows {listed([f'`{row}`' for row in dict.fromkeys(own['row'])])}; "
+            f"**Data drawn.** Experiment `{name}`, dataset {store.facts(one)['title']} "
+            f"({listed([STATES.get(state, state) for state in states]) or 'not read yet'}); "
+            f"{'test images not read yet' if images is None else f'{images} test images'}; rows {listed(words)}; "
             f"{'seed' if len(seeds) == 1 else f'n = {len(seeds)} seeds'} {listed([str(seed) for seed in seeds])}."
         )
         absent = own[own["status"] != "done"]
-        names = [f"`{one.row}`, seed {one.seed} ({why_absent(one.status, one.reason)})" for one in absent.itertuples()]
-        lines.append(f"Without a result: {listed(names)}." if names else "No run is missing.")
+        gone = [f"`{run.row}`, seed {run.seed} ({why_absent(run.status, run.reason)})" for run in absent.itertuples()]
+        lines.append(f"Without a result: {listed(gone)}." if gone else "No run is missing.")
     return "\n\n".join(lines)
 
 

@@ -5,15 +5,14 @@ Every interval is two-sided at 95 %. Each function names its source.
 
 import math
 from collections.abc import Sequence
-from functools import cache
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri, stdtrit
 
 LEVEL = 0.95
-Z = NormalDist().inv_cdf((1 + LEVEL) / 2)  # 1.96
+Z = float(ndtri((1 + LEVEL) / 2))  # 1.96
 DRAWS = 2000  # resamples of every bootstrap; an end of a 95 % interval then rests on 50 of them
 SEED = 20210909  # of every bootstrap, so that the same measurements give the same interval
 
@@ -55,14 +54,6 @@ def standard_error(right: float, images: int) -> float:
     return math.sqrt(share * (1 - share) / images)
 
 
-def wilson(right: float, images: int) -> Estimate:
-    """A proportion with its score interval (Wilson 1927, J. Am. Stat. Assoc. 22:209); not empty at 100 %."""
-    share = right / images
-    centre = (right + Z**2 / 2) / (images + Z**2)
-    half = Z * math.sqrt(share * (1 - share) * images + Z**2 / 4) / (images + Z**2)
-    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half))
-
-
 def paired_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
     """Difference of two proportions seen on the same images, ``first`` minus ``second``, with Tango's interval."""
     first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
@@ -78,27 +69,20 @@ def tango(only_first: int, only_second: int, pairs: int) -> Estimate:
     difference d that the score test does not reject: |b - c - n d| <= z sqrt(n (2 q + d (1 - d))), with q the likeliest
     probability of "second alone" under d. It agrees with McNemar's test at d = 0, and is not empty for b = c = 0.
     """
+    from scipy.optimize import brentq  # half a second to load, which most commands need not wait for
+
     b, c, n = only_first, only_second, pairs
 
-    def score(d: float) -> float:
+    def excess(d: float, side: int) -> float:
         linear = -b - c + (2 * n - b + c) * d
         q = (math.sqrt(max(0.0, linear**2 + 8 * n * c * d * (1 - d))) - linear) / (4 * n)
-        variance = n * (2 * q + d * (1 - d))
-        distance = b - c - n * d
-        return distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance)
+        return b - c - n * d - side * Z * math.sqrt(max(0.0, n * (2 * q + d * (1 - d))))
 
     value = (b - c) / n
-    low = -1.0 if value == -1 else _root(lambda d: score(d) - Z, -1.0, value)
-    high = 1.0 if value == 1 else _root(lambda d: score(d) + Z, value, 1.0)
+    beside = 1e-12  # at the value itself the variance may be 0, and with it the excess
+    low = -1.0 if value == -1 else brentq(excess, -1.0, value - beside, args=(1,), xtol=1e-16)
+    high = 1.0 if value == 1 else brentq(excess, value + beside, 1.0, args=(-1,), xtol=1e-16)
     return Estimate(value, low, high)
-
-
-def _root(falling, low: float, high: float) -> float:
-    """Where a falling function passes zero, by bisection."""
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
-    return (low + high) / 2
 
 
 # -- means -----------------------------------------------------------------------------------------------------
@@ -116,7 +100,7 @@ def student_interval(values: ArrayLike) -> Estimate:
     if count < 2:
         raise ValueError("an interval of a mean needs at least two values")
     mean, deviation = mean_std(values)
-    half = student_quantile((1 + LEVEL) / 2, count - 1) * deviation / math.sqrt(count)
+    half = float(stdtrit(count - 1, (1 + LEVEL) / 2)) * deviation / math.sqrt(count)
     return Estimate(mean, mean - half, mean + half)
 
 
@@ -136,29 +120,6 @@ def paired_mean_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
     if first.shape != second.shape:
         raise ValueError(f"paired images are needed, not {first.size} and {second.size}")
     return student_interval(first - second)
-
-
-@cache
-def student_quantile(probability: float, freedom: int) -> float:
-    """Quantile of Student's t, for a probability of at least one half, by bisection of its distribution."""
-    high = 1.0
-    while student_distribution(high, freedom) < probability:
-        high *= 2
-    return _root(lambda t: probability - student_distribution(t, freedom), 0.0, high)
-
-
-def student_distribution(t: float, freedom: int) -> float:
-    """P(T <= t) for t >= 0 and whole degrees of freedom (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4)."""
-    angle = math.atan(t / math.sqrt(freedom))
-    cosine, sine = math.cos(angle), math.sin(angle)
-    odd = freedom % 2
-    term, total = (cosine, cosine) if odd else (1.0, 1.0)
-    for k in range(2 + odd, freedom - 1, 2):
-        term *= cosine**2 * (k - 1) / k
-        total += term
-    if freedom == 1:
-        total = 0.0
-    return (1 + (2 / math.pi * (angle + sine * total) if odd else sine * total)) / 2
 
 
 # -- bootstrap and ranks -----------------------------------------------------------------------------------------
@@ -214,7 +175,8 @@ def _resampled_means(rows: NDArray[np.float64], generator: np.random.Generator) 
     """Means ``[DRAWS, R]`` of ``rows[R, C]`` over columns drawn with replacement, the same ones for every row."""
     columns = rows.shape[1]
     times_drawn = generator.multinomial(columns, np.full(columns, 1 / columns), size=DRAWS)
-    return times_drawn @ rows.T / columns
+    means: NDArray[np.float64] = times_drawn @ rows.T / columns
+    return means
 
 
 def _percentiles(value: float, draws: NDArray[np.float64]) -> Estimate:

@@ -5,8 +5,7 @@ Output: the executed notebook, its HTML page, a record of what was drawn from wh
 """
 
 EVALUATIONS = [str(directory_of(run).evaluate_json) for run in EXPERIMENT.runs]
-FIGURES = [f"figure{number}" for number in range(1, 7)]
-TABLES = [f"table{number}" for number in range(1, 4)]
+FIGURES, TABLES = (sorted(source.stem for source in Path("analysis").glob(f"{kind}*.py")) for kind in ("figure", "table"))
 NOTEBOOK = f"{OF_EXPERIMENT} --notebook {{output.notebook:q}} --page {{output.page:q}}"
 
 

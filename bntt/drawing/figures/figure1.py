@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bntt.drawing.figures import style
+from bntt.results.collect import select
 
 PANELS = ("conversion", "surrogate", "bntt")  # (a), (b), (c) of the paper
 _LINES = ["-", (0, (5, 1.5)), (0, (1, 1.1)), (0, (5, 1.5, 1, 1.5))]
@@ -22,22 +23,18 @@ def draw(spikes: pd.DataFrame, summary: pd.DataFrame, rows: Sequence[str] = PANE
     ``spikes`` and ``summary`` are `spikes.csv` and `Results.summary` of one dataset. Several seeds: their mean, with
     a band of one standard deviation. Dots mark the peaks of layers that rise and fall. The vertical axes differ.
     """
-    columns = min(len(rows), 3)
-    lines = -(-len(rows) // columns)
+    lines, columns = style.panel_grid(len(rows))
     figure = style.canvas(3.55 * columns + 0.9, 3.0 * lines + 0.45)
-    panels = figure.subplots(lines, columns, squeeze=False).flatten()
     layers = list(dict.fromkeys(spikes.get("layer", ())))
     looks = layer_looks(layers)
-    for position, (axes, row) in enumerate(zip(panels, rows, strict=False)):
+    for position, (axes, row) in enumerate(zip(style.panels(figure, len(rows)), rows, strict=True)):
         axes.set_title(f"{style.letter(position)} {style.name_of(row)}")
-        if (of_row := style.of_row(spikes, row)).empty:
+        if (of_row := select(spikes, row=row)).empty:
             style.empty_panel(axes, style.gap(summary, row) or "no time-steps: this row does not spike")
         else:
             _panel(axes, of_row, looks)
         if position % columns == 0:
             axes.set_ylabel("Average number of spikes\n(per neuron and time-step)")
-    for axes in panels[len(rows) :]:
-        axes.remove()
     if layers:
         handles = [Line2D([], [], color=c, linestyle=s, label=k) for k, (c, s) in looks.items()]
         figure.legend(handles=handles, title="Layer", loc="outside right center")
@@ -51,7 +48,7 @@ def draw(spikes: pd.DataFrame, summary: pd.DataFrame, rows: Sequence[str] = PANE
     return figure
 
 
-def layer_looks(layers: Sequence[str]) -> dict[str, tuple]:
+def layer_looks(layers: Sequence[str]) -> dict[str, tuple[Any, Any]]:
     """Colour and line style of each layer: the deeper, the brighter."""
     colours = colormaps["plasma"]
     return {
@@ -60,7 +57,7 @@ def layer_looks(layers: Sequence[str]) -> dict[str, tuple]:
     }
 
 
-def _panel(axes: Axes, spikes: pd.DataFrame, looks: dict[str, tuple]) -> None:
+def _panel(axes: Axes, spikes: pd.DataFrame, looks: dict[str, tuple[Any, Any]]) -> None:
     means = style.over_seeds(spikes, ["layer", "time_step"], "spikes")
     for layer, of_layer in means.groupby("layer", sort=False):
         colour, line = looks[str(layer)]

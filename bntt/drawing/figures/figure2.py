@@ -1,6 +1,6 @@
 """Figure 2: what a LIF neuron does with its input (a), and its approximate gradient (b). Computed, not measured."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpecFromSubplotSpec, SubplotSpec
 
+from bntt.drawing import palette
 from bntt.drawing.figures import style
 
 if TYPE_CHECKING:
@@ -82,9 +83,9 @@ def _dynamics(figure: Figure, place: SubplotSpec, neuron: "LIF") -> None:
     fired = trace.loc[trace["spike"] == 1, "time_step"]
 
     top.set_title(f"(a) LIF neuron with {neuron.reset} reset")
-    _raster(top, [fired], [style.VERMILLION], [""])
+    _raster(top, [fired], [palette.VERMILLION], [""])
     weights = [f"w = {weight:.2f}" for weight, _ in SYNAPSES]
-    _raster(bottom, [times for _, times in SYNAPSES], [style.BLUE] * len(SYNAPSES), weights)
+    _raster(bottom, [times for _, times in SYNAPSES], [palette.BLUE] * len(SYNAPSES), weights)
     bottom.set_ylabel("Input\nspikes")
     top.set_ylabel("Output\nspikes")
 
@@ -93,11 +94,11 @@ def _dynamics(figure: Figure, place: SubplotSpec, neuron: "LIF") -> None:
         between = np.linspace(0, 1, 20)
         times += [*(step.time_step - 1 + between), step.time_step, step.time_step]
         values += [*(values[-1] * neuron.leak**between), step.before, step.after]
-    middle.plot(times, values, color=style.INK, linewidth=1.3)
-    middle.axhline(neuron.threshold, color=style.VERMILLION, linestyle=(0, (5, 2)), linewidth=1.2)
-    middle.text(STEPS + 0.4, 1.03 * neuron.threshold, "threshold θ", color=style.VERMILLION, ha="right", va="bottom")
+    middle.plot(times, values, color=palette.INK, linewidth=1.3)
+    middle.axhline(neuron.threshold, color=palette.VERMILLION, linestyle=(0, (5, 2)), linewidth=1.2)
+    middle.text(STEPS + 0.4, 1.03 * neuron.threshold, "threshold θ", color=palette.VERMILLION, ha="right", va="bottom")
     over = trace[trace["spike"] == 1]
-    middle.plot(over["time_step"], over["before"], "o", color=style.VERMILLION, markersize=4.5)
+    middle.plot(over["time_step"], over["before"], "o", color=palette.VERMILLION, markersize=4.5)
     middle.set(ylabel="Membrane potential u", ylim=(min(0, min(values)) - 0.04, max(values) + 0.2))
     for axes in (top, middle):
         axes.tick_params(labelbottom=False)
@@ -105,7 +106,7 @@ def _dynamics(figure: Figure, place: SubplotSpec, neuron: "LIF") -> None:
     figure.align_ylabels([top, middle, bottom])
 
 
-def _raster(axes: Axes, times: list, colours: list[str], labels: list[str]) -> None:
+def _raster(axes: Axes, times: list[Any], colours: list[str], labels: list[str]) -> None:
     """Vertical marks for spikes, one line of them for each label, the first on top."""
     offsets = list(range(len(times)))[::-1]
     axes.eventplot(times, colors=colours, lineoffsets=offsets, linelengths=0.7, linewidths=1.8)
@@ -120,9 +121,9 @@ def _gradient(axes: Axes, neuron: "LIF") -> None:
     theta = neuron.threshold
     potentials = np.linspace(-0.5, 2.5, 601) * theta
     slope = gradient(neuron, potentials)
-    axes.fill_between(potentials, slope, color=style.BLUE, alpha=0.12, linewidth=0)
-    axes.plot(potentials, slope, color=style.BLUE)
-    axes.axvline(theta, color=style.VERMILLION, linestyle=(0, (5, 2)), linewidth=1.2)
+    axes.fill_between(potentials, slope, color=palette.BLUE, alpha=0.12, linewidth=0)
+    axes.plot(potentials, slope, color=palette.BLUE)
+    axes.axvline(theta, color=palette.VERMILLION, linestyle=(0, (5, 2)), linewidth=1.2)
     axes.set_title("(b) Approximate gradient")
     axes.set(xlabel="Membrane potential u", ylabel="Gradient of the spike, ∂o / ∂u")
     axes.set(xlim=(potentials[0], potentials[-1]), ylim=(-0.02 * slope.max(), 1.18 * slope.max()))

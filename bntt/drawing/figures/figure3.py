@@ -1,6 +1,7 @@
 """Figure 3: the mean gamma of each layer in each time-step, and where early exit ends."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,11 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from bntt.drawing import palette
 from bntt.drawing.figures import style
-from bntt.results.collect import at_threshold
+from bntt.paper import figures as paper
+from bntt.results.collect import at_threshold, select
 
-PAPER_EXIT = 20  # Figure 3's caption: CIFAR-10, VGG9, T = 25
 COLOURS = "mako"  # dark is low, so that the yellow line shows where gamma has fallen
 
 
@@ -27,7 +29,7 @@ def peaks(frame: pd.DataFrame, value: str) -> pd.DataFrame:
     if value not in frame:
         return pd.DataFrame()
     of_rows = {
-        style.name_of(row): layer_means(style.of_row(frame, row), value).idxmax(axis=1)
+        style.name_of(row): layer_means(select(frame, row=row), value).idxmax(axis=1)
         for row in style.paper_first(frame["row"])
     }
     return pd.DataFrame(of_rows).rename_axis(index="layer")
@@ -39,18 +41,18 @@ def draw(
     early_exit: pd.DataFrame,
     summary: pd.DataFrame,
     rows: Sequence[str] = ("bntt",),
-    threshold: float = 0.1,
+    threshold: float = paper.THRESHOLD,
 ) -> Figure:
     """Figure 3: heat maps of mean gamma with printed values, and the exit step as a yellow dotted line.
 
     ``gamma``, ``early_exit`` and ``summary`` are `gamma.csv`, `early_exit.csv` and `Results.summary` of one dataset.
     All panels share one colour scale. Several seeds: gamma is their mean, and each seed's exit has a line.
     """
-    maps = {row: layer_means(of_row, "gamma") for row in rows if len(of_row := style.of_row(gamma, row))}
+    maps = {row: layer_means(of_row, "gamma") for row in rows if len(of_row := select(gamma, row=row))}
     maps = {row: one.round(2) + 0.0 for row, one in maps.items()}  # a mean of -0.001 is printed as 0.00
-    of_paper = style.one_dataset(summary) == style.PAPER_DATASET
+    of_paper = style.one_dataset(summary) == paper.DATASET
 
-    steps = max((one.shape[1] for one in maps.values()), default=25)
+    steps = max((one.shape[1] for one in maps.values()), default=paper.STEPS)
     layers = max((one.shape[0] for one in maps.values()), default=8)
     heights = [0.29 * layers + 0.75 if row in maps else 1.0 for row in rows]
     figure = style.canvas(max(7.0, 0.41 * steps + 1.9), sum(heights) + 0.8)
@@ -66,11 +68,11 @@ def draw(
             style.empty_panel(axes, style.gap(summary, row) or "no γ that changes with time")
             continue
         _heat_map(axes, maps[row], scale)
-        ends, words = exits(style.of_row(early_exit, row), threshold)
+        ends, words = exits(select(early_exit, row=row), threshold)
         for end in ends:
-            axes.axvline(end, color=style.YELLOW, linestyle=(0, (1.2, 1)), linewidth=2.4, gid="exit")
-        if of_paper and steps == 25:
-            axes.axvline(PAPER_EXIT, color="white", linestyle=(0, (4, 3)), linewidth=1, gid="paper")
+            axes.axvline(end, color=palette.YELLOW, linestyle=(0, (1.2, 1)), linewidth=2.4, gid="exit")
+        if of_paper and steps == paper.STEPS:
+            axes.axvline(paper.EXIT_STEP, color="white", linestyle=(0, (4, 3)), linewidth=1, gid="paper")
         axes.set_title(f"{style.name_of(row)}: {words}; {_decay_budget(summary, row)}", fontsize=9.5)
     if maps:
         panels[list(maps)[-1]].set_xlabel("Time-steps")
@@ -88,7 +90,7 @@ def draw(
         f"γ: mean over channels{' and seeds' if summary['seed'].nunique() > 1 else ''}.",
         f"Yellow dotted line: early exit, after it γ of every layer stays below {threshold:g}.",
         "Decay budget: sum of learning rate times weight decay on γ, over 1 - momentum.",
-        f"White dashed line: the paper's exit, t = {PAPER_EXIT}." if of_paper else "",
+        f"White dashed line: the paper's exit, t = {paper.EXIT_STEP}." if of_paper else "",
     )
     return figure
 
@@ -108,25 +110,14 @@ def exits(early_exit: pd.DataFrame, threshold: float) -> tuple[list[int], str]:
 
 
 def _heat_map(axes: Axes, means: pd.DataFrame, scale: Normalize) -> None:
-    seaborn.heatmap(
-        means,
-        ax=axes,
-        cmap=COLOURS,
-        norm=scale,
-        cbar=False,
-        annot=True,
-        fmt=".2f",
-        annot_kws={"fontsize": 7},
-        linewidths=0.3,
-        linecolor="#ffffff40",
-        xticklabels=True,
-        yticklabels=True,
-    )
+    cells: Any = {"linewidths": 0.3, "linecolor": "#ffffff40", "xticklabels": True, "yticklabels": True}
+    printed: Any = {"annot": True, "fmt": ".2f", "annot_kws": {"fontsize": 7}}
+    seaborn.heatmap(means, ax=axes, cmap=COLOURS, norm=scale, cbar=False, **printed, **cells)
     axes.set(xlabel="", ylabel="Layer")
     axes.tick_params(length=0)
     axes.tick_params(axis="y", rotation=0)
 
 
 def _decay_budget(summary: pd.DataFrame, row: str) -> str:
-    budget = pd.to_numeric(summary.loc[summary["row"] == row, "decay_budget"]).mean()
+    budget = pd.to_numeric(select(summary, row=row)["decay_budget"]).mean()
     return "decay budget n/a" if pd.isna(budget) else f"decay budget {budget:.1f} e-folds"

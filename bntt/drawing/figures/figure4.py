@@ -8,12 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from bntt.drawing.figures import style
+from bntt.results.collect import last_step, select
 
 ROWS = ("bntt", "surrogate", "conversion", "ann")  # of the paper
-_SPACES = {
-    "pixel": "added to images in [0, 1], then clipped",
-    "normalised": "added to images after scaling, unclipped",
-}
+_SPACES = {"pixel": "added to images in [0, 1], then clipped", "normalised": "added to images after scaling, unclipped"}
 
 
 @style.styled
@@ -23,18 +21,20 @@ def draw(
     noise: pd.DataFrame,
     summary: pd.DataFrame,
     rows: Sequence[str] = ROWS,
+    images: int | None = None,
 ) -> Figure:
     """Figure 4: (a) spikes per neuron over all T, log axis; (b) accuracy against the noise's standard deviation.
 
     The frames are `spikes.csv`, `anytime.csv`, `noise.csv` and `Results.summary` of one dataset. Error bars are one
-    standard deviation over seeds; of a single seed, in (b), one binomial standard error over the test images.
+    standard deviation over seeds; of a single seed, in (b), one binomial standard error where the number of test
+    ``images`` is given.
     """
     rows = style.paper_first(rows)
     looks = style.looks(rows)
     figure = style.canvas(11.5, 4.7)
     left, right = figure.subplots(1, 2)
     dead = _spike_counts(left, spikes, anytime, rows, looks)
-    _accuracy_under_noise(right, noise, rows, looks)
+    _accuracy_under_noise(right, noise, rows, looks, images)
     spaces = [_SPACES.get(space, space) for space in noise.get("space", pd.Series(dtype=str)).unique()]
     several = summary["seed"].nunique() > 1
     style.caption(
@@ -56,7 +56,7 @@ def spike_count_table(spikes: pd.DataFrame) -> pd.DataFrame:
 
 def noise_table(noise: pd.DataFrame) -> pd.DataFrame:
     """Panel (b) in numbers: accuracy in per cent, mean over seeds, noise levels by rows."""
-    return _table(style.at_last_step(noise), "sigma", "accuracy") if len(noise) else pd.DataFrame()
+    return _table(last_step(noise), "sigma", "accuracy") if len(noise) else pd.DataFrame()
 
 
 def _table(frame: pd.DataFrame, index: str, value: str) -> pd.DataFrame:
@@ -74,7 +74,7 @@ def _spike_counts(
 ) -> bool:
     """Panel (a). Returns whether some layer has no spike, which a log axis cannot show."""
     axes.set_title("(a)")
-    spiking = [row for row in rows if len(style.of_row(spikes, row))]
+    spiking = [row for row in rows if len(select(spikes, row=row))]
     if not spiking:
         style.empty_panel(axes, "no spiking row has a result yet")
         return False
@@ -82,7 +82,7 @@ def _spike_counts(
     layers = list(dict.fromkeys(counts["layer"]))
     dead = False
     for row in spiking:
-        of_row = style.over_seeds(style.of_row(counts, row), "layer", "spikes")
+        of_row = style.over_seeds(select(counts, row=row), "layer", "spikes")
         x = of_row["layer"].map(layers.index)
         fired = of_row["mean"] > 0
         several = (of_row["count"] > 1).any()
@@ -90,7 +90,7 @@ def _spike_counts(
             x,
             of_row["mean"].where(fired),
             yerr=of_row["std"].fillna(0) if several else None,
-            label=f"{style.name_of(row)} ({_accuracy_and_steps(style.of_row(anytime, row))})",
+            label=f"{style.name_of(row)} ({_accuracy_and_steps(select(anytime, row=row))})",
             **looks[row].line_style,
         )
         silent = x[~fired]
@@ -112,20 +112,21 @@ def _accuracy_and_steps(anytime: pd.DataFrame) -> str:
     """What the paper's legend says of a row: 90.5% / 25 steps."""
     if anytime.empty:
         return "accuracy not measured"
-    last = style.at_last_step(anytime)
+    last = last_step(anytime)
     return f"{last['accuracy'].mean():.1f}% / {last['time_step'].max()} steps"
 
 
-def _accuracy_under_noise(axes: Axes, noise: pd.DataFrame, rows: Sequence[str], looks: dict[str, style.Look]) -> None:
+def _accuracy_under_noise(
+    axes: Axes, noise: pd.DataFrame, rows: Sequence[str], looks: dict[str, style.Look], images: int | None
+) -> None:
     """Panel (b), after all time-steps of each row."""
     axes.set_title("(b)")
-    present = [row for row in rows if len(style.of_row(noise, row))]
+    present = [row for row in rows if len(select(noise, row=row))]
     if not present:
         style.empty_panel(axes, "no row has a result yet")
         return
-    images = style.test_images(noise)
     for row in present:
-        of_row = style.over_seeds(style.at_last_step(style.of_row(noise, row)), "sigma", "accuracy")
+        of_row = style.over_seeds(last_step(select(noise, row=row)), "sigma", "accuracy")
         errors = style.accuracy_errors(of_row["mean"], of_row["std"], of_row["count"], images)
         axes.errorbar(of_row["sigma"], of_row["mean"], yerr=errors, label=style.name_of(row), **looks[row].line_style)
     axes.set(xlabel="Noise stddev σ", ylabel="Accuracy (%)")

@@ -7,10 +7,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bntt.drawing import palette
 from bntt.drawing.figures import style
+from bntt.paper import figures as paper
+from bntt.results.collect import select
 
 LAYERS = ("conv1", "conv4", "conv7")  # rows 1, 2, 3 of the paper
-PAPER_PEAKS = {"conv4": 9, "conv7": 13}  # Section 4.4: CIFAR-10, VGG9, T = 25
 BINS = 30
 HEIGHT = 0.84  # of the highest bar, in distances between two time-steps
 
@@ -23,12 +25,11 @@ def draw(gamma: pd.DataFrame, summary: pd.DataFrame, row: str = "bntt", layers: 
     ``summary`` are `gamma.csv` and `Results.summary` of one dataset; the channels of several seeds are pooled. A line
     follows the mean; the histogram of the step at which it peaks stands out.
     """
-    of_row = style.of_row(gamma, row)
-    parts = {layer: of_row[of_row["layer"] == layer] for layer in layers} if len(of_row) else {}
-    parts = {layer: part for layer, part in parts.items() if len(part)}
-    of_paper = style.one_dataset(summary) == style.PAPER_DATASET
+    of_row = select(gamma, row=row)
+    parts = {layer: part for layer in layers if len(of_row) and len(part := select(of_row, layer=layer))}
+    of_paper = style.one_dataset(summary) == paper.DATASET
 
-    steps = int(of_row["time_step"].max()) if parts else 25
+    steps = int(of_row["time_step"].max()) if parts else paper.STEPS
     figure = style.canvas(max(7.0, 0.38 * steps + 1.2), 2.15 * len(layers) + 0.9)
     figure.suptitle(f"Histograms of γ: {style.name_of(row)}", fontsize=11)
     panels = figure.subplots(len(layers), 1, sharex=bool(parts), sharey=bool(parts), squeeze=False).flatten()
@@ -42,7 +43,7 @@ def draw(gamma: pd.DataFrame, summary: pd.DataFrame, row: str = "bntt", layers: 
         edges = np.linspace(min(0.0, drawn.min()), max(0.1, drawn.max()), BINS + 1)
         for axes, layer in zip(panels, layers, strict=True):
             if layer in parts:
-                printed = PAPER_PEAKS.get(layer) if of_paper and steps == 25 else None
+                printed = paper.PEAK_STEPS.get(layer) if of_paper and steps == paper.STEPS else None
                 _histograms(axes, layer, parts[layer], edges, printed)
         panels[-1].set_xlabel("Time-steps")
     style.caption(
@@ -68,8 +69,8 @@ def _histograms(axes: Axes, layer: str, gamma: pd.DataFrame, edges: np.ndarray, 
     counts = histograms(gamma, edges)
     for step, bars in counts.iterrows():
         foot = step - HEIGHT / 2
-        colour = style.VERMILLION if step == peak else style.BLUE
-        axes.vlines(foot, edges[0], edges[-1], color=style.FAINT, linewidth=0.6, zorder=1)
+        colour = palette.VERMILLION if step == peak else palette.BLUE
+        axes.vlines(foot, edges[0], edges[-1], color=palette.FAINT, linewidth=0.6, zorder=1)
         axes.stairs(
             foot + HEIGHT * bars.to_numpy() / max(bars.max(), 1),
             edges,
@@ -79,10 +80,10 @@ def _histograms(axes: Axes, layer: str, gamma: pd.DataFrame, edges: np.ndarray, 
             color=colour,
             alpha=1.0 if step == peak else 0.55,
         )
-    axes.plot(mean.index, mean, "o-", color=style.INK, linewidth=1, markersize=3.2, markeredgecolor="white",
+    axes.plot(mean.index, mean, "o-", color=palette.INK, linewidth=1, markersize=3.2, markeredgecolor="white",
               markeredgewidth=0.5)  # fmt: skip
     if printed is not None:
-        axes.axvline(printed, color=style.GREY, linestyle=(0, (1, 1.5)), linewidth=1.2, gid="paper")
+        axes.axvline(printed, color=palette.GREY, linestyle=(0, (1, 1.5)), linewidth=1.2, gid="paper")
     high, end = mean[peak], round(mean.iloc[-1], 2) + 0.0
     axes.set_title(f"{layer}: mean γ peaks at t = {peak} with {high:.2f}, ends with {end:.2f}", loc="left")
     axes.set_ylabel("γ", rotation=0, labelpad=8)

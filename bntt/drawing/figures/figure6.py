@@ -7,18 +7,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from bntt.drawing import palette
 from bntt.drawing.figures import style
+from bntt.paper import figures as paper
+from bntt.results.collect import select
 
-PAPER_THRESHOLD = 0.1
 SPAN = 6.0  # an accuracy axis shows at least so many points, so that noise does not look like a trend
 
 
 @style.styled
 def draw(
-    early_exit: pd.DataFrame,
-    summary: pd.DataFrame,
-    rows: Sequence[str] = ("bntt",),
-    images: int | None = None,
+    early_exit: pd.DataFrame, summary: pd.DataFrame, rows: Sequence[str] = ("bntt",), images: int | None = None
 ) -> Figure:
     """Figure 6: accuracy (left axis) and exit step (right axis) against the threshold, a panel for each row.
 
@@ -26,16 +25,12 @@ def draw(
     standard deviation over seeds; of a single seed, one binomial standard error where the number of test ``images`` is
     given. Open symbols: the rule gives no exit, so all T steps are used.
     """
-    columns = min(len(rows), 3)
-    lines = -(-len(rows) // columns)
+    lines, columns = style.panel_grid(len(rows))
     figure = style.canvas(max(5.6, 4.7 * columns), 3.5 * lines + 0.8)
-    panels = figure.subplots(lines, columns, squeeze=False).flatten()
     low = early_exit.loc[early_exit["row"].isin(rows), "accuracy"].min() if len(early_exit) else 0.0
-    for axes in panels[len(rows) :]:
-        axes.remove()
-    for axes, row in zip(panels, rows, strict=False):
+    for axes, row in zip(style.panels(figure, len(rows)), rows, strict=True):
         axes.set_title(style.name_of(row))
-        if (of_row := style.of_row(early_exit, row)).empty:
+        if (of_row := select(early_exit, row=row)).empty:
             style.empty_panel(axes, style.gap(summary, row) or "no γ that changes with time")
         else:
             _panel(axes, of_row, images, low)
@@ -66,20 +61,20 @@ def _panel(axes: Axes, early_exit: pd.DataFrame, images: int | None, low: float)
     right.spines["right"].set_visible(True)
     right.grid(False)
     curves = (
-        (axes, accuracy, errors, style.BLUE, "o", "-", "Accuracy"),
-        (right, step, step["std"].fillna(0), style.VERMILLION, "s", (0, (5, 1.5)), "Early exit time"),
+        (axes, accuracy, errors, palette.BLUE, "o", "-", "Accuracy"),
+        (right, step, step["std"].fillna(0), palette.VERMILLION, "s", (0, (5, 1.5)), "Early exit time"),
     )
     for side, curve, bars, colour, marker, line, label in curves:
         x, y = curve["threshold"], curve["mean"]
         side.errorbar(x, y, yerr=bars, color=colour, linestyle=line, marker=marker, label=label)
         side.plot(x[~exits], y[~exits], marker, color=colour, markerfacecolor="white", zorder=5, gid="no exit")
         side.tick_params(axis="y", colors=colour)
-    axes.axvline(PAPER_THRESHOLD, color=style.GREY, linestyle=(0, (1, 1.2)), linewidth=1.4, gid="paper",
-                 label=f"Paper's threshold, {PAPER_THRESHOLD:g}")  # fmt: skip
+    axes.axvline(paper.THRESHOLD, color=palette.GREY, linestyle=(0, (1, 1.2)), linewidth=1.4, gid="paper",
+                 label=f"Paper's threshold, {paper.THRESHOLD:g}")  # fmt: skip
 
     axes.set_xlabel("Threshold for γ")
-    axes.set_ylabel("Accuracy (%)", color=style.BLUE)
-    right.set_ylabel("Early exit time (time-steps)", color=style.VERMILLION)
+    axes.set_ylabel("Accuracy (%)", color=palette.BLUE)
+    right.set_ylabel("Early exit time (time-steps)", color=palette.VERMILLION)
     axes.set_ylim(min(low, 100 - SPAN) - 0.08 * max(100 - low, SPAN), 100 + 0.12 * max(100 - low, SPAN))
     right.set_ylim(0, 1.08 * step["mean"].max())
     right.yaxis.set_major_locator(MaxNLocator(6, integer=True))

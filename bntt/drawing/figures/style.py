@@ -1,7 +1,7 @@
-"""What the figures share: their look, the names and colours of rows, means over seeds, captions and saving.
+"""What the figures share: their look, the names and looks of rows, means over seeds, captions and saving.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; every row also has a marker and a line style
-of its own, so that the figures survive a black-and-white printer.
+Every row has a marker and a line style of its own beside its colour, so that the figures survive a black-and-white
+printer.
 """
 
 import functools
@@ -19,13 +19,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from bntt.common.files import write_atomically
-
-PAPER_DATASET = "cifar10"  # of all six figures
-PAPER_NAMES = {"bntt": "BNTT", "surrogate": "Surrogate BP", "conversion": "ANN-SNN conversion", "ann": "ANN"}
-
-INK, GREY, FAINT = "#1f2328", "#6b7077", "#d9dbde"
-BLUE, ORANGE, GREEN, VERMILLION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
-YELLOW = "#ffe14d"
+from bntt.drawing.palette import BLUE, FAINT, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION
+from bntt.paper import figures as paper
+from bntt.results.collect import select
 
 RC: Any = {  # matplotlib settings
     "font.family": "DejaVu Sans",
@@ -79,8 +75,8 @@ _LOOKS = {
 }
 _FURTHER = [
     Look(ORANGE, "v", (0, (3, 1))),
-    Look("#56b4e9", "P", (0, (3, 1, 1, 1))),
-    Look("#cc79a7", "X", (0, (1, 1.2))),
+    Look(SKY, "P", (0, (3, 1, 1, 1))),
+    Look(PURPLE, "X", (0, (1, 1.2))),
     Look("#8c6d31", "<", (0, (7, 2))),
     Look("#4d4d9f", ">", "-"),
     Look("#999999", "*", (0, (5, 1.5, 1, 1.5, 1, 1.5))),
@@ -89,7 +85,7 @@ _FURTHER = [
 
 def name_of(row: str) -> str:
     """A row's name in the paper's legends, or its own."""
-    return PAPER_NAMES.get(row, row)
+    return paper.NAMES.get(row, row)
 
 
 def looks(rows: Iterable[str]) -> dict[str, Look]:
@@ -102,7 +98,7 @@ def looks(rows: Iterable[str]) -> dict[str, Look]:
 def paper_first(rows: Iterable[str]) -> list[str]:
     """Rows in the order of the paper's legends, further ones behind."""
     rows = list(dict.fromkeys(rows))
-    return [row for row in PAPER_NAMES if row in rows] + [row for row in rows if row not in PAPER_NAMES]
+    return [row for row in paper.NAMES if row in rows] + [row for row in rows if row not in paper.NAMES]
 
 
 def letter(position: int) -> str:
@@ -113,19 +109,9 @@ def letter(position: int) -> str:
 # -- frames ------------------------------------------------------------------------------------------------------
 
 
-def paper_dataset(datasets: Sequence[str]) -> str:
+def drawn_dataset(datasets: Sequence[str]) -> str:
     """The dataset that the figures are drawn for: the paper's, CIFAR-10, where there is one, else the first."""
-    return PAPER_DATASET if PAPER_DATASET in datasets else datasets[0]
-
-
-def of_dataset(frame: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """The part of a frame that belongs to a dataset."""
-    return frame[frame["dataset"] == dataset].reset_index(drop=True)
-
-
-def of_row(frame: pd.DataFrame, row: str) -> pd.DataFrame:
-    """The part of a frame that belongs to a row; empty where the row has no such measurement."""
-    return frame[frame["row"] == row]
+    return paper.DATASET if paper.DATASET in datasets else datasets[0]
 
 
 def rows_with_gamma(gamma: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
@@ -139,24 +125,6 @@ def rows_with_gamma(gamma: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
 def over_seeds(frame: pd.DataFrame, by: str | list[str], value: str) -> pd.DataFrame:
     """Mean, standard deviation (NaN for a single seed) and number of seeds of ``value``, in the order of the frame."""
     return frame.groupby(by, sort=False)[value].agg(["mean", "std", "count"]).reset_index()
-
-
-def at_last_step(frame: pd.DataFrame) -> pd.DataFrame:
-    """Each row's and seed's measurements after all its time-steps."""
-    return frame[frame["time_step"] == frame.groupby(["row", "seed"])["time_step"].transform("max")]
-
-
-def test_images(frame: pd.DataFrame) -> int | None:
-    """The number of test images behind accuracies whose ``correct`` bits are given; None where they are not.
-
-    The bits are padded to whole hexadecimal digits, so the number is the one that gives the accuracy.
-    """
-    for digits, accuracy in zip(frame.get("correct", ()), frame.get("accuracy", ()), strict=False):
-        right = int(digits, 16).bit_count() if digits else 0
-        if right:
-            candidates = range(4 * len(digits) - 3, 4 * len(digits) + 1)
-            return min(candidates, key=lambda n: abs(100 * right / n - accuracy))
-    return None
 
 
 def accuracy_errors(mean: pd.Series, std: pd.Series, count: pd.Series, images: int | None) -> list[float]:
@@ -175,7 +143,7 @@ def accuracy_errors(mean: pd.Series, std: pd.Series, count: pd.Series, images: i
 
 def gap(summary: pd.DataFrame, row: str) -> str:
     """Why seeds of a row are missing from a figure, for the reader; empty where all are there."""
-    status = summary.loc[summary["row"] == row, "status"]
+    status = select(summary, row=row)["status"]
     if status.empty:
         return "not in this experiment"
     words = {"missing": "no result yet", "damaged": "result damaged", "diverged": "training diverged"}
@@ -204,31 +172,8 @@ def one_dataset(summary: pd.DataFrame) -> str:
     """The dataset of a summary; a figure is of one."""
     names = summary["dataset"].unique()
     if len(names) != 1:
-        raise ValueError(f"a figure shows one dataset, the summary has {len(names)}: choose with of_dataset()")
+        raise ValueError(f"a figure shows one dataset, the summary has {len(names)}: choose it with select()")
     return str(names[0])
-
-
-def sources(summary: pd.DataFrame, rows: Iterable[str]) -> str:
-    """Which data a figure draws: dataset and state of the data, rows with T and seeds, and what is missing."""
-    dataset, rows = one_dataset(summary), paper_first(rows)
-    lines = []
-    for row in rows:
-        done = summary[(summary["row"] == row) & (summary["status"] == "done")]
-        if len(done):
-            steps = " or ".join(f"T = {one}" for one in sorted(done["time_steps"].unique()))
-            seeds = ("seed " if len(done) == 1 else "seeds ") + ", ".join(map(str, sorted(done["seed"])))
-            lines.append(f"{name_of(row)} (`{row}`, {steps}, {seeds})")
-    states = {
-        "archive": "the publisher's files",
-        "content": "as this project declares it",
-        "partial": "as this project declares it, but for some listed test items",
-        "unknown": "not what this project declares",
-    }
-    state = ", ".join(states.get(one, str(one)) for one in summary["data_state"].dropna().unique()) or "not recorded"
-    drawn = f"Drawn: {'; '.join(lines)}." if lines else "No row has a result yet."
-    paper = "" if dataset == PAPER_DATASET else " The paper's figure is of CIFAR-10, so no curve of it is overlaid."
-    text = f"**Data.** {dataset}; content: {state}; {seeds_text(summary)}. {drawn} {gaps(summary, rows)}"
-    return text.strip() + paper
 
 
 # -- drawing -----------------------------------------------------------------------------------------------------
@@ -245,10 +190,36 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return drawn
 
 
+class _Layout(ConstrainedLayoutEngine):
+    """Rounds what the solver found, whose last bits differ from process to process: files are to be the same bytes."""
+
+    def execute(self, figure: Figure) -> Any:
+        found = super().execute(figure)
+        for axes in figure.axes:
+            x, y, width, height = (round(part, 9) for part in axes.get_position(original=True).bounds)
+            axes.set_position((x, y, width, height))
+            axes.set_in_layout(True)
+        return found
+
+
 def canvas(width: float, height: float) -> Figure:
     """An empty figure of that size in inches, which lays itself out; unknown to pyplot, so nobody need close it."""
-    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03)
+    layout = _Layout(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03)
     return Figure(figsize=(width, height), layout=layout)
+
+
+def panels(figure: Figure, count: int) -> list[Axes]:
+    """So many panels, at most three in a line."""
+    lines, columns = panel_grid(count)
+    drawn = list(figure.subplots(lines, columns, squeeze=False).flatten())
+    for axes in drawn[count:]:
+        axes.remove()
+    return drawn[:count]
+
+
+def panel_grid(count: int) -> tuple[int, int]:
+    """The lines and columns of so many panels."""
+    return -(-count // 3), min(count, 3)
 
 
 def caption(figure: Figure, *sentences: str) -> None:
@@ -261,8 +232,8 @@ def caption(figure: Figure, *sentences: str) -> None:
 def data_sentence(summary: pd.DataFrame, rows: Iterable[str]) -> str:
     """The caption's beginning: dataset and seeds, and which of the rows have fewer."""
     dataset = one_dataset(summary)
-    paper = "" if dataset == PAPER_DATASET else "; the paper's figure is of CIFAR-10, nothing of it is overlaid"
-    return f"Data: {dataset}, {seeds_text(summary, rows)}{paper}."
+    other = "" if dataset == paper.DATASET else "; the paper's figure is of CIFAR-10, nothing of it is overlaid"
+    return f"Data: {dataset}, {seeds_text(summary, rows)}{other}."
 
 
 def empty_panel(axes: Axes, words: str) -> None:

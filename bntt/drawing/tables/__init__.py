@@ -6,11 +6,9 @@ the paper's dataset, and a note of the table says where the data is another.
 
 from bntt.drawing.tables._accuracy import condensed, table1
 from bntt.drawing.tables._energy import table2, table3
-from bntt.drawing.tables._lines import PAPER_DATASETS
 from bntt.drawing.tables._table import Table, latex_escape, to_html, to_latex, to_markdown, write
 
 __all__ = [
-    "PAPER_DATASETS",
     "Table",
     "condensed",
     "latex_escape",

@@ -7,35 +7,19 @@ from typing import Any
 import pandas as pd
 
 from bntt.common.text import DASH, number
-from bntt.drawing.tables._lines import (
-    NOT_RUN,
-    absent_lines,
-    accuracy,
-    accuracy_lines,
-    beside,
-    counterpart,
-    dataset_notes,
-    flat_absent,
-    flat_interval,
-    flat_verdict,
-    measured,
-    paper_dataset,
-    printed_cells,
-    shown_absent,
-    steps,
-    verdicts,
-)
+from bntt.drawing.tables import _lines
 from bntt.drawing.tables._table import Table
+from bntt.measurements.operations import AC_PJ, MAC_PJ
 from bntt.paper import published
 from bntt.paper.published import Cell
 from bntt.results.collect import Results, at_threshold, select
-from bntt.results.energy import AC_PJ, MAC_PJ, READINGS, energy_ratios, exit_energy_ratios
+from bntt.results.energy import READINGS, energy_ratios, exit_energy_ratios
 
 
 def table2() -> Table:
     """The energy constants as printed and as the energy formula here uses them."""
     used = {"mac": MAC_PJ, "ac": AC_PJ}
-    cells = {cell.row: cell for cell in printed_cells(2, "energy")}
+    cells = {cell.row: cell for cell in _lines.printed_cells(2, "energy")}
     printed = {name: cell.value or math.nan for name, cell in cells.items()}
     operations = published.table(2)["Operation"]
     data = pd.DataFrame(
@@ -72,21 +56,18 @@ def table3(results: Results) -> Table:
     measures = [*READINGS, "spikes"]
     energy = results.frame("energy.csv")
     ratios = energy_ratios(energy)
-    cells = printed_cells(3, "energy_ratio")
+    cells = _lines.printed_cells(3, "energy_ratio")
     lines: list[dict[str, Any]] = []
     for dataset in results.experiment.datasets:
         for row in results.experiment.rows_on(dataset):
-            cells_of_row = [
-                cell
-                for cell in cells
-                if cell.dataset == paper_dataset(dataset) and _row_of_line(cell, results.experiment.rows) == row
-            ]
-            for line in accuracy_lines(results, dataset, row, {}):
-                found = select(ratios, dataset, row)
+            of_row = [cell for cell in cells if _row_of_line(cell, results.experiment.rows) == row]
+            cells_of_row = [cell for cell in of_row if cell.dataset == _lines.nearest_dataset(dataset)]
+            for line in _lines.accuracy_lines(results, dataset, row, {}):
+                found = select(ratios, dataset=dataset, row=row)
                 if line["early_exit"]:
                     found = _exit_ratios(results, dataset, row)
                 else:
-                    found = found[found["time_step"] == line["time_steps"]]
+                    found = select(found, time_step=line["time_steps"])
                     line["paper"] = _cell_at(cells_of_row, line["time_steps"])
                 means = {name: found[name].mean() if name in found and len(found) else math.nan for name in measures}
                 means["own_deviation"] = found["own"].std() if len(found) > 1 else math.nan
@@ -100,65 +81,66 @@ def table3(results: Results) -> Table:
         return ratio(line, "own") + (f" ± {number(deviation)}" if deviation > 0 else "")
 
     several = len(results.experiment.datasets) > 1
-    judged = verdicts(results, lines)
+    judged = _lines.verdicts(results, lines)
     names = [
         ({"Dataset": line["dataset"]} if several else {})
-        | {"Row": line["row"] + (" + early exit" if line["early_exit"] else ""), "Latency": steps(line["time_steps"])}
+        | {
+            "Row": line["row"] + (" + early exit" if line["early_exit"] else ""),
+            "Latency": _lines.steps(line["time_steps"]),
+        }
         for line in lines
     ]
     shown = [
         {
-            "Accuracy (%)": accuracy(line),
+            "Accuracy (%)": _lines.accuracy(line),
             "E_ANN/E_method": with_deviation(line),
-            "Paper": beside(line),
+            "Paper": _lines.beside(line),
             **({"Verdict": DASH if found is None else str(found)} if any(judged) else {}),
             "Spikes per neuron": number(line["spikes"], 3),
         }
         for line, found in zip(lines, judged, strict=True)
     ]
     readings = [{header: ratio(line, name) for name, header in READINGS.items()} for line in lines]
-    flat = [
-        {key: value for key, value in line.items() if key not in ("minus_bntt", "paper", "interval")}
-        | flat_interval(line)
-        | {"paper_ratio": line["paper"].printed if line["paper"] else ""}
-        | flat_verdict(found)
-        for line, found in zip(lines, judged, strict=True)
-    ]
-    absent = absent_lines(3, results, {line["paper_line"] for line in lines})
+    absent = _lines.absent_lines(3, results, {line["paper_line"] for line in lines})
     sections = {
         "": pd.DataFrame([name | line for name, line in zip(names, shown, strict=True)]),
         "E_ANN/E_method under other readings of the formula": pd.DataFrame(
             [name | line for name, line in zip(names, readings, strict=True)]
         ),
-        NOT_RUN: shown_absent(absent),
+        _lines.NOT_RUN: _lines.shown_absent(absent),
     }
+    printed = published.published("Table 3", "bntt", "energy_ratio")
     notes = [
         "± is the standard deviation over seeds.",
         "E_ANN/E_method: the paper's accounting, dense operations times the layer's own spikes, all layers. E_ANN is "
         "the dense network of the same architecture and width. Latency is in time-steps.",
         "Own: a layer's own spikes. Events: its non-zero inputs. Mass: its inputs by magnitude. Hidden: the input "
         "layer left out of both energies. After an early exit only a layer's own spikes are known.",
-        "Spikes per neuron: over all steps, weighted by dense operations; the paper's 9.14× implies 0.559.",
+        "Spikes per neuron: over all steps, weighted by dense operations; the paper's "
+        f"{printed.printed} implies {MAC_PJ / (AC_PJ * printed.number):.3f}.",
         "A conversion that has not begun to answer spends little: read a ratio beside its accuracy.",
-        *dataset_notes(results),
+        *_lines.dataset_notes(results),
     ]
-    data = pd.DataFrame(flat + [flat_absent(line, "paper_ratio") for line in absent])
+    made = [_lines.flat(line, found, "paper_ratio") for line, found in zip(lines, judged, strict=True)]
+    data = pd.DataFrame(made + [_lines.flat_absent(line, "paper_ratio") for line in absent])
     return Table("table3", "Table 3. Energy efficiency", data, sections, notes)
 
 
 def _exit_ratios(results: Results, dataset: str, row: str) -> pd.DataFrame:
     """Energy ratios at the exit step, one line per seed."""
-    exits, energy, spikes = (measured(results, name, dataset, row) for name in ("early_exit", "energy", "spikes"))
+    exits, energy, spikes = (
+        _lines.measured(results, name, dataset, row) for name in ("early_exit", "energy", "spikes")
+    )
     exits = at_threshold(exits, results.experiment.evaluation["exit_threshold"])
     return pd.DataFrame(
-        exit_energy_ratios(energy[energy["seed"] == seed], spikes[spikes["seed"] == seed], step)
+        exit_energy_ratios(select(energy, seed=seed), select(spikes, seed=seed), step)
         for seed, step in zip(exits["seed"], exits["exit_step"], strict=True)
     )
 
 
 def _row_of_line(cell: Cell, rows: Iterable[str]) -> str | None:
     """The row of a line of Table 3; its ANN line names a row only with its accuracy."""
-    return counterpart(published.published(table=3, row=cell.row, column="accuracy").run, rows)
+    return _lines.counterpart(published.published("Table 3", cell.row, "accuracy").run, rows)
 
 
 def _cell_at(cells: Sequence[Cell], step: float) -> Cell | None:

@@ -12,20 +12,13 @@ from bntt.data import store
 from bntt.experiment import declared
 from bntt.experiment.schema import Run
 from bntt.paper import published
-from bntt.paper.published import Cell
+from bntt.paper.published import DATASETS, Cell
 from bntt.paper.reproduction import judge_cell
 from bntt.paper.verdicts import Verdict
-from bntt.results.collect import Results, at_threshold, select
-from bntt.results.comparison import accuracy_difference, last_step
+from bntt.results.collect import Results, at_threshold, last_step, select
+from bntt.results.comparison import accuracy_difference
 from bntt.results.facts import test_images, why_absent
 from bntt.results.intervals import Estimate, mean_std, standard_error, student_interval
-
-PAPER_DATASETS = {
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "tiny-imagenet": "Tiny-ImageNet",
-    "dvs-cifar10": "DVS-CIFAR10",
-}
 
 TRAINING_METHODS = {"surrogate": "Surrogate gradient", "ann": "Dense network", "conversion": "ANN-SNN conversion"}
 
@@ -44,8 +37,7 @@ def accuracy_lines(results: Results, dataset: str, row: str, cells: Mapping[str,
     steps = {step for step in run.evaluation["report_steps"] if step < last} if run.method == "conversion" else set()
     lines = []
     for step in [*sorted(steps), last]:
-        at_step = anytime[anytime["time_step"] == step]
-        line = _line(results, run, at_step, cell=full if step == last else None)
+        line = _line(results, run, select(anytime, time_step=step), cell=full if step == last else None)
         lines.append(line | {"time_steps": step, "early_exit": False})
     exits = measured(results, "early_exit", dataset, row)
     if len(exits):
@@ -129,7 +121,7 @@ def measured(results: Results, name: str, dataset: str, row: str) -> pd.DataFram
     frame = results.frame(f"{name}.csv")
     if frame.empty:
         frame = frame.reindex(columns=[*frame.columns, *declared.literal(f"bntt.measurements.{name}", "COLUMNS")])
-    return select(frame, dataset, row)
+    return select(frame, dataset=dataset, row=row)
 
 
 def architecture(run: Run) -> str:
@@ -137,7 +129,7 @@ def architecture(run: Run) -> str:
     if "architecture" not in run.options:
         return DASH
     width = run.options.get("width", 1)
-    return run.options["architecture"].upper() + (f", width {width:g}" if width != 1 else "")
+    return str(run.options["architecture"]).upper() + (f", width {width:g}" if width != 1 else "")
 
 
 def training_method(run: Run) -> str:
@@ -166,11 +158,12 @@ def counterpart(run: str, rows: Iterable[str]) -> str | None:
     return next((name for name in (run, re.sub(r"-vgg\d+$", "", run)) if name and name in rows), None)
 
 
-def paper_dataset(dataset: str) -> str:
-    """The paper's dataset whose numbers stand beside a dataset's: itself, or for one that the paper has not, CIFAR-10,
-    and DVS-CIFAR10 where it is of recordings.
+def nearest_dataset(dataset: str) -> str:
+    """The paper's dataset whose numbers stand beside a dataset's: itself, where the paper has it.
+
+    Else DVS-CIFAR10 beside recordings of events, and CIFAR-10 beside images.
     """
-    if dataset in PAPER_DATASETS:
+    if dataset in DATASETS:
         return dataset
     return "dvs-cifar10" if dataset in store.names() and store.is_of_recordings(dataset) else "cifar10"
 
@@ -195,7 +188,7 @@ def _printed(cell: Cell) -> str:
 def absent_lines(table: int, results: Results, beside: set[str]) -> list[tuple[Cell, str]]:
     """The paper's lines that stand beside no row, each with the reason."""
     column = {1: "accuracy", 3: "energy_ratio"}[table]
-    datasets = {paper_dataset(dataset) for dataset in results.experiment.datasets}
+    datasets = {nearest_dataset(dataset) for dataset in results.experiment.datasets}
     lines = []
     for cell in printed_cells(table, column):
         if cell.row in beside:
@@ -204,7 +197,7 @@ def absent_lines(table: int, results: Results, beside: set[str]) -> list[tuple[C
         if cell.not_run and not cell.run:
             reason = cell.not_run
         elif cell.dataset not in datasets:
-            reason = f"{PAPER_DATASETS[cell.dataset]} is no dataset of this experiment"
+            reason = f"{DATASETS[cell.dataset]} is no dataset of this experiment"
         elif row is None:
             reason = f"this experiment has no row {cell.run}"
         elif cell.time_step is not None and table == 3:
@@ -216,7 +209,7 @@ def absent_lines(table: int, results: Results, beside: set[str]) -> list[tuple[C
 
 
 def shown_absent(absent: Sequence[tuple[Cell, str]]) -> pd.DataFrame:
-    lines = [(PAPER_DATASETS[cell.dataset], _printed(cell), reason) for cell, reason in absent]
+    lines = [(DATASETS[cell.dataset], _printed(cell), reason) for cell, reason in absent]
     return pd.DataFrame(lines, columns=["Dataset", "Paper", "Not run, because"])
 
 
@@ -228,26 +221,28 @@ def flat_absent(line: tuple[Cell, str], column: str) -> dict[str, Any]:
 def verdicts(results: Results, lines: Iterable[Mapping[str, Any]]) -> list[Verdict | None]:
     """The verdict on the printed number beside each line, where it is about the line's own dataset."""
     return [
-        judge_cell(results, line["paper"]).verdict if line["paper"] and line["dataset"] in PAPER_DATASETS else None
+        judge_cell(results, line["paper"]).verdict if line["paper"] and line["dataset"] in DATASETS else None
         for line in lines
     ]
 
 
-def flat_verdict(verdict: Verdict | None) -> dict[str, Any]:
-    """A verdict for the csv file."""
-    return {} if verdict is None else {"verdict": verdict.word, "verdict_weak": verdict.weak, "why": verdict.reason}
-
-
-def flat_interval(line: Mapping[str, Any]) -> dict[str, float]:
-    """The ends of the interval over seeds, for the csv file."""
-    return {f"interval_{name}": getattr(line["interval"], name, math.nan) for name in ("low", "high")}
+def flat(
+    line: Mapping[str, Any], verdict: Verdict | None, paper_column: str, further: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """A line for the csv file: its interval over columns, the paper's cell as its number, the verdict in words."""
+    plain = {key: value for key, value in line.items() if key not in ("minus_bntt", "paper", "interval")}
+    interval = {f"interval_{name}": getattr(line["interval"], name, math.nan) for name in ("low", "high")}
+    judged = {} if verdict is None else {"verdict": verdict.word, "verdict_weak": verdict.weak, "why": verdict.reason}
+    return (
+        plain | interval | dict(further or {}) | {paper_column: line["paper"].printed if line["paper"] else ""} | judged
+    )
 
 
 def dataset_notes(results: Results) -> list[str]:
-    foreign = [dataset for dataset in results.experiment.datasets if dataset not in PAPER_DATASETS]
+    foreign = [dataset for dataset in results.experiment.datasets if dataset not in DATASETS]
     if not foreign:
         return [
             "Verdict: on the printed number beside. MATCH: within half its last digit. CONSISTENT: it is in the 95 % "
             "prediction interval of one new run; weak: that interval is wider than a point to either side."
         ]
-    return [f"No verdict: the data is {listed(foreign)}, not {PAPER_DATASETS[paper_dataset(foreign[0])]}."]
+    return [f"No verdict: the data is {listed(foreign)}, not {DATASETS[nearest_dataset(foreign[0])]}."]

@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
+from markupsafe import Markup
 
 from bntt.common.files import write_atomically
-from bntt.drawing.page import SANS, Html, small, text_of
-from bntt.drawing.page import table as html_table
+from bntt.drawing import page
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,10 @@ def write(table: Table, folder: str | Path) -> list[Path]:
     return paths
 
 
-def to_html(table: Table) -> Html:
+def to_html(table: Table) -> Markup:
     """The table for a notebook: its sections, each with its heading, and the notes below."""
-    parts = []
-    for heading, frame in table.sections.items():
-        if len(frame):
-            parts += [f"<h3>{text_of(heading)}</h3>" if heading else "", html_table(frame)]
-    notes = "".join(f'<div style="{SANS};font-size:14px">{small(note)}</div>' for note in table.notes)
-    return Html("".join(parts) + notes)
+    parts = [(heading, page.table(frame)) for heading, frame in table.sections.items() if len(frame)]
+    return page.piece("sections", parts, table.notes)
 
 
 def to_markdown(table: Table) -> str:

@@ -1,4 +1,4 @@
-"""The paper's qualitative claims, each judged from the measurements of one dataset and one seed.
+"""The paper's qualitative claims, each weighed by the measurements of one dataset and one seed.
 
 A claim *holds* or *fails* where the interval of its statistic lies wholly on one side of the border, and is *undecided*
 where the interval includes the border or a run that it needs is missing. Intervals are at 95 %, over the test images
@@ -10,18 +10,9 @@ from dataclasses import replace
 
 from bntt.common.text import listed
 from bntt.data.store import is_of_recordings
-from bntt.paper.claims._behaviour import (
-    better_under_noise,
-    early_exit_saves,
-    fewer_spikes,
-    fewer_spikes_at_equal_steps,
-    gamma_peaks_later,
-    low_energy,
-    noise_differences,
-    surrogate_trains_worse,
-)
+from bntt.paper.claims import _behaviour, _section3
+from bntt.paper.claims._behaviour import noise_differences
 from bntt.paper.claims._evidence import ANN, BNTT, SURROGATE, Claim, Evidence, Missing, Part, above, below
-from bntt.paper.claims._section3 import mean_negligible, scale_varies_slowly, threshold_equivalent, variance_alike
 from bntt.results.collect import Results
 
 __all__ = [
@@ -35,40 +26,39 @@ __all__ = [
     "Part",
     "above",
     "below",
-    "judge",
     "noise_differences",
+    "weigh",
 ]
 
 CLAIMS: tuple[Callable[[Evidence], Claim], ...] = (
-    gamma_peaks_later,
-    fewer_spikes,
-    fewer_spikes_at_equal_steps,
-    early_exit_saves,
-    better_under_noise,
-    surrogate_trains_worse,
-    low_energy,
-    mean_negligible,
-    scale_varies_slowly,
-    variance_alike,
-    threshold_equivalent,
+    _behaviour.gamma_peaks_later,
+    _behaviour.fewer_spikes,
+    _behaviour.fewer_spikes_at_equal_steps,
+    _behaviour.early_exit_saves,
+    _behaviour.better_under_noise,
+    _behaviour.surrogate_trains_worse,
+    _behaviour.low_energy,
+    _section3.mean_negligible,
+    _section3.scale_varies_slowly,
+    _section3.variance_alike,
+    _section3.threshold_equivalent,
 )
 
 
-def judge(results: Results, dataset: str) -> list[Claim]:
+def weigh(results: Results, dataset: str) -> list[Claim]:
     """Every claim, on the first seed; where there are several, the note says how often the others agree.
 
     The claim about Gaussian noise is about images, and is left out for recordings of events.
     """
     seeds = list(dict.fromkeys(run.seed for run in results.experiment.runs))
-    claims = [one for one in CLAIMS if one is not better_under_noise or not is_of_recordings(dataset)]
+    claims = [one for one in CLAIMS if one is not _behaviour.better_under_noise or not is_of_recordings(dataset)]
     by_seed = [[claim(Evidence.of(results, dataset, seed)) for claim in claims] for seed in seeds]
     if len(seeds) == 1:
         return by_seed[0]
-    judged = []
-    for of_claim in zip(*by_seed, strict=True):
-        verdicts = [one.verdict for one in of_claim]
-        counts = [f"{verdicts.count(word)} × {word}" for word in dict.fromkeys(verdicts)]
+    weighed = []
+    for first, *others in zip(*by_seed, strict=True):
+        outcomes = [one.outcome for one in (first, *others)]
+        counts = [f"{outcomes.count(word)} × {word}" for word in dict.fromkeys(outcomes)]
         note = f"Intervals are over images of seed {seeds[0]}; over all {len(seeds)} seeds: {listed(counts)}."
-        first = of_claim[0]
-        judged.append(replace(first, note=f"{first.note} {note}".strip()))
-    return judged
+        weighed.append(replace(first, note=f"{first.note} {note}".strip()))
+    return weighed

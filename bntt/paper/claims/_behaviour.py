@@ -14,14 +14,14 @@ from bntt.paper.claims._evidence import (
     Claim,
     Evidence,
     Missing,
+    Outcome,
     Part,
-    Verdict,
     above,
     baselines,
     part,
     versus,
 )
-from bntt.results.collect import at_threshold
+from bntt.results.collect import at_threshold, last_step, select
 from bntt.results.energy import READINGS, energy_ratios
 from bntt.results.intervals import (
     Estimate,
@@ -33,13 +33,14 @@ from bntt.results.intervals import (
 )
 
 SAVED_PERCENT = 20.0  # Section 4.2: an early exit "further reduces the latency by ~20 %"
+Right = NDArray[np.bool_]  # which test images a row has right
 LITTLE_POINTS = 1.0  # Table 1's early exits lose 0.2, 0.8 and 1.0 points: the largest loss that the paper calls none
 
 
 def gamma_peaks_later(evidence: Evidence) -> Claim:
     """Section 4.4: the deeper the layer, the later gamma peaks."""
 
-    def of_row(row: str) -> Part:
+    def delay(row: str) -> Part:
         gammas = evidence.gammas(row)
         tau = peak_delay(list(gammas.values()))
         peaks = ", ".join(f"{layer} {peak_step(gamma)}" for layer, gamma in gammas.items())
@@ -52,7 +53,7 @@ def gamma_peaks_later(evidence: Evidence) -> Claim:
         "Section 4.4, Figs. 3 and 5",
         "Kendall's tau-b between depth and the step at which mean gamma peaks; percentile bootstrap over channels",
         "",
-        [part(BNTT, of_row), *(part(row, of_row, counts=False) for row in beside)],
+        [part(BNTT, delay), *(part(row, delay, counts=False) for row in beside)],
     )
 
 
@@ -62,8 +63,8 @@ def fewer_spikes(evidence: Evidence) -> Claim:
     def compare(row: str) -> Part:
         own, other = evidence.last_step(BNTT), evidence.last_step(row)
         fewer = paired_mean_difference(evidence.image_spikes(row, other), evidence.image_spikes(BNTT, own))
-        layers, of_row = (evidence.of_row("spikes", r).groupby("layer")["spikes"].sum() for r in (BNTT, row))
-        lower = int((layers < of_row.reindex(layers.index)).sum())
+        layers, others = (evidence.table("spikes", r).groupby("layer")["spikes"].sum() for r in (BNTT, row))
+        lower = int((layers < others.reindex(layers.index)).sum())
         return Part(row, fewer, above(fewer), f"T = {other}; bntt is lower in {lower} of {len(layers)} layers")
 
     return Claim(
@@ -100,13 +101,13 @@ def early_exit_saves(evidence: Evidence) -> Claim:
     """Section 3.4: early exit saves time-steps at little loss of accuracy."""
     threshold = evidence.exit_threshold
 
-    def parts(row: str, counts: bool) -> list[Part]:
-        exits = evidence.of_row("early_exit", row)
-        found = at_threshold(exits, threshold)
+    def measured(row: str, counts: bool) -> list[Part]:
+        found = at_threshold(evidence.table("early_exit", row), threshold)
         if found.empty:
             raise Missing(f"row {row}: no exit at threshold {threshold:g} was measured")
         step, last = int(found["exit_step"].iloc[0]), evidence.last_step(row)
         saved = 100 * (last - step) / last
+        enough: Outcome = "holds" if saved >= SAVED_PERCENT else "fails"
         note = (
             f"{step} of {last} steps"
             if found["exits"].iloc[0]
@@ -114,13 +115,13 @@ def early_exit_saves(evidence: Evidence) -> Claim:
         )
         change = paired_difference(evidence.right(row, step), evidence.right(row, last)).times(100)
         return [
-            Part(f"{row}: steps saved, %", Estimate.exact(saved), _enough(saved), note, counts),
+            Part(f"{row}: steps saved, %", Estimate.exact(saved), enough, note, counts),
             Part(f"{row}: accuracy at exit − at T, points", change, above(change, -LITTLE_POINTS), "", counts),
         ]
 
-    def of_row(row: str, counts: bool) -> list[Part]:
+    def parts(row: str, counts: bool) -> list[Part]:
         try:
-            return parts(row, counts)
+            return measured(row, counts)
         except Missing as reason:
             return [Part(row, None, "undecided", str(reason), counts)]
 
@@ -132,12 +133,8 @@ def early_exit_saves(evidence: Evidence) -> Claim:
         f"at threshold {threshold:g} on gamma: at least {SAVED_PERCENT:g} % of the steps saved, and at most "
         f"{LITTLE_POINTS:g} point of accuracy lost, with Tango's interval, paired by image",
         "",
-        [*of_row(BNTT, True), *(part for row in beside for part in of_row(row, False))],
+        [*parts(BNTT, True), *(part for row in beside for part in parts(row, False))],
     )
-
-
-def _enough(saved: float) -> Verdict:
-    return "holds" if saved >= SAVED_PERCENT else "fails"
 
 
 def better_under_noise(evidence: Evidence) -> Claim:
@@ -154,15 +151,10 @@ def better_under_noise(evidence: Evidence) -> Claim:
 
     others = [*baselines(evidence), ANN]
     beside = [row for row in evidence.has("noise") if row not in (BNTT, *others)]
-    parts = [
-        *versus(evidence, others, compare),
-        *(part(row, compare, counts=False) for row in beside),
-    ]
-    means = {}
-    for row in evidence.has("noise"):
-        frame = evidence.of_row("noise", row)
-        noisy = frame[(frame["time_step"] == frame["time_step"].max()) & (frame["sigma"] > 0)]
-        means[row] = noisy["accuracy"].mean()
+    parts = [*versus(evidence, others, compare), *(part(row, compare, counts=False) for row in beside)]
+    noisy = last_step(evidence.frames["noise"])
+    noisy = noisy[noisy["sigma"] > 0] if len(noisy) else noisy
+    means = {row: select(noisy, row=row)["accuracy"].mean() for row in evidence.has("noise")}
     ranking = ", ".join(f"{row} {number(means[row], 1)} %" for row in sorted(means, key=lambda row: -means[row]))
     return Claim(
         "better-under-noise",
@@ -186,7 +178,7 @@ def noise_differences(evidence: Evidence) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["row", "sigma", "difference", "low", "high"])
 
 
-def _noise_pairs(evidence: Evidence, row: str, zero: bool = False) -> list[tuple[float, NDArray, NDArray]]:
+def _noise_pairs(evidence: Evidence, row: str, zero: bool = False) -> list[tuple[float, Right, Right]]:
     """Noise levels that bntt and a row share, with the images that each has right."""
     own, other = evidence.right_under_noise(BNTT), evidence.right_under_noise(row)
     levels = [(sigma, own[sigma], other[sigma]) for sigma in own if sigma in other and (sigma > 0 or zero)]
@@ -226,9 +218,8 @@ def low_energy(evidence: Evidence) -> Claim:
     ratios = energy_ratios(evidence.frames["energy"])
 
     def at_own_steps(row: str) -> pd.Series:
-        evidence.of_row("energy", row)
-        found = ratios[ratios["row"] == row]
-        return found.loc[found["time_step"].idxmax()]
+        evidence.table("energy", row)
+        return last_step(select(ratios, row=row)).iloc[0]
 
     def compare(row: str) -> Part:
         own = at_own_steps(BNTT)

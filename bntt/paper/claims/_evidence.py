@@ -1,4 +1,4 @@
-"""What a claim is, how it is judged, and the measurements that it is judged by."""
+"""What a claim is, when it holds, and the measurements that it is weighed by."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,11 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bntt.common.text import number
-from bntt.results.collect import Results
+from bntt.results.collect import Results, last_step, select
 from bntt.results.facts import test_images, why_absent
 from bntt.results.intervals import Estimate, decode_bits
 
-Verdict = Literal["holds", "fails", "undecided"]
+Outcome = Literal["holds", "fails", "undecided"]
 
 BNTT, SURROGATE, ANN = "bntt", "surrogate", "ann"  # rows that the claims are about; conversions are found by method
 
@@ -24,14 +24,14 @@ class Part:
 
     label: str
     estimate: Estimate | None
-    verdict: Verdict
+    outcome: Outcome
     note: str = ""
     counts: bool = True
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim with what it rests on; its verdict is that of its parts together."""
+    """A claim with what it rests on; its outcome is that of its parts together."""
 
     name: str
     text: str
@@ -42,37 +42,24 @@ class Claim:
     note: str = ""
 
     @property
-    def verdict(self) -> Verdict:
+    def outcome(self) -> Outcome:
         """Fails where one part fails; holds where all hold; else undecided."""
-        verdicts = {part.verdict for part in self.parts if part.counts}
-        return "fails" if "fails" in verdicts else "holds" if verdicts == {"holds"} else "undecided"
-
-    @property
-    def decisive(self) -> Part | None:
-        """The first part that makes the verdict what it is."""
-        return next((part for part in self.parts if part.counts and part.verdict == self.verdict), None)
-
-    @property
-    def value(self) -> float | None:
-        return self.decisive.estimate.value if self.decisive and self.decisive.estimate else None
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        return self.decisive.estimate[1:] if self.decisive and self.decisive.estimate else None
+        outcomes = {part.outcome for part in self.parts if part.counts}
+        return "fails" if "fails" in outcomes else "holds" if outcomes == {"holds"} else "undecided"
 
 
 class Missing(Exception):
     """A measurement that a part needs is not there; the message says why."""
 
 
-def above(estimate: Estimate, border: float = 0.0) -> Verdict:
+def above(estimate: Estimate, border: float = 0.0) -> Outcome:
     """Whether a value is above a border. A value without uncertainty that is not above it fails."""
     if estimate.low > border:
         return "holds"
     return "fails" if estimate.high < border or estimate.low == estimate.high else "undecided"
 
 
-def below(estimate: Estimate, border: float) -> Verdict:
+def below(estimate: Estimate, border: float) -> Outcome:
     """Whether a value is below a border."""
     value, low, high = estimate
     return above(Estimate(-value, -high, -low), -border)
@@ -93,15 +80,13 @@ class Evidence:
     def of(cls, results: Results, dataset: str, seed: int) -> "Evidence":
         """What a results root holds of a dataset and a seed."""
         names = ("anytime", "spikes", "image_spikes", "gamma", "noise", "early_exit", "energy", "approximations")
-        frames = {name: results.frame(f"{name}.csv") for name in names}
-        runs = results.summary
-        runs = runs[(runs["dataset"] == dataset) & (runs["seed"] == seed)]
+        runs = select(results.summary, dataset=dataset, seed=seed)
         gone = runs[runs["status"] != "done"]
         return cls(
             dict(zip(runs["row"], runs["method"], strict=True)),
             {one.row: why_absent(one.status, one.reason) for one in gone.itertuples()},
-            frozenset(gone.loc[gone["status"] == "diverged", "row"]),
-            {name: f[(f["dataset"] == dataset) & (f["seed"] == seed)] for name, f in frames.items()},
+            frozenset(select(gone, status="diverged")["row"]),
+            {name: select(results.frame(f"{name}.csv"), dataset=dataset, seed=seed) for name in names},
             test_images(results, dataset) or 0,
             results.experiment.evaluation["exit_threshold"],
         )
@@ -115,66 +100,59 @@ class Evidence:
         found = set(self.frames[name]["row"])
         return [row for row in self.rows if row in found]
 
-    def of_row(self, name: str, row: str) -> pd.DataFrame:
-        """A measurement of a row."""
+    def table(self, name: str, row: str) -> pd.DataFrame:
+        """A measurement of a row; Missing where there is none."""
         if row not in self.rows:
             raise Missing(f"this experiment has no row {row}")
         if row in self.absent:
             raise Missing(f"row {row}: {self.absent[row]}")
-        frame = self.frames[name]
-        frame = frame[frame["row"] == row]
+        frame = select(self.frames[name], row=row)
         if frame.empty:
             raise Missing(f"row {row} has no {name}.csv")
         return frame
 
     def last_step(self, row: str) -> int:
-        return int(self.of_row("anytime", row)["time_step"].max())
+        return int(self.table("anytime", row)["time_step"].max())
 
     def right(self, row: str, step: int) -> NDArray[np.bool_]:
         """Which test images a row has right after so many steps."""
-        frame = self.of_row("anytime", row)
-        found = frame.loc[frame["time_step"] == step, "correct"]
-        return self._bits(row, found, f"after {step} steps")
+        return self._bits(row, select(self.table("anytime", row), time_step=step), f"after {step} steps")
 
     def right_under_noise(self, row: str) -> dict[float, NDArray[np.bool_]]:
         """The same for each noise level, after all of the row's steps."""
-        frame = self.of_row("noise", row)
-        frame = frame[frame["time_step"] == frame["time_step"].max()]
+        frame = last_step(self.table("noise", row))
         return {
-            float(sigma): self._bits(row, frame.loc[frame["sigma"] == sigma, "correct"], f"at sigma {sigma:g}")
+            float(sigma): self._bits(row, select(frame, sigma=sigma), f"at sigma {sigma:g}")
             for sigma in frame["sigma"].unique()
         }
 
-    def _bits(self, row: str, found: pd.Series, what: str) -> NDArray[np.bool_]:
-        if found.empty or found.iloc[0] == "":
+    def _bits(self, row: str, lines: pd.DataFrame, what: str) -> NDArray[np.bool_]:
+        if lines.empty or lines["correct"].iloc[0] == "":
             raise Missing(f"row {row}: no record of the single images {what}")
-        return decode_bits(found.iloc[0], self.images)
-
-    def accuracy(self, row: str, step: int) -> float:
-        frame = self.of_row("anytime", row)
-        found = frame.loc[frame["time_step"] == step, "accuracy"]
-        if found.empty:
-            raise Missing(f"row {row} has no step {step}")
-        return float(found.iloc[0])
+        return decode_bits(lines["correct"].iloc[0], self.images)
 
     def image_spikes(self, row: str, step: int) -> NDArray[np.float64]:
         """Spikes per neuron of each test image after so many steps."""
-        frame = self.of_row("image_spikes", row)
-        frame = frame[frame["time_step"] == step].sort_values("sample")
+        frame = select(self.table("image_spikes", row), time_step=step).sort_values("sample")
         if frame.empty:
             raise Missing(f"row {row}: spikes are not reported after {step} steps")
-        return frame["spikes"].to_numpy(dtype=float)
+        spikes: NDArray[np.float64] = frame["spikes"].to_numpy(dtype=float)
+        return spikes
 
     def gammas(self, row: str) -> dict[str, NDArray[np.float64]]:
         """Scales ``[T, C]`` of each layer, conv1 first."""
-        frame = self.of_row("gamma", row)
+        frame = self.table("gamma", row)
         return {
             str(layer): part.pivot(index="time_step", columns="channel", values="gamma").to_numpy(dtype=float)
             for layer, part in frame.groupby("layer", sort=False)
         }
 
     def percent(self, row: str, step: int) -> str:
-        return f"{number(self.accuracy(row, step), 1)} %"
+        """The accuracy of a row after so many steps, for a reader."""
+        found = select(self.table("anytime", row), time_step=step)
+        if found.empty:
+            raise Missing(f"row {row} has no step {step}")
+        return f"{number(found['accuracy'].iloc[0], 1)} %"
 
 
 # -- helpers of the claims ----------------------------------------------------------------------------------------

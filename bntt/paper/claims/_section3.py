@@ -20,7 +20,7 @@ def _over_layers(evidence: Evidence, statistic: Callable[[pd.DataFrame], float],
     """A statistic of each of bntt's layers, and whether that of the middle layer is below a border."""
 
     def compare(row: str) -> Part:
-        frame = evidence.of_row("approximations", row)
+        frame = evidence.table("approximations", row)
         by_layer = {str(layer): statistic(part) for layer, part in frame.groupby("layer", sort=False)}
         middle = bootstrap_median(list(by_layer.values()))
         layers = [layer for layer, value in by_layer.items() if value < border]

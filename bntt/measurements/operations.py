@@ -1,0 +1,5 @@
+"""What an operation costs (Table 2), and the ways to count those of a spiking layer (Section 4.3, Appendix B)."""
+
+MAC_PJ = 4.6  # a multiply-accumulate of a dense layer
+AC_PJ = 0.9  # an accumulate of a spiking layer
+ACCOUNTINGS = ("own", "events", "mass")  # columns of energy.csv, explained there; the first is the paper's

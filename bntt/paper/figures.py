@@ -1,0 +1,14 @@
+"""What the paper prints of its figures, all of which are of VGG9 on CIFAR-10."""
+
+from bntt.paper.published import cells, published
+
+DATASET = "cifar10"
+# Of its legends: row -> name.
+NAMES = {"bntt": "BNTT", "surrogate": "Surrogate BP", "conversion": "ANN-SNN conversion", "ann": "ANN"}
+
+_EXIT = published("Section 3.4", "cifar10/exit", "exit_step")
+assert _EXIT.threshold is not None
+THRESHOLD = _EXIT.threshold
+EXIT_STEP = int(_EXIT.number)
+PEAK_STEPS = {cell.layer: int(cell.number) for cell in cells() if cell.metric == "peak_step"}  # Section 4.4
+STEPS = int(published("Figure 4", "cifar10/bntt", "time_steps").number)
