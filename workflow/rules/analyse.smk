@@ -5,7 +5,9 @@ Output: the executed notebook, its HTML page, a record of what was drawn from wh
 """
 
 EVALUATIONS = [str(directory_of(run).evaluate_json) for run in EXPERIMENT.runs]
-FIGURES, TABLES = (sorted(source.stem for source in Path("analysis").glob(f"{kind}*.py")) for kind in ("figure", "table"))
+FIGURES, TABLES = (
+    sorted(source.stem for source in Path("analysis").glob(f"{kind}*.py")) for kind in ("figure", "table")
+)
 NOTEBOOK = f"{OF_EXPERIMENT} --notebook {{output.notebook:q}} --page {{output.page:q}}"
 
 
