@@ -1,7 +1,8 @@
 """The Triton kernels against the plain passes in float64 on the same rounded numbers.
 
 The cases run twice: without a GPU in Triton's interpreter, in a process of their own, since the choice is made when
-Triton is imported (``python test_gpu.py`` prints what it found, as JSON); and on a CUDA device with ``pytest -m gpu``.
+Triton is imported (``python test_gpu.py NAME ...`` prints what it found, as JSON); and on a CUDA device with
+``pytest -m gpu``.
 """
 
 import copy
@@ -218,6 +219,17 @@ def cases(shapes):
 INTERPRETED, ON_A_DEVICE = cases(SHAPES), cases(SHAPES + LARGE)
 
 
+def sample() -> set[str]:
+    """Cases for every day: each shape with one of the eight ways to pass it, each way with a shape at least."""
+    shapes = len(SHAPES) + len(HALVED)
+    passed = [name for name in INTERPRETED if name.startswith("(")]  # way by way
+    some = {name for number, name in enumerate(passed) if number % shapes % 8 == number // shapes}
+    return some | {"poisson-float32-3", "poisson-bfloat16-1", "twice-float32", "far-from-zero", "refusals"}
+
+
+ALWAYS = sample()
+
+
 def broken_interpreter():
     """Why the interpreter cannot run even a loop, as that of Triton 3.6 cannot beside NumPy 2.4; None where it can."""
     import triton
@@ -236,7 +248,7 @@ def broken_interpreter():
 
 
 def main():
-    """Every case in the interpreter; prints what is wrong with each, as JSON."""
+    """The cases named on the command line, in the interpreter; prints what is wrong with each, as JSON."""
     from bntt.spiking.kernels import gpu
 
     broken = broken_interpreter()
@@ -247,9 +259,9 @@ def main():
     gpu.PROGRAMS = 4  # the interpreter's time goes by the number of programs
     checks.TOLERANCE[torch.bfloat16] = 3e-2  # bfloat16 cut off twice
     found = {}
-    for name, case in INTERPRETED.items():
+    for name in sys.argv[1:]:
         try:
-            found[name] = case("cpu")
+            found[name] = INTERPRETED[name]("cpu")
         except Exception as error:
             found[name] = {type(error).__name__: str(error)}
     print(json.dumps(found))
@@ -258,20 +270,31 @@ def main():
 # -- in the interpreter --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def interpreted():
+@pytest.fixture(scope="session")
+def interpreted(request, tmp_path_factory):
+    """What the interpreter found of the cases that are tested now."""
+    from tiny import made_once
+
     if importlib.util.find_spec("triton") is None:
         pytest.skip("triton is not installed")
-    settings = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, __file__], env=settings, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    tests = [item for item in request.session.items if getattr(item, "function", None) is test_in_the_interpreter]
+    names = [item.callspec.params["name"] for item in tests]
+
+    def interpret(folder: Path) -> None:
+        settings = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([sys.executable, __file__, *names], env=settings, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        (folder / "found.json").write_text(done.stdout.splitlines()[-1])
+
+    found = json.loads((made_once(tmp_path_factory, "interpreted", interpret) / "found.json").read_text())
     if "broken" in found:
         pytest.skip(found["broken"])
     return found
 
 
-@pytest.mark.parametrize("name", INTERPRETED)
+@pytest.mark.parametrize(
+    "name", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in INTERPRETED]
+)
 def test_in_the_interpreter(interpreted, name):
     assert interpreted[name] == {}
 
