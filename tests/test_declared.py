@@ -95,7 +95,13 @@ def test_options_that_are_no_literal_are_one_line(package):
 @pytest.mark.parametrize(("folder", "marker"), FOLDERS)
 def test_every_module_of_a_plug_in_folder_is_a_plug_in_or_private(folder, marker):
     declaring = set(declared.plugins(folder, marker).values())
-    shared = {"images", "store", "sheet", "observation"}  # what the plug-ins of a folder share, for other rooms too
+    shared = {
+        "images",
+        "store",
+        "sheet",
+        "observation",
+        "operations",
+    }  # what the plug-ins of a folder share, for other rooms too
     files = {
         path.stem
         for path in (PROJECT / "bntt" / folder).glob("*.py")
@@ -200,7 +206,9 @@ def test_public_names_of_the_package_are_there():
 
 GUARD = '''
 import sys
-ALLOWED = {"torch", "numpy", "pandas", "yaml", "pydantic", "safetensors", "sklearn", "tqdm", "bntt"}
+ALLOWED = {
+    "torch", "numpy", "scipy", "pandas", "yaml", "pydantic", "safetensors", "sklearn", "filelock", "pynvml", "tqdm", "bntt"
+}
 HERE = sys.argv.pop(1)
 class Guard:
     """Refuses what a file of the package imports beyond the allowed; what those import is theirs."""

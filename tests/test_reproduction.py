@@ -19,7 +19,7 @@ from bntt.paper.published import Cell, cells, published
 from bntt.paper.reproduction import PROTOCOL_SHA256, judge_all, judge_cell, protocol_digest
 from bntt.paper.verdicts import DECIDED
 from bntt.results.collect import Results
-from bntt.runs.status import Found
+from bntt.runs.status import Found, Status
 
 IMAGES = 10_000
 ITEMS = reproduction.store.facts("cifar10")["partial"]["items"]
@@ -83,7 +83,7 @@ def results(loaded, right=RIGHT, state="archive", status=("done",) * 3) -> Resul
     made = Results(loaded)
     steps = (20, 25, 30, 50, 100, 500, 1000)
     made.__dict__["runs"] = [
-        Made(run, None, status[run.seed % 3], "", state, dict.fromkeys(steps, right[run.seed % 3]))
+        Made(run, None, Status(status[run.seed % 3]), "", state, dict.fromkeys(steps, right[run.seed % 3]))
         for run in loaded.runs
     ]
     return made

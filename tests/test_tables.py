@@ -19,7 +19,7 @@ from bntt.results import facts
 from bntt.results.collect import Results
 from bntt.results.energy import energy_ratios, exit_energy_ratios
 from bntt.results.intervals import Estimate
-from bntt.runs.status import Found
+from bntt.runs.status import Found, Status
 
 IMAGES = 8
 ROWS = {
@@ -115,7 +115,9 @@ def results(folder: Path, seeds=(0,), datasets=("digits",), correct=None, **stat
         status = states.get(run.row.replace("-", "_"), "done")
         status = status[seeds.index(run.seed)] if isinstance(status, tuple) else status
         bits = (correct or {}).get((run.row, run.seed), CORRECT[run.row])
-        runs.append(Planned(run, None, status, {"diverged": "loss is nan"}.get(status, ""), measured(run.row, bits)))
+        runs.append(
+            Planned(run, None, Status(status), {"diverged": "loss is nan"}.get(status, ""), measured(run.row, bits))
+        )
     made.__dict__["runs"] = runs
     return made
 

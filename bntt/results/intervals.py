@@ -1,18 +1,19 @@
 """Intervals and summaries on small arrays: pure functions whose numbers can be checked by hand.
 
-Every interval is two-sided at 95 %. Each function names its source.
+Every interval is two-sided at 95 %. Each function names its source. scipy is imported where it is used, so that
+`python -m bntt check --help` need not wait for it.
 """
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri, stdtrit
 
 LEVEL = 0.95
-Z = float(ndtri((1 + LEVEL) / 2))  # 1.96
+Z = NormalDist().inv_cdf((1 + LEVEL) / 2)  # 1.96
 DRAWS = 2000  # resamples of every bootstrap; an end of a 95 % interval then rests on 50 of them
 SEED = 20210909  # of every bootstrap, so that the same measurements give the same interval
 
@@ -69,7 +70,7 @@ def tango(only_first: int, only_second: int, pairs: int) -> Estimate:
     difference d that the score test does not reject: |b - c - n d| <= z sqrt(n (2 q + d (1 - d))), with q the likeliest
     probability of "second alone" under d. It agrees with McNemar's test at d = 0, and is not empty for b = c = 0.
     """
-    from scipy.optimize import brentq  # half a second to load, which most commands need not wait for
+    from scipy.optimize import brentq
 
     b, c, n = only_first, only_second, pairs
 
@@ -96,6 +97,8 @@ def mean_std(values: ArrayLike) -> tuple[float, float]:
 
 def student_interval(values: ArrayLike) -> Estimate:
     """Mean with Student's interval (Student 1908, Biometrika 6:1): mean -+ t(n - 1) s / sqrt(n); n is at least 2."""
+    from scipy.special import stdtrit
+
     count = np.asarray(values).size
     if count < 2:
         raise ValueError("an interval of a mean needs at least two values")
