@@ -41,6 +41,10 @@ rule train:
 """
 HOLD = "trap 'echo told to stop; exit 1' TERM; exec 3>fifo; echo running >&3; while :; do sleep 0.02; done"
 
+# As from a shell, though `make test` may have started these tests.
+OF_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in OF_MAKE} | {"PIP_NO_INDEX": "1"}
+
 
 @pytest.fixture
 def root(tmp_path):
@@ -57,7 +61,7 @@ def spawn(root):
 
     def spawn(*command):
         process = subprocess.Popen(
-            list(map(str, command)), cwd=root, env=os.environ | {"PIP_NO_INDEX": "1"}, process_group=0,
+            list(map(str, command)), cwd=root, env=ENVIRONMENT, process_group=0,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         started.append(process)

@@ -175,7 +175,7 @@ def measured(tmp_path_factory):
     tiny = experiment(root)
     for run in tiny.runs:
         pipeline.train(tiny, run, root, "cpu")
-        pipeline.evaluate(run, root, "cpu")
+        pipeline.evaluate(tiny, run, root, "cpu")
     return root
 
 

@@ -234,7 +234,7 @@ def test_every_rule_has_a_log_a_benchmark_threads_and_says_what_it_needs():
             makes = () if name == "check" else ("output:", "benchmark:")  # it only prints
             for part in ("log:", "conda:", "threads:", "shell:", *makes):
                 assert part in rule, f"{path.name}: {name} has no {part}"
-            assert "code=" in rule or name in ("prepare", "check"), path
+            assert "code=" in rule or "decides=" in rule or name == "check", path
 
 
 # -- for real ---------------------------------------------------------------------------------------------
