@@ -75,7 +75,7 @@ OPTIONS = {
 
 
 def build(options: Mapping[str, Any], data: ImageData, norm: type[TemporalNorm] | None = None) -> SpikingNetwork:
-    """The network that the options describe; ``norm`` may be a class of one's own instead of a name."""
+    """The network that the options describe; ``norm``, a `TemporalNorm` class, replaces the one that they name."""
     return SpikingNetwork(
         weight_layers(options["architecture"], data.shape, data.classes, options["width"]),
         options["time_steps"],

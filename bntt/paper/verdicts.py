@@ -94,11 +94,11 @@ def beyond(value: float, printed: float, direction: Literal["higher", "lower", "
 
 
 def between(low: Sequence[float], high: Sequence[float]) -> Iterator[tuple[float, ...]]:
-    """Values between bounds, one for each seed, among which every verdict is that the bounds allow.
+    """Values for each seed that lie between two bounds, chosen so that every verdict the bounds allow appears.
 
-    All corners: the distance from a printed number, in widths of the interval, is least at one of them, since the
-    square of the first minus that of the second is concave in every single value. And, from the lowest mean to the
-    highest, the values that scatter least, between which the mean passes whatever it can.
+    They are all the corners, and a path from the lowest mean to the highest along which the values scatter least. A
+    corner comes nearest to a printed number, measured in widths of the interval: the squared distance minus the squared
+    width is concave in each value. Along the path, the mean takes every value that it can.
     """
     yield from set(itertools.product(*zip(low, high, strict=True)))
     for share in range(STEPS_BETWEEN + 1):

@@ -138,7 +138,7 @@ class SpikingNetwork(nn.Module):
     time_steps
         T of the norms.
     norm
-        A name in ``NORMS``, or a `TemporalNorm` subclass of one's own.
+        A name in ``NORMS``, or a subclass of `TemporalNorm`.
     neuron
         Called with the layer's name, gives its neuron.
     readout

@@ -43,7 +43,7 @@ def pool_past(step: Moments) -> Moments:
 
 
 class TemporalNorm(nn.Module):
-    """Base of all temporal norms; as it stands, batch statistics of one's own kind and ``gamma``, perhaps ``beta``.
+    """Base of all temporal norms: batch statistics, which a subclass chooses, a scale ``gamma``, an optional ``beta``.
 
     Parameters
     ----------
