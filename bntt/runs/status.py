@@ -5,7 +5,7 @@ made with the planned options, by the code that is here, from the data that are 
 the run that it starts from.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -100,7 +100,7 @@ def find_training(experiment: Experiment, run: Run, results: Path) -> Found:
     return _told(run, results, lambda: _training_status(experiment, run, results))
 
 
-def _told(run: Run, results: Path, judge: Any) -> Found:
+def _told(run: Run, results: Path, judge: Callable[[], tuple[Status, str]]) -> Found:
     try:
         status, reason = judge()
     except MissingError as error:
@@ -121,10 +121,9 @@ def _status(experiment: Experiment, run: Run, results: Path, here: bool) -> tupl
     evaluation, again = directory.evaluation(), "run `python -m bntt evaluate` again"
     if evaluation.get("weights_sha256") != training["files"].get(WEIGHTS):
         return Status.OUTDATED, f"measured with earlier weights; {again}"
-    planned = decides_evaluation(run)
-    if any(evaluation.get(key) != planned[key] for key in ("config", "evaluation")):
+    if evaluation.get("config") != run.training_config() or evaluation.get("evaluation") != dict(run.evaluation):
         return Status.OUTDATED, f"measured with other options; {again}"
-    if here and status is Status.TRAINED and evaluation.get("code") != planned["code"]:
+    if here and status is Status.TRAINED and evaluation.get("code") != code_hash.evaluation_code(run):
         return Status.OUTDATED, f"measured by other code; {again}"
     for name in evaluation["files"]:
         directory.vouched(evaluation, name, "evaluate")
@@ -133,9 +132,9 @@ def _status(experiment: Experiment, run: Run, results: Path, here: bool) -> tupl
 
 def _training_status(experiment: Experiment, run: Run, results: Path, here: bool = True) -> tuple[Status, str]:
     """``trained``, ``kept``, ``diverged`` or ``outdated``; raises where a manifest or a file is missing or damaged."""
-    directory, planned = RunDirectory.of(run, results), decides_training(run)
+    directory = RunDirectory.of(run, results)
     training = directory.training()
-    if training.get("config") != planned["config"]:
+    if training.get("config") != run.training_config():
         return Status.OUTDATED, "trained with another configuration than the experiment file's"
     if reason := _other_start(experiment, run, training, results):
         return Status.OUTDATED, reason
@@ -145,7 +144,7 @@ def _training_status(experiment: Experiment, run: Run, results: Path, here: bool
             directory.vouched(training, name, "train")
     if kept:
         return Status.KEPT, "its weights are not here"
-    if here and training.get("code") != planned["code"]:
+    if here and training.get("code") != code_hash.training_code(run):
         return Status.OUTDATED, "trained by other code; run `python -m bntt train` again"
     if here and store.is_current(run.dataset) and training.get("data") != store.identity(run.dataset):
         return Status.OUTDATED, "trained on other data or another split than is prepared"
