@@ -3,6 +3,7 @@
     python benchmarks/train_step.py --steps 25 --json results.json     # the main figures
     python benchmarks/train_step.py --check                            # do all compute the same?
     python benchmarks/train_step.py --table results.json               # the tables of earlier measurements
+    python benchmarks/train_step.py --profile 10 --device cuda --batches 256 --steps 25 --precisions bf16
 
 What is compared and how is in README.md beside this file. Every measurement is a process of its own: this module starts
 itself with ``--worker``. The starting process does not load torch.
@@ -18,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -30,9 +32,11 @@ from step_tables import DISTURBED, KEYS, NAMES, PEERS, PRECISIONS, UNUSED, table
 from bntt.runs import provenance  # noqa: E402
 
 LAYOUTS = ("contiguous", "channels-last")
+KERNELS = 25  # listed in a profile
 BUDGET = 12.0  # seconds of timed steps in one process, after which it takes no further
-REPEATS = 3  # timed steps in one process at most
-WARM_AGAIN = 4.0  # a first step shorter than this is followed by a second untimed one
+REPEATS = {"cpu": 3, "cuda": 20}  # timed steps in one process at most
+WARM_AGAIN = 4.0  # after a first step that is shorter than this ...
+WARM = {"cpu": 1, "cuda": 5}  # ... so many more are not timed; on a GPU always, since the first compiles kernels
 
 
 def main() -> None:
@@ -41,6 +45,8 @@ def main() -> None:
         print(json.dumps(work(json.loads(options.worker))), flush=True)
     elif options.table:
         print(tables(json.loads(Path(options.table).read_text())))
+    elif options.profile:
+        print(profiled(options))
     elif options.check:
         sys.exit(0 if check() else 1)
     else:
@@ -92,6 +98,7 @@ def parse() -> argparse.Namespace:
     add("--json", metavar="FILE", help="write every raw time there, after every measurement")
     add("--table", metavar="FILE", help="print the tables of such a file as Markdown, and measure nothing")
     add("--check", action="store_true", help="compare logits and gradients of all on the same weights and spikes")
+    add("--profile", type=int, metavar="N", help="what N steps of this project spend their time on, and nothing else")
     add("--quick", action="store_true", help="a small network, batch and T, one round: does it run?")
     add("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -281,7 +288,27 @@ def layers_of(spec: dict[str, Any]) -> list:
 def measured_steps(spec: dict[str, Any]) -> dict[str, Any]:
     """Seconds of single training steps, and the peak of memory."""
     import torch
-    from contestants import CONTESTANTS, timed
+    from contestants import timed
+
+    step, base = prepared(spec)
+    first = timed(step, spec["device"])
+    for _ in range(WARM[spec["device"]] if first < WARM_AGAIN or spec["device"] == "cuda" else 0):
+        timed(step, spec["device"])
+    seconds: list[float] = []
+    disturbance = Disturbance()
+    while not seconds or (len(seconds) < REPEATS[spec["device"]] and sum(seconds) + seconds[-1] < BUDGET):
+        seconds.append(timed(step, spec["device"]))
+    others = disturbance.cores()
+    peak = memory_mb("VmHWM")
+    if spec["device"] == "cuda":
+        peak, base = torch.cuda.max_memory_allocated() / 1e6, 0.0
+    return {"seconds": seconds, "first": first, "peak_mb": peak, "base_mb": base, "others": others}
+
+
+def prepared(spec: dict[str, Any]) -> tuple[Callable[[], None], float]:
+    """One training step of a contestant; and the memory in MB that the process held before it was built."""
+    import torch
+    from contestants import CONTESTANTS
     from torch.nn import functional as F
 
     from bntt.training.arithmetic import settle
@@ -306,18 +333,44 @@ def measured_steps(spec: dict[str, Any]) -> dict[str, Any]:
         F.cross_entropy(contestant.logits(images), classes).backward()
         optimiser.step()
 
-    first = timed(step, spec["device"])
-    if first < WARM_AGAIN:
-        timed(step, spec["device"])
-    seconds: list[float] = []
-    disturbance = Disturbance()
-    while not seconds or (len(seconds) < REPEATS and sum(seconds) + seconds[-1] < BUDGET):
-        seconds.append(timed(step, spec["device"]))
-    others = disturbance.cores()
-    peak, base = memory_mb("VmHWM"), before
-    if spec["device"] == "cuda":
-        peak, base = torch.cuda.max_memory_allocated() / 1e6, 0.0
-    return {"seconds": seconds, "first": first, "peak_mb": peak, "base_mb": base, "others": others}
+    return step, before
+
+
+def profiled(options: argparse.Namespace) -> str:
+    """The kernels that a few steps of this project spend most time in, and how long the device waited for the next."""
+    from contestants import timed
+    from torch.profiler import ProfilerActivity, profile
+
+    spec = {
+        "contestant": "this", "layout": UNUSED, "chunk": None, "batch": options.batches[0], "steps": options.steps[0],
+        "precision": options.precisions[0], "threads": options.threads, "device": options.device,
+        "width": options.width, "allocator": "own",
+    }  # fmt: skip
+    step, _ = prepared(spec)
+    for _ in range(1 + WARM[options.device]):
+        timed(step, options.device)
+    alone = [timed(step, options.device) for _ in range(options.profile)]
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (options.device == "cuda")
+    with profile(activities=activities) as profiler:
+        seconds = timed(lambda: [step() for _ in range(options.profile)], options.device)
+    events = profiler.key_averages()
+    of = "self_device_time_total" if options.device == "cuda" else "self_cpu_time_total"
+    kernels = [e for e in events if getattr(e, of) > 0 and (options.device == "cpu" or e.device_type.name == "CUDA")]
+    busy = sum(getattr(e, of) for e in kernels) / 1e6
+    lines = [
+        f"{told(spec)}: {statistics.median(alone) * 1e3:.2f} ms a step without the profiler, "
+        f"{seconds / options.profile * 1e3:.2f} ms with it; busy {busy / options.profile * 1e3:.2f} ms of it, "
+        f"waiting {100 * (1 - busy / seconds):.1f} %; "
+        f"{sum(e.count for e in kernels) / options.profile:.0f} kernels a step",
+        f"{'ms a step':>10} {'share':>6} {'calls':>6}  kernel",
+    ]
+    for event in sorted(kernels, key=lambda e: getattr(e, of), reverse=True)[:KERNELS]:
+        time_of = getattr(event, of) / 1e6
+        lines.append(
+            f"{time_of / options.profile * 1e3:>10.3f} {100 * time_of / busy:>5.1f}% "
+            f"{event.count / options.profile:>6.0f}  {event.key[:100]}"
+        )
+    return "\n".join(lines)
 
 
 class Disturbance:

@@ -12,8 +12,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 QUARTERS = 4  # a byte counts quarters of a spike
-PIECE = 2**22  # values of spikes widened at once in the backward pass: enough for full speed, little beside the rest
-CACHED = 2**19  # values narrowed at once, which stay in the cache in between
+# Values of spikes at once where they are narrowed to bytes, and where these are widened again. On a CPU the ones stay in
+# the cache, and the others are enough for full speed and little beside the rest. On a GPU small pieces cost more to start
+# than to compute.
+NARROWED, WIDENED = 2**19, 2**22
+ON_A_GPU = 2**28
 
 Settings = tuple[Any, Any, Any, int]  # stride, padding, dilation, groups of a convolution
 
@@ -67,7 +70,7 @@ class _Connect(torch.autograd.Function):
         of_images = of_weight = None
         if need_weight:
             of_weight = torch.zeros_like(weight)
-            piece = max(1, PIECE // stored[0].numel())
+            piece = _images_at_once(stored, WIDENED)
             for images, upstream in zip(stored.split(piece), grad.split(piece), strict=True):
                 scale = 1 if images.dtype == ctx.kind else 1 / QUARTERS
                 of_weight.add_(_gradient_of_weight(images.to(ctx.kind), narrow, upstream, ctx.settings), alpha=scale)
@@ -76,9 +79,13 @@ class _Connect(torch.autograd.Function):
         return of_images, of_weight, None, None
 
 
+def _images_at_once(images: Tensor, on_a_cpu: int) -> int:
+    return max(1, (on_a_cpu if images.device.type == "cpu" else ON_A_GPU) // images[0].numel())
+
+
 def _to_bytes(images: Tensor) -> Tensor:
     stored = torch.empty_like(images, dtype=torch.int8)
-    piece = max(1, CACHED // images[0].numel())
+    piece = _images_at_once(images, NARROWED)
     for narrow, wide in zip(stored.split(piece), images.split(piece), strict=True):
         narrow.copy_(wide * QUARTERS)
     return stored
