@@ -6,9 +6,9 @@
 DIR holds CIFAR-10 as lossless mosaics (`train-00.webp` ..., `test-00.webp` ..., 1,000 images each, 25 rows of 40), and
 `labels.npz`; without it the dataset must be prepared already. The protocol is that of `config/cifar10.yaml` but for the
 number of epochs: a short training of a fifth of the images and an evaluation of a tenth are timed, and what is left of
-the minutes is divided by that. The milestones of the learning rate stay at their shares of the epochs. The experiment
-is written to OUT/cifar10-lease.yaml; its results lie in build/gpu-day and, packed with the weights, in OUT/results.tar.0,
-... of at most 16 MB each. With fewer than 120 epochs it is not the paper's protocol, and earns no verdict.
+the minutes is divided by that. The milestones of the learning rate stay at their shares of the epochs. OUT gets the
+experiment, cifar10-lease.yaml, and its results with the weights, packed into results.tar.0, ... of at most 16 MB each.
+With fewer than 120 epochs it is not the paper's protocol, and earns no verdict.
 """
 
 import argparse

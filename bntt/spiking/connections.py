@@ -1,4 +1,4 @@
-"""Connections in the precision of the spikes that they are given, which they may keep for the backward pass as bytes.
+"""Connections in the precision of the spikes that they are given, which a CPU keeps for the backward pass as bytes.
 
 A spike is 0 or 1 and the average of four a multiple of 1/4: four times either fits a byte, exactly. Weights are kept in
 float32 and rounded to the spikes' type where they are used; the library that convolves accumulates in float32.
@@ -12,11 +12,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 QUARTERS = 4  # a byte counts quarters of a spike
-# Values of spikes at once where they are narrowed to bytes, and where these are widened again. On a CPU the ones stay in
-# the cache, and the others are enough for full speed and little beside the rest. On a GPU small pieces cost more to start
-# than to compute.
-NARROWED, WIDENED = 2**19, 2**22
-ON_A_GPU = 2**28
+PIECE = 2**22  # values of spikes widened at once in the backward pass: enough for full speed, little beside the rest
+CACHED = 2**19  # values narrowed at once, which stay in the cache in between
 
 Settings = tuple[Any, Any, Any, int]  # stride, padding, dilation, groups of a convolution
 
@@ -56,7 +53,8 @@ class _Connect(torch.autograd.Function):
         ctx.settings, ctx.kind = settings, images.dtype
         stored = None
         if ctx.needs_input_grad[1]:
-            stored = _to_bytes(images) if as_bytes else images
+            # On a GPU they stay as they are: two more passes over them would take a seventh of a step.
+            stored = _to_bytes(images) if as_bytes and images.device.type == "cpu" else images
         ctx.save_for_backward(stored, weight)
         narrow = weight.to(images.dtype)
         return F.linear(images, narrow) if settings is None else torch.conv2d(images, narrow, None, *settings)
@@ -70,7 +68,7 @@ class _Connect(torch.autograd.Function):
         of_images = of_weight = None
         if need_weight:
             of_weight = torch.zeros_like(weight)
-            piece = _images_at_once(stored, WIDENED)
+            piece = max(1, PIECE // stored[0].numel()) if stored.device.type == "cpu" else len(stored)
             for images, upstream in zip(stored.split(piece), grad.split(piece), strict=True):
                 scale = 1 if images.dtype == ctx.kind else 1 / QUARTERS
                 of_weight.add_(_gradient_of_weight(images.to(ctx.kind), narrow, upstream, ctx.settings), alpha=scale)
@@ -79,13 +77,9 @@ class _Connect(torch.autograd.Function):
         return of_images, of_weight, None, None
 
 
-def _images_at_once(images: Tensor, on_a_cpu: int) -> int:
-    return max(1, (on_a_cpu if images.device.type == "cpu" else ON_A_GPU) // images[0].numel())
-
-
 def _to_bytes(images: Tensor) -> Tensor:
     stored = torch.empty_like(images, dtype=torch.int8)
-    piece = _images_at_once(images, NARROWED)
+    piece = max(1, CACHED // images[0].numel())
     for narrow, wide in zip(stored.split(piece), images.split(piece), strict=True):
         narrow.copy_(wide * QUARTERS)
     return stored

@@ -33,8 +33,8 @@ CONNECTIONS = [
 @pytest.mark.parametrize("as_bytes", [False, True])
 @pytest.mark.parametrize(("connection", "shape"), CONNECTIONS, ids=lambda value: str(value))
 def test_gradients(connection, shape, as_bytes, piece, monkeypatch):
-    monkeypatch.setattr(connections, "WIDENED", piece)
-    monkeypatch.setattr(connections, "NARROWED", piece)
+    monkeypatch.setattr(connections, "PIECE", piece)
+    monkeypatch.setattr(connections, "CACHED", piece)
     connection = copy.deepcopy(connection).double()
     ours, theirs = (spikes(*shape).requires_grad_() for _ in range(2))
     expected = connection(theirs.flatten(0, 1)).unflatten(0, shape[:2])

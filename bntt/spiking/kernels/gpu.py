@@ -18,6 +18,7 @@ from bntt.spiking.kernels import gpu_kernels as kernels
 # A tile has at most 64 channels, one or two lines of 128 bytes, and rows in proportion; fewer rows where there would
 # otherwise be too few programs for a large GPU. Both are fixed numbers, since the tiles decide the order of the sums.
 CHANNELS, SMALLEST, PROGRAMS = 64, 256, 528
+TOGETHER = 4  # neighbouring channels of a thread in the reverse scan: with fewer it has more rows, and sums them alone
 REGISTERS = 168  # of a thread in the reverse scan: three programs of 128 threads fit a multiprocessor, none spills
 MASK = 0xFFFFFFFF
 
@@ -114,7 +115,8 @@ def reverse_scan(
         kernels.reverse_scan[(blocks, triton.cdiv(channels, wide))](
             x, centre, scale, shift, membrane, grad_output, grad_membrane, stored, dy, sums,
             steps, rows, channels, halve or 0, leak, threshold, alpha,
-            bool(hard), halve is not None, high, wide, num_warps=_warps(high * wide, 8), maxnreg=REGISTERS,
+            bool(hard), halve is not None, high, wide, min(TOGETHER, wide),
+            num_warps=_warps(high * wide, 8), maxnreg=REGISTERS,
         )  # fmt: skip
     if sums is None:
         return dy, None, None

@@ -233,10 +233,12 @@ def reverse_scan(
     x_ptr, centre_ptr, scale_ptr, shift_ptr, membrane_ptr, grad_ptr, grad_membrane_ptr, stored_ptr, dy_ptr, sums_ptr,
     steps, rows, channels, width, leak, threshold, alpha,
     HARD: tl.constexpr, HALVE: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
+    TOGETHER: tl.constexpr,
 ):  # fmt: skip
     """A tile through all steps, then back in stretches of four; with HALVE four rows in turn make up one window."""
     slot = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     channel = tl.program_id(1) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    channel = tl.max_contiguous(channel, TOGETHER)  # so that a thread gets no more of them in a row, but more rows
     exists = channel < channels
     inside = (slot[:, None] < rows) & exists[None, :]
     stride = tl.cast(rows, tl.int64) * channels
@@ -268,6 +270,8 @@ def reverse_scan(
         u = _charge(u, x3, scale_ptr, shift_ptr, t + 3, channel, channels, exists, leak)
         u = _reset(u, threshold, HARD)
         tl.store(stored_ptr + tl.cast(stretch, tl.int64) * stride + at, u, mask=inside)
+    # What one thread stored, another may load, since the threads share out a tile by the size of its values.
+    tl.debug_barrier()
 
     future = tl.zeros([BLOCK_ROWS, BLOCK_CHANNELS], tl.float32)
     if grad_membrane_ptr is not None:
