@@ -82,7 +82,8 @@ def train(
         directory.finish_training(record, trained.weights, outcome.history)
         checkpoints.clear()
     last = outcome.history[-1] if outcome.history else {}
-    detail = f", validation accuracy {last['validation_accuracy']:.1f} %" if last and ended == "done" else ""
+    validated = bool(len(images.validation) and last) and ended == "done"
+    detail = f", validation accuracy {last['validation_accuracy']:.1f} %" if validated else ""
     if "precision" in trained.facts:
         detail += f", {trained.facts['precision']} with {trained.facts['kernels']} kernels"
     if "decay_budget" in trained.facts:

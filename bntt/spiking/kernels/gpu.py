@@ -18,7 +18,7 @@ from bntt.spiking.kernels import gpu_kernels as kernels
 # A tile has at most 64 channels, one or two lines of 128 bytes, and rows in proportion; fewer rows where there would
 # otherwise be too few programs for a large GPU. Both are fixed numbers, since the tiles decide the order of the sums.
 CHANNELS, SMALLEST, PROGRAMS = 64, 256, 528
-TOGETHER = 4  # neighbouring channels of a thread in the reverse scan: with fewer it has more rows, and sums them alone
+TOGETHER = 2  # neighbouring channels of a thread in the reverse scan: with fewer it has more rows, and sums them alone
 REGISTERS = 168  # of a thread in the reverse scan: three programs of 128 threads fit a multiprocessor, none spills
 MASK = 0xFFFFFFFF
 
