@@ -1,7 +1,7 @@
 """Labelled images and event recordings in memory: uint8 arrays on the device, scaled, resized and augmented there.
 
-A recording is a sequence of frames of event counts, ``[T, 2, H, W]``. A network is given them as spikes, one where a
-count is not zero, or as they are; a dense network is given their mean over time.
+A recording is a sequence of frames of event counts, ``[T, 2, H, W]``. A spiking network gets the frames as spikes,
+which are 1 where a count is not zero, or with ``event_counts`` as counts. A dense network gets their mean over time.
 """
 
 from collections.abc import Mapping
@@ -61,7 +61,7 @@ RELEASED = {"mean": (0.4914, 0.4822, 0.4465), "deviation": (0.2023, 0.1994, 0.20
 
 @dataclass(frozen=True)
 class Images:
-    """One part: ``pixels`` uint8 ``[N, C, H, W]`` or, of recordings, ``[N, T, 2, H, W]``; ``labels`` int64 ``[N]``."""
+    """One part: ``pixels`` uint8 ``[N, C, H, W]``, or ``[N, T, 2, H, W]`` for recordings; ``labels`` int64 ``[N]``."""
 
     pixels: Tensor
     labels: Tensor
@@ -70,14 +70,14 @@ class Images:
         return len(self.labels)
 
     def unit(self, samples: Tensor) -> Tensor:
-        """Images in [0, 1], or recordings as they are, float32."""
+        """The images with the indices ``samples``, float32: images in [0, 1], recordings unchanged."""
         chosen = self.pixels[samples].float()
         return chosen if chosen.dim() == 5 else chosen / 255
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """A dataset as one run sees it. ``mean`` and ``deviation`` are per channel, of the training images in [0, 1]."""
+    """A dataset as one run uses it. ``mean`` and ``deviation`` are per channel, of the training images in [0, 1]."""
 
     name: str
     classes: int
@@ -86,8 +86,8 @@ class ImageData:
     test: Images
     mean: Tensor  # [C, 1, 1]
     deviation: Tensor  # [C, 1, 1]
-    digest: str
-    state: str
+    digest: str  # hash of the content
+    state: str  # how sure it is that these are the publisher's data, see `bntt.data.store`
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -100,11 +100,11 @@ class ImageData:
         return self.train.pixels.dim() == 5
 
     def scaled(self, unit: Tensor, signed: bool) -> Tensor:
-        """Images as Poisson coding wants them: z-scored (signed) or left in [0, 1]; recordings stay what they are."""
+        """Images as Poisson coding needs them: z-scored (signed) or left in [0, 1]; recordings stay unchanged."""
         return (unit - self.mean) / self.deviation if signed and not self.recordings else unit
 
     def as_asked(self, device: torch.device, options: Mapping[str, Any]) -> "ImageData":
-        """The data on a device, as a run's options want them."""
+        """The data on a device, prepared according to a run's options."""
         names = ("image_size", "train_limit", "held_out", "test_limit", "event_counts", "statistics")
         return self.to(device, **{name: options[name] for name in names})
 
@@ -118,7 +118,10 @@ class ImageData:
         event_counts: bool = False,
         statistics: str = "dataset",
     ) -> "ImageData":
-        """The same data on a device, resized, with at most ``train_limit`` training images; see OPTIONS."""
+        """The same data on a device, resized, and limited to some of the images; the arguments are those in OPTIONS.
+
+        Raises UserError if an argument does not fit the dataset.
+        """
         train, validation = self.train, self.validation
         if held_out:
             if len(validation):
@@ -164,7 +167,7 @@ class ImageData:
 
 
 def channel_statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of pixels in [0, 1] per channel, float32 ``[C, 1, 1]``, from exact sums."""
+    """Mean and standard deviation of the pixels in [0, 1], per channel, float32 ``[C, 1, 1]``, from exact sums."""
     total = torch.zeros(pixels.shape[1], dtype=torch.long, device=pixels.device)
     squares = torch.zeros_like(total)
     for piece in pixels.split(4096):
@@ -178,9 +181,10 @@ def channel_statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def augment(unit: Tensor, key: int, samples: Tensor, crop_padding: int, flip: bool) -> Tensor:
-    """Random crop after zero padding, then random flip; each image's own draw depends on key and sample alone.
+    """Random crop after zero padding, then random flip; an image's random numbers depend only on key and sample.
 
-    All frames of a recording are moved alike.
+    ``unit [N, C, H, W]`` or ``[N, T, 2, H, W]``; the result has the same shape. All frames of a recording are shifted
+    and flipped in the same way.
     """
     if not (crop_padding or flip):
         return unit

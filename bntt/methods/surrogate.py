@@ -75,7 +75,7 @@ OPTIONS = {
 
 
 def build(options: Mapping[str, Any], data: ImageData, norm: type[TemporalNorm] | None = None) -> SpikingNetwork:
-    """The network that the options describe; ``norm``, a `TemporalNorm` class, replaces the one that they name."""
+    """The untrained network that the options describe; ``norm``, a `TemporalNorm` class, replaces the one they name."""
     return SpikingNetwork(
         weight_layers(options["architecture"], data.shape, data.classes, options["width"]),
         options["time_steps"],
@@ -88,7 +88,7 @@ def build(options: Mapping[str, Any], data: ImageData, norm: type[TemporalNorm] 
 
 
 def train(task: Task, norm: type[TemporalNorm] | None = None) -> Trained:
-    """BPTT over all T steps with a cross-entropy loss on the accumulated voltage."""
+    """Back-propagation through all T steps, with a cross-entropy loss on the accumulated voltage (Algorithm 2)."""
     options, data, seed = task.options, task.data, task.run.seed
     network = build(options, data, norm)
     initialise(network, seed, options["gain"])
@@ -118,7 +118,7 @@ def train(task: Task, norm: type[TemporalNorm] | None = None) -> Trained:
 def classifier(
     run: Run, data: ImageData, weights: Mapping[str, Tensor], norm: type[TemporalNorm] | None = None
 ) -> SpikingClassifier:
-    """The trained network, with its tracked moments."""
+    """The trained network, with its tracked moments, as a classifier."""
     network = build(run.options, data, norm)
     network.load_state_dict(weights)
     place(network, data.mean.device)
