@@ -73,8 +73,8 @@ def _fetched(archive: Archive, folder: Path) -> Path:
     if not matches(part, archive.md5):
         part.unlink()
         raise UserError(
-            f"{archive.url} sent something else than {archive.name}: its md5 is not {archive.md5}; try again later, or "
-            f"put the file into {folder} yourself"
+            f"{archive.url} did not send {archive.name}: the md5 of what arrived is not {archive.md5}; try again "
+            f"later, or put the file into {folder} yourself"
         )
     part.rename(path)
     return path

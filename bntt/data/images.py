@@ -20,40 +20,41 @@ OPTIONS = {
         "default": None,
         "type": "int",
         "min": 1,
-        "help": "Side in pixels that images are resized to (bilinear); null keeps their own.",
+        "help": "Side in pixels to which images are resized (bilinear); null: not resized.",
     },
     "crop_padding": {
         "default": 0,
         "min": 0,
-        "help": "Random crop after zero padding by so many pixels; training only.",
+        "help": "Random crop after zero padding by this number of pixels; training only.",
     },
     "flip": {"default": False, "help": "Random horizontal flip; training only. Never for digits."},
     "train_limit": {
         "default": None,
         "type": "int",
         "min": 2,
-        "help": "Use only the first so many training images.",
+        "help": "Use only this number of training images, from the first on; null: all.",
     },
     "held_out": {
         "default": 0,
         "min": 0,
-        "help": "Use the last so many training images for validation instead, where a dataset has no validation part.",
+        "help": "Number of training images, the last ones, used for validation if the dataset has no such part.",
     },
     "test_limit": {
         "default": None,
         "type": "int",
         "min": 1,
-        "help": "Use only the first so many test images; null: all. The released code drops its last, smaller batch.",
+        "help": "Use only this number of test images, from the first on; null: all. The released code drops its last, "
+        "smaller batch.",
     },
     "event_counts": {
         "default": False,
-        "help": "Of recordings: how many events a square had in a frame, not only whether it had one.",
+        "help": "For recordings: use the number of events of a square in a frame, not only whether it had one.",
     },
     "statistics": {
         "default": "dataset",
         "choices": ["dataset", "cifar10-released"],
-        "help": "Mean and deviation that images are z-scored with: of the training images used, or the released code's "
-        "constants, which it takes for CIFAR-100 too.",
+        "help": "Mean and deviation for z-scoring images: those of the training images that are used, or the released "
+        "code's constants, which it uses for CIFAR-100 too.",
     },
 }
 RELEASED = {"mean": (0.4914, 0.4822, 0.4465), "deviation": (0.2023, 0.1994, 0.2010)}
@@ -155,7 +156,7 @@ class ImageData:
                     torch.tensor(RELEASED[k], device=device)[:, None, None] for k in ("mean", "deviation")
                 )
             else:
-                raise UserError(f"statistics {statistics} are of three channels, and {self.name} has {self.shape[0]}")
+                raise UserError(f"statistics {statistics} need three channels, but {self.name} has {self.shape[0]}")
         return replace(
             self,
             train=train,

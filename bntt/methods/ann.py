@@ -23,7 +23,7 @@ EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding
 OPTIONS = {
     "batch_norm": {
         "default": False,
-        "help": "Batch norm after every hidden layer; such a network is not converted here.",
+        "help": "Batch norm after every hidden layer; such a network cannot be converted here.",
     },
     "dropout": {"default": 0.2, "min": 0.0, "max": 0.9, "help": "Dropout probability of hidden activations."},
     "gain": {"default": 1.4142135, "above": 0.0, "help": "Gain of the Xavier-uniform initial weights."},

@@ -30,7 +30,7 @@ from bntt.training.loop import Outcome
 NEEDS_START = True
 EXTENDS = ["bntt.data.images", "bntt.spiking.networks", "bntt.spiking.encoding"]
 OPTIONS = {
-    "time_steps": {"default": 2500, "min": 1, "help": "T of inference."},
+    "time_steps": {"default": 2500, "min": 1, "help": "Number of time-steps T of inference."},
     "reset": {
         "default": "hard",
         "choices": ["hard", "soft"],
@@ -39,16 +39,16 @@ OPTIONS = {
     "calibration_images": {
         "default": 512,
         "min": 1,
-        "help": "Un-augmented training images that thresholds come from.",
+        "help": "Number of un-augmented training images on which the thresholds are found.",
     },
-    "calibration_steps": {"default": 100, "min": 1, "help": "Time-steps of the threshold balancing."},
+    "calibration_steps": {"default": 100, "min": 1, "help": "Number of time-steps of the threshold balancing."},
     "percentile": {
         "default": 100.0,
         "above": 0.0,
         "max": 100.0,
         "help": "Percentile of the currents that becomes the threshold; 100 is their maximum, as published.",
     },
-    "threshold_scale": {"default": 1.0, "above": 0.0, "help": "Multiplies every threshold."},
+    "threshold_scale": {"default": 1.0, "above": 0.0, "help": "Factor on every threshold."},
 }
 HELD = 2**26  # currents of one layer held at once, a quarter of a gigabyte; changes no number
 

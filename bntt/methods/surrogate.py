@@ -19,7 +19,7 @@ from bntt.training.loop import decay_budget, fit
 
 EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding"]
 OPTIONS = {
-    "time_steps": {"default": 25, "min": 1, "help": "T."},
+    "time_steps": {"default": 25, "min": 1, "help": "Number of time-steps T."},
     "norm": {
         "default": "bntt",
         "choices": [
@@ -37,39 +37,43 @@ OPTIONS = {
     },
     "classifier_norm": {
         "default": False,
-        "help": "Norm on the classifier too (Algorithm 2, line 9); not as released.",
+        "help": "Norm on the classifier too (Algorithm 2, line 9); the released code has none.",
     },
     "tracking": {
         "default": "variance",
         "choices": ["variance", "deviation"],
-        "help": "What the norm's moving average follows: the variance, as released, or Algorithm 1's sigma.",
+        "help": "The norm's moving average is of the variance, as in the released code, or of Algorithm 1's sigma.",
     },
     "leak": {"default": 0.95, "min": 0.0, "max": 1.0, "help": "Lambda of Eq. 4."},
     "threshold": {"default": 1.0, "above": 0.0, "help": "Firing threshold theta."},
-    "reset": {"default": "soft", "choices": ["soft", "hard"], "help": "What a spike does to the membrane."},
+    "reset": {
+        "default": "soft",
+        "choices": ["soft", "hard"],
+        "help": "What a spike does to the membrane: subtract the threshold (`soft`), or set it to zero (`hard`).",
+    },
     "alpha": {"default": 0.3, "above": 0.0, "help": "Damping of the surrogate gradient, Eq. 8."},
     "readout": {
         "default": "mean",
         "choices": ["mean", "sum"],
-        "help": "Logits: accumulated voltage divided by T, as released, or not (Eq. 5).",
+        "help": "Logits: accumulated voltage divided by T, as in the released code, or not divided (Eq. 5).",
     },
     "precision": {
         "default": "auto",
         "choices": ["auto", "bf16", "fp32"],
-        "help": "Of spikes and currents in training; `auto`: bf16 where the device computes in it, else fp32. "
-        "Membranes, sums, weights and evaluation are fp32.",
+        "help": "Type of spikes and currents in training; `auto`: bf16 if the device has instructions for it, else "
+        "fp32. Membranes, sums, weights and evaluation are always fp32.",
     },
     "time_chunk": {
         "default": None,
         "type": "int",
         "min": 1,
-        "help": "Time-steps held in memory at once, the rest being run again; null: all. Changes no number but by "
-        "rounding; norms that pool over time refuse.",
+        "help": "Number of time-steps held in memory at once; the backward pass runs each chunk again. null: all. "
+        "Changes numbers by rounding only. Not possible with norms that pool over time.",
     },
     "gain": {
         "default": 2.0,
         "above": 0.0,
-        "help": "Gain of the Xavier-uniform initial weights; 2 as released.",
+        "help": "Gain of the Xavier-uniform initial weights; the released code has 2.",
     },
 }
 

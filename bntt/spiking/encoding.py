@@ -12,7 +12,8 @@ OPTIONS = {
     "coding": {
         "default": "signed",
         "choices": ["signed", "unsigned"],
-        "help": "Poisson spikes: signed, of z-scored pixels (as released), or of pixels in [0, 1] (as the text says).",
+        "help": "Poisson spikes of z-scored pixels, with a sign (`signed`, as in the released code), or of pixels in "
+        "[0, 1] (`unsigned`, as in the paper's text).",
     },
 }
 

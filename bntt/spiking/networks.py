@@ -21,9 +21,9 @@ OPTIONS = {
     "architecture": {
         "default": "vgg9",
         "choices": ["vgg5", "vgg9", "vgg11", "vgg16", "dvs7"],
-        "help": "Network, see ARCHITECTURES.",
+        "help": "Network; ARCHITECTURES in bntt/spiking/networks.py lists the layers.",
     },
-    "width": {"default": 1.0, "above": 0.0, "help": "Multiplies every hidden width."},
+    "width": {"default": 1.0, "above": 0.0, "help": "Factor on the width of every hidden layer."},
 }
 
 # The first tuple: convolution widths, with "A" for 2 x 2 average pooling, "F" for 2 x 2 average pooling that drops an

@@ -79,7 +79,7 @@ def decode(content: bytes | mmap.mmap, where: str) -> Events:
         y[here] = SIDE - 1 - (address >> 8)
         on[here] = ~address & 1
     if kept == 0:
-        raise UserError(f"{where}: {special} special events and none of a pixel; fetch the file again")
+        raise UserError(f"{where}: {special} special events and no event of a pixel; fetch the file again")
     stamps, x, y, on = stamps[:kept], x[:kept], y[:kept], on[:kept]
     _undo_overflows(stamps)
     stamps -= stamps[0]
