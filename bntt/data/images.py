@@ -88,7 +88,7 @@ class ImageData:
     mean: Tensor  # [C, 1, 1]
     deviation: Tensor  # [C, 1, 1]
     digest: str  # hash of the content
-    state: str  # how sure it is that these are the publisher's data, see `bntt.data.store`
+    state: str  # how well it is known that these are the publisher's data, see `bntt.data.store`
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -5,7 +5,7 @@ A dataset is a file in this folder that declares ``DATASET`` and defines ``read(
 Prepared arrays are in ``data/<name>/``, or in ``$BNTT_DATA/<name>/``, and can be mapped into memory. Downloaded files
 stay in ``data/downloads/``.
 
-The *state* of data says how sure it is that they are the publisher's:
+The *state* of data says how well it is known that they are the publisher's:
 
 * ``archive``: the publisher's checksum matched.
 * ``content``: pixels and labels have the hash that is committed here.
