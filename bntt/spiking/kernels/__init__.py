@@ -68,7 +68,10 @@ def backend_for(x: Tensor) -> ModuleType:
 
 @cache
 def _fused(device_type: str) -> ModuleType:
-    """The device's fused backend; if it is missing or fails its check, the plain one and a message on stderr."""
+    """The device's fused backend, or the plain one where it has none.
+
+    If the fused backend cannot be loaded or fails its check, the plain one is used too; a message on stderr says so.
+    """
     from bntt.spiking.kernels import checks, plain
 
     name = {"cpu": "native", "cuda": "gpu"}.get(device_type)
