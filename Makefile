@@ -1,28 +1,30 @@
-# `make demo` and `make test` are all that is needed; each first makes .venv, with the locked versions, if need be.
-# Which index the packages come from is pip's configuration (pip.conf, PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, ...).
+# `make demo` and `make test` are all that you need. If .venv is missing or out of date, they first make it with the
+# locked versions. Pip's configuration (pip.conf, PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, ...) decides which index the
+# packages come from.
 
 PYTHON ?= python3
 EXPERIMENT ?= demo
 CORES ?= all
 ARGS ?=
 
-# Nothing from outside .venv may slip into what is measured.
+# Nothing from outside .venv may influence what is measured.
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME
-# Bytecode is kept, or every process compiles torch anew, which takes longer than most of what it then does.
+# Bytecode is kept. Otherwise every process compiles torch again, which takes longer than most of its actual work.
 unexport PYTHONDONTWRITEBYTECODE
 
 # Tests run in two processes; ARGS="-n 0" runs them in one, "-n 8" in eight.
 test test-all: export PYTEST_ADDOPTS := -n 2 --dist worksteal
 
-# Always called as `python -m`: a console script's first line breaks where the path holds a space.
+# Tools are always called as `python -m`: the first line of a console script breaks if the path contains a space.
 VENV := .venv/bin/python
-# Not compiled at once, which takes as long as all the rest, but where a module is first imported.
+# --no-compile: compiling everything at once takes as long as the rest of the installation. Python compiles a module
+# when it is first imported.
 PIP := $(VENV) -m pip install --no-input --disable-pip-version-check --no-compile --constraint constraints.txt
 UV = build/uv/bin/python -m uv pip compile --universal --python-version 3.11 --no-annotate --quiet pyproject.toml
 
-# .venv is whole when it holds its stamp, which is written last. The stamp's name is a checksum of what .venv depends on:
-# the requirements, the lock, the interpreter and the place.
+# .venv is complete when it holds its stamp, which is written last. The stamp's name is a checksum of what .venv depends
+# on: the requirements, the lock file, the interpreter and the folder.
 STAMP := .venv/made-$(shell { cat pyproject.toml constraints.txt; pwd; "$(PYTHON)" -VV; } 2>&1 | cksum | cut -d ' ' -f 1)
 OLD := Python 3.11 or newer is needed; name one: make PYTHON=python3.11 ...
 ALONE := import fcntl; fcntl.flock(9, fcntl.LOCK_EX
@@ -30,20 +32,20 @@ ALONE := import fcntl; fcntl.flock(9, fcntl.LOCK_EX
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lab lint format docs lock clean install
 
-help: ## say what can be made
+help: ## list the targets
 	@echo "make [PYTHON=python3.12] TARGET"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
 
-demo: $(STAMP) ## every table and figure on small data [EXPERIMENT=demo] [CORES=2]
+demo: $(STAMP) ## make every table and figure on small data [EXPERIMENT=demo] [CORES=2]
 	@$(VENV) scripts/demo.py "$(EXPERIMENT)" --cores "$(CORES)"
 
-test: $(STAMP) ## the tests [ARGS="-k norm"]
+test: $(STAMP) ## run the tests [ARGS="-k norm"]
 	$(VENV) -m pytest $(ARGS)
 
-test-all: $(STAMP) ## the tests, the slow proofs too
+test-all: $(STAMP) ## run all tests, also the slow ones
 	$(VENV) -m pytest -m "not gpu" $(ARGS)
 
-lab: $(STAMP) ## JupyterLab, in which analysis/*.py open as notebooks
+lab: $(STAMP) ## start JupyterLab, where analysis/*.py open as notebooks
 	@$(VENV) -m jupytext_config --settings-file .venv/share/jupyter/lab/settings/overrides.json set-default-viewer python
 	$(VENV) -m jupyterlab $(ARGS) analysis
 
@@ -59,10 +61,10 @@ format: $(STAMP) ## rewrite the sources in the project's style
 	$(VENV) -m ruff format
 	$(VENV) -m snakefmt Snakefile workflow
 
-docs: $(STAMP)-docs ## the documentation as a site, in build/site
+docs: $(STAMP)-docs ## build the documentation as a site, in build/site
 	$(VENV) -m mkdocs build --strict
 
-lock: ## pin the versions anew after a change of pyproject.toml [ARGS=--upgrade]; uv's index is its own configuration
+lock: ## pin the versions again after a change of pyproject.toml [ARGS=--upgrade]; uv's configuration names the index
 	"$(PYTHON)" -m venv build/uv
 	build/uv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
 	$(UV) --all-extras --custom-compile-command "make lock" $(ARGS) --output-file constraints.txt
@@ -70,13 +72,13 @@ lock: ## pin the versions anew after a change of pyproject.toml [ARGS=--upgrade]
 	{ sed '/- pip:$$/q' environment.yml; sed 's/^/      - /' build/direct.txt; } > build/environment.yml
 	mv build/environment.yml environment.yml
 
-clean: ## remove .venv, caches and results/demo; data and other results stay
+clean: ## remove .venv, caches and results/demo; keep data and other results
 	rm -rf .venv results/demo build *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
 
 install: $(STAMP)
 
-# The lock is the open file, which all that is started here shares: a next make waits even for a pip whose make was
-# killed. Then it looks again whether there is anything left to do.
+# The lock is on an open file that all processes started here share. So another make waits even for a pip whose make was
+# killed, and then checks again whether anything is left to do.
 $(STAMP):
 	@"$(PYTHON)" -c 'import sys; sys.exit("$(OLD)" if sys.version_info < (3, 11) else 0)'
 	@exec 9>.venv.lock; "$(PYTHON)" -c '$(ALONE) | fcntl.LOCK_NB)' 2>/dev/null || { \

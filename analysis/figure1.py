@@ -9,12 +9,12 @@
 # %% [markdown]
 # # Figure 1: spikes of each layer over time
 #
-# How many spikes a neuron emits on average in each time-step, one line for each layer.
+# The figure shows how many spikes a neuron emits on average in each time-step, with one line for each layer.
 #
-# **What the paper says** (Figure 1 and Section 1; VGG9 on CIFAR-10). A converted network (a) and one trained with the
-# surrogate gradient alone (b) keep firing in all layers until the end. With BNTT (c) the activity of a layer rises,
-# peaks and falls again, early layers first and deeper layers later, as if the image passed through the network as a
-# wave; after the wave there is little left to compute.
+# **What the paper says** (Figure 1 and Section 1; VGG9 on CIFAR-10). A converted network (a) and a network trained with
+# the surrogate gradient alone (b) keep firing in all layers until the end. With BNTT (c), the activity of a layer
+# rises, peaks and falls again. Early layers peak first and deeper layers later, as if the image passed through the
+# network as a wave. After the wave there is little left to compute.
 
 # %% tags=["parameters"]
 experiment = "demo"
@@ -47,7 +47,7 @@ Image(filename=style.save(figure, Path(output) / "figures", "figure1"), retina=T
 # %% [markdown]
 # ## The experiment's other spiking rows
 #
-# The same for rows that the paper's figure does not have.
+# The same figure for the rows that the paper's figure does not have.
 
 # %%
 if further:
@@ -55,12 +55,13 @@ if further:
     path = style.save(figure, Path(output) / "figures", "figure1-further")
     display(Image(filename=path, retina=True, alt="The same for further rows"))
 else:
-    print("There are none with a result.")
+    print("No other spiking row has a result.")
 
 # %% [markdown]
 # ## When each layer is busiest
 #
-# The time-step with the most spikes. Where activity is flat in time, the largest value is an accident.
+# The table gives the time-step with the most spikes. Where the activity hardly changes over time, the position of the
+# largest value is a matter of chance.
 
 # %%
 figure3.peaks(spikes, "spikes")

@@ -10,11 +10,12 @@
 # # Figure 2: the neuron and its gradient
 #
 # (a) The membrane potential of a leaky integrate-and-fire neuron while input spikes arrive, and the spikes that it
-# emits. (b) The gradient that training uses in place of the spike's own, which is zero or infinite.
+# emits. (b) The surrogate gradient that training uses instead of the spike's true derivative, which is zero or
+# infinite.
 #
-# **What the paper says** (Figure 2, Section 3.1, Equations 4 and 8). The potential leaks, adds the weighted input, and
-# where it exceeds the threshold the neuron fires and is reset by subtracting the threshold, so that the excess is
-# kept. The gradient is a triangle that is highest, α = 0.3, at the threshold.
+# **What the paper says** (Figure 2, Section 3.1, Equations 4 and 8). The potential leaks and adds the weighted input.
+# Where it exceeds the threshold, the neuron fires, and the threshold is subtracted from the potential, so that the
+# excess is kept. The gradient is a triangle with its highest value, α = 0.3, at the threshold.
 #
 # Nothing here is measured: both panels are computed with this project's own neuron, (b) by automatic differentiation.
 
@@ -36,7 +37,10 @@ at_root()
 
 neuron = LIF(leak=0.95, threshold=1.0, reset="soft", alpha=0.3)  # the released code's values
 
-Markdown(f"**Data.** None of experiment `{experiment}`: an illustration, computed with `{neuron}`, α = {neuron.alpha}.")
+Markdown(
+    f"**Data.** No data of experiment `{experiment}`: this is an illustration, computed with `{neuron}`, "
+    f"α = {neuron.alpha}."
+)
 
 # %%
 figure = figure2.draw(neuron)

@@ -12,11 +12,11 @@
 # BNTT gives each channel a scale γ for each time-step. The heat map shows γ averaged over the channels of a layer.
 #
 # **What the paper says** (Figure 3, Section 3.4; VGG9 on CIFAR-10, T = 25). The average γ of a layer rises and falls,
-# later in deeper layers. Inference can end once γ of every layer is below a threshold for good: with the threshold 0.1
-# after t = 20 (yellow dotted line), which is known before any image is seen.
+# later in deeper layers. Inference can end once the γ of every layer is below a threshold and stays there. With the
+# threshold 0.1 this is after t = 20 (yellow dotted line). This step is known before any image is seen.
 #
-# How far γ falls depends on the *decay budget*, the sum of learning rate times weight decay on γ over all updates,
-# divided by one minus the momentum: about 18 e-folds by the paper's protocol. Each panel names its own.
+# How far γ falls depends on the *decay budget*: the sum of learning rate times weight decay on γ over all updates,
+# divided by one minus the momentum. It is about 18 e-folds in the paper's protocol. Each panel names its own budget.
 
 # %% tags=["parameters"]
 experiment = "demo"
@@ -50,7 +50,7 @@ Image(filename=style.save(figure, Path(output) / "figures", "figure3"), retina=T
 # %% [markdown]
 # ## When γ of each layer peaks
 #
-# The time-step with the largest average γ.
+# The table gives the time-step with the largest average γ.
 
 # %%
 figure3.peaks(gamma, "gamma")

@@ -9,15 +9,16 @@
 # %% [markdown]
 # # Figure 4: spikes of each layer, and accuracy under noise
 #
-# (a) How often a neuron of each layer fires over all time-steps, which decides the energy. (b) Test accuracy when
+# (a) How often a neuron of each layer fires over all time-steps; this decides the energy. (b) Test accuracy when
 # Gaussian noise is added to the input image.
 #
-# **What the paper says** (Figure 4, Sections 4.3 and 4.6; VGG9 on CIFAR-10). (a) BNTT is the sparsest in every layer,
-# a converted network fires up to hundreds of times. (b) BNTT is the most accurate at every noise level; the converted
-# network loses much above σ = 0.4, and surrogate training without BNTT stands better than the ANN when noise is strong.
+# **What the paper says** (Figure 4, Sections 4.3 and 4.6; VGG9 on CIFAR-10). (a) BNTT has the fewest spikes in every
+# layer; in a converted network a neuron fires up to hundreds of times. (b) BNTT is the most accurate at every noise
+# level. The converted network loses much accuracy above σ = 0.4. Under strong noise, surrogate training without BNTT is
+# more accurate than the ANN.
 #
-# The paper does not say whether noise is added before or after the pixels are scaled, which makes it several times
-# stronger or weaker; the caption says what was done here.
+# The paper does not say whether noise is added before or after the pixels are scaled. This choice makes the noise
+# several times stronger or weaker; the caption says what was done here.
 
 # %% tags=["parameters"]
 experiment = "demo"

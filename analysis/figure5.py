@@ -9,10 +9,11 @@
 # %% [markdown]
 # # Figure 5: distribution of γ over time
 #
-# How the γ of a layer's channels are distributed at each time-step: conv1 (first line), conv4 (second), conv7 (third).
+# The figure shows how the γ of a layer's channels are distributed at each time-step: conv1 in the first line, conv4 in
+# the second, conv7 in the third.
 #
-# **What the paper says** (Figure 5, Section 4.4; VGG9 on CIFAR-10, T = 25). γ of conv1 is high at first and falls from
-# there; that of conv4 and conv7 starts small, peaks at t = 9 and t = 13, and shrinks to zero: the deeper the layer, the
+# **What the paper says** (Figure 5, Section 4.4; VGG9 on CIFAR-10, T = 25). The γ of conv1 is high at first and then
+# falls. The γ of conv4 and conv7 start small, peak at t = 9 and t = 13, and shrink to zero. The deeper the layer, the
 # later the peak.
 
 # %% tags=["parameters"]
@@ -45,7 +46,8 @@ Image(filename=style.save(figure, Path(output) / "figures", "figure5"), retina=T
 # %% [markdown]
 # ## When γ of each layer peaks
 #
-# The time-step with the largest mean γ. The histograms of the other rows that have a γ for each time-step follow.
+# The table gives the time-step with the largest mean γ. Below it are the histograms of the other rows that have a γ for
+# each time-step.
 
 # %%
 figure3.peaks(gamma, "gamma")

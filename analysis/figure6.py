@@ -9,11 +9,11 @@
 # %% [markdown]
 # # Figure 6: accuracy and early exit time against the threshold
 #
-# The early exit ends inference once γ of every layer stays below a threshold (Figure 3). A higher threshold ends it
-# earlier; what does that cost?
+# The early exit ends inference once the γ of every layer stays below a threshold (Figure 3). A higher threshold ends it
+# earlier. How much accuracy does that cost?
 #
 # **What the paper says** (Figure 6, Section 4.5; VGG9 on CIFAR-10). The exit time falls as the threshold rises, and
-# accuracy falls only marginally. With the threshold 0.1, used everywhere else, 20 of 25 steps are enough.
+# accuracy falls only slightly. With the threshold 0.1, which the paper uses everywhere else, 20 of 25 steps are enough.
 
 # %% tags=["parameters"]
 experiment = "demo"
@@ -46,7 +46,8 @@ Image(filename=style.save(figure, Path(output) / "figures", "figure6"), retina=T
 # %% [markdown]
 # ## In numbers
 #
-# `exits` is 0 where γ of some layer reaches the threshold at the last step: no exit, and all time-steps are used.
+# `exits` is 0 where the γ of some layer still reaches the threshold at the last step. Then there is no early exit, and
+# all time-steps are used.
 
 # %%
 early_exit.drop(columns="dataset").round(2)

@@ -60,10 +60,10 @@ Markdown(f"**{found.experiment.title}**\n\n{found.experiment.notes}")
 
 # %% [markdown]
 # "Revisiting Batch Normalization for Training Low-latency Deep Spiking Neural Networks from Scratch" (Kim and Panda)
-# gives every time-step of a spiking network its own batch normalisation, BNTT, and reports fewer time-steps, fewer
-# spikes and more robustness than conversions and plain surrogate gradients. This page says what of that came back here:
-# every network was trained or converted by this experiment, every number was measured on its test images, and the
-# paper's printed numbers stand beside.
+# gives every time-step of a spiking network its own batch normalisation, BNTT. The paper reports that BNTT needs fewer
+# time-steps and fewer spikes, and is more robust, than conversions and plain surrogate gradients. This page says which
+# of these results were reproduced here. This experiment trained or converted every network and measured every number on
+# its test images. The paper's printed numbers stand beside them.
 
 # %%
 status = found.summary["status"].value_counts()
@@ -89,19 +89,20 @@ Markdown(sources(found))
 # %% [markdown]
 # ## The paper's claims, on this data
 #
-# A claim *holds* or *fails* where the 95 % interval of its statistic lies wholly on one side of its border. It is
-# *undecided* where the interval includes the border, or where a run is missing. Methods are compared image by image.
-# *Fails* is a finding about this data and these networks, not an error of the benchmark.
+# Each claim has a statistic and a limit value for it. The claim *holds* or *fails* if the 95 % interval of the
+# statistic lies completely on one side of the limit. It is *undecided* if the interval includes the limit, or if a run
+# is missing. Methods are compared image by image. *Fails* is a finding about this data and these networks, not an error
+# of the benchmark.
 
 # %%
 for dataset in datasets:
     display(Markdown(heading(dataset)), HTML(claims_table(claims[dataset])))
 
 # %% [markdown]
-# ### Under noise, sigma by sigma
+# ### Accuracy under noise, for each sigma
 #
-# Points of accuracy by which `bntt` is better on the same noisy images, each method after all of its own time-steps.
-# **Bold** where Tango's 95 % interval for paired proportions leaves out 0.
+# The table gives the points of accuracy by which `bntt` is better on the same noisy images, each method after all of
+# its own time-steps. A value is **bold** where Tango's 95 % interval for paired proportions does not include 0.
 
 # %%
 for dataset in datasets:
@@ -110,15 +111,16 @@ for dataset in datasets:
         Markdown(heading(dataset)),
         HTML(noise_table(differences))
         if len(differences)
-        else Markdown("No result; recordings of events get no Gaussian noise."),
+        else Markdown("No result. No Gaussian noise is added to event recordings."),
     )
 
 # %% [markdown]
 # ## The paper's numbers
 #
-# A verdict is given to a number that a run of the paper's own protocol answers, on data known to be the publisher's.
-# MATCH: the mean over seeds is within the number's tolerance. CONSISTENT: the printed number is in the 95 % prediction
-# interval of one new run; *weak* where that is wide. BETTER, WORSE and DIFFERS: it is outside.
+# A printed number gets a verdict only from runs of the paper's own protocol, on data known to be the publisher's.
+# MATCH: the mean over seeds is within the number's tolerance. CONSISTENT: the printed number is inside the 95 %
+# prediction interval for one new run; *weak* if this interval is wide. BETTER, WORSE and DIFFERS: the printed number is
+# outside this interval.
 
 # %%
 judged = judge_all(found)
@@ -128,7 +130,7 @@ if answered:
     display(HTML(verdicts_table(answered)))
 
 # %% [markdown]
-# ## Accuracy, condensed from Table 1
+# ## Accuracy: a short form of Table 1
 
 # %%
 HTML(to_html(condensed(accuracies)))
@@ -136,7 +138,7 @@ HTML(to_html(condensed(accuracies)))
 # %% [markdown]
 # ## Figures
 #
-# Each opens the notebook that drew it, with the text and the data behind it.
+# Each figure is a link to the notebook that drew it, with the text and the data behind it.
 
 # %%
 FIGURES = titles("figure")
@@ -158,8 +160,8 @@ sheets = [
 if sheets:
     display(
         Markdown(
-            "## Recordings of events\n\nOne recording of each class, every second of its frames: where pixels became "
-            "brighter (ON) and darker (OFF). Networks see whether a square had an event in a frame."
+            "## Event recordings\n\nOne recording of each class. Its frames, evenly spaced in time, show where pixels "
+            "became brighter (ON) and darker (OFF). Networks see whether a square of pixels had an event in a frame."
         ),
         HTML(grid(sheets)),
     )
@@ -167,10 +169,10 @@ if sheets:
 # %% [markdown]
 # ## Weight decay on gamma, and the wave
 #
-# BNTT's gammas are decayed like weights, in the paper's protocol and in the released code. Where the loss gives a gamma
-# little reason to stay, decay takes it to 0, and what is left over time and depth is the wave of the paper's Figures 3
-# and 5. How far decay can go is its budget: the sum over all training steps of learning rate times decay, divided by
-# one minus the momentum, in e-folds.
+# In the paper's protocol and in the released code, weight decay acts on BNTT's gammas as on weights. Where a gamma
+# matters little to the loss, decay takes it to 0. What remains over time and depth is the wave of the paper's Figures 3
+# and 5. How far decay can shrink gamma is its budget, in e-folds: the sum over all training steps of learning rate
+# times decay, divided by one minus the momentum.
 
 # %%
 options = {run.row: run.options for run in found.experiment.runs if run.dataset == datasets[0]}
@@ -188,7 +190,7 @@ if decay > PAPER.decay:
     )
 unscaled = [row for row, own in options.items() if gamma_decay(own) == PAPER.decay and own["norm"] == "bntt"]
 if unscaled and decay != PAPER.decay:
-    text.append(f"At the paper's own decay, unscaled, is {listed([f'row `{row}`' for row in unscaled])}.")
+    text.append(f"With the paper's own decay, unscaled: {listed([f'row `{row}`' for row in unscaled])}.")
 Markdown(" ".join(text))
 
 # %%
@@ -206,9 +208,9 @@ for dataset in datasets:
 HTML(runs_table(found))
 
 # %% [markdown]
-# Accuracy is after all T time-steps on the test images, ± its binomial standard error. The decay budget of gamma is in
-# e-folds; a row without a scale has none. A run that *diverged* stands as n/a in the tables, and one that is *missing*
-# has no result yet: `python -m bntt runs` says which.
+# Accuracy is measured on the test images after all T time-steps, ± its binomial standard error. The decay budget of
+# gamma is in e-folds; a row without a learned scale has none. A run that *diverged* is shown as n/a in the tables. A
+# run that is *missing* has no result yet; `python -m bntt runs` lists such runs.
 
 # %% [markdown]
 # ## Notebooks and tables
@@ -229,7 +231,7 @@ Markdown("\n".join(lines))
 # %%
 foreign = [dataset for dataset in datasets if dataset not in DATASETS]
 Markdown(
-    f"The paper has no {listed(foreign)}, so its printed numbers are shown and not judged: no verdict is given there."
+    f"The paper has no results on {listed(foreign)}. There its printed numbers are shown, but no verdict is given."
     if foreign
     else ""
 )
@@ -243,8 +245,9 @@ HTML(provenance_table(found))
 # %% [markdown]
 # ## How to go on
 #
-# * **Look closer.** `make lab` opens the notebooks in JupyterLab; their sources are in `analysis/`.
-# * **Change the experiment.** Rows, seeds and every option are in `config/`, explained in `config/README.md`. With more
-#   seeds the tables give mean ± standard deviation over them. Only what a change concerns is trained again.
-# * **Add a method or a norm of your own.** One file in `bntt/methods/` and one row in the experiment: it gets a line in
-#   every table and figure, and a paired comparison with BNTT in Table 1.
+# * **Look closer.** `make lab` opens the notebooks in JupyterLab. Their sources are in `analysis/`.
+# * **Change the experiment.** Rows, seeds and every option are in the files in `config/`; `config/README.md` explains
+#   them. With more seeds, the tables give mean ± standard deviation over the seeds. Only the runs that a change affects
+#   are trained again.
+# * **Add a method or a norm of your own.** It needs one file in `bntt/methods/` and one row in the experiment. It then
+#   gets a line in every table and figure, and a paired comparison with BNTT in Table 1.

@@ -14,11 +14,11 @@
 # # Table 1. Classification accuracy
 #
 # The paper compares BNTT with conversions from dense networks, with surrogate-gradient training without BNTT, and with
-# published methods, by accuracy and by the number of time-steps that each needs. Its point: BNTT comes close to the
-# conversions' accuracy with a hundredth of their steps, and trains where plain surrogate gradients do not. Early exit
-# takes a fifth of the steps away again.
+# published methods. It compares accuracy and the number of time-steps that each method needs. Its conclusion: BNTT
+# comes close to the conversions' accuracy with a hundredth of their time-steps, and trains where plain surrogate
+# gradients do not. Early exit saves another fifth of the time-steps.
 #
-# Below are the rows of this experiment, each with the paper's line that it answers.
+# Below are the rows of this experiment, each beside the line of the paper's table that it reproduces.
 
 # %% tags=["parameters"]
 experiment = "demo"

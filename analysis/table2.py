@@ -13,8 +13,9 @@
 # %% [markdown]
 # # Table 2. Energy per operation
 #
-# The paper prices operations by a table for a 45 nm process: a dense network multiplies and adds, a spiking one only
-# adds. All its energy ratios rest on these constants, and on counting nothing else: no memory access, no leak, no norm.
+# The paper takes the energy of an operation from a table for a 45 nm process. A dense network multiplies and adds; a
+# spiking network only adds. All energy ratios of the paper depend on these constants. They count nothing else: no
+# memory access, no leak, no norm.
 #
 # Below are the printed constants beside those that the energy formula of this benchmark uses.
 
@@ -34,8 +35,8 @@ at_root()
 table = table2()
 
 # %% [markdown]
-# **Data drawn.** None: these are constants, the paper's from `bntt/paper/` and those used from
-# `bntt/measurements/operations.py`, alike for every experiment, dataset and seed.
+# **Data drawn.** None. These are constants: the paper's are from `bntt/paper/`, the benchmark's from
+# `bntt/measurements/operations.py`. They are the same for every experiment, dataset and seed.
 
 # %%
 HTML(to_html(table))

@@ -14,11 +14,12 @@
 # # Table 3. Energy efficiency
 #
 # The paper compares the energy of a dense VGG9 on CIFAR-10 with that of its spiking versions. A spiking layer costs its
-# dense operations times its spikes per neuron, at 0.9 instead of 4.6 pJ. Its point: BNTT needs about nine times less
-# energy than the dense network, while plain surrogate gradients need about as much, and a conversion gains only where
-# it stops early and loses accuracy.
+# dense operations times its spikes per neuron, at 0.9 instead of 4.6 pJ per operation. The paper's conclusion: BNTT
+# needs about nine times less energy than the dense network. Plain surrogate gradients need about as much as the dense
+# network. A conversion saves energy only if it stops early and loses accuracy.
 #
-# The formula can be read in several ways (whose spikes, and is the input layer counted), so every reading is shown.
+# The formula can be read in several ways: which layer's spikes are meant, and is the input layer counted? So every
+# reading is shown.
 
 # %% tags=["parameters"]
 experiment = "demo"

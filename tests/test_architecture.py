@@ -1,4 +1,4 @@
-"""The order of the rooms, which `pyproject.toml` states, and what their sources may contain."""
+"""The order of the packages, which `pyproject.toml` states, and what their sources may contain."""
 
 import ast
 import sys
@@ -41,11 +41,11 @@ def imports(path: Path, top_only: bool = False):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def test_a_room_imports_only_from_rooms_below_it():
+def test_a_package_imports_only_from_packages_below_it():
     assert lint_imports(str(PROJECT / "pyproject.toml"), no_cache=True) == EXIT_STATUS_SUCCESS
 
 
-def test_every_room_has_its_place():
+def test_every_package_has_its_place():
     """Else a new folder would stand outside the order."""
     rooms = {path.stem for path in PACKAGE.iterdir() if path.name not in ("__init__.py", "__pycache__", "py.typed")}
     assert rooms == set(CONTRACT["layers"])

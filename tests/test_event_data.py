@@ -135,7 +135,7 @@ def test_overflowing_counters_go_on(bits, pieces, monkeypatch):
         (words((0, 1))[:-3], ["5 bytes are left over", f"offset {len(HEADER)}", "cut off"]),
         (words((0, 1), (0x12345, 2)), ["0x12345", f"offset {len(HEADER) + 8}", "beyond a sensor"]),
         (words((0, 1), (2**31, 2)), ["0x80000000", "beyond a sensor"]),
-        (words((2**15, 1)), ["1 special events and none of a pixel"]),
+        (words((2**15, 1)), ["1 special events and no event of a pixel"]),
         (b"#!AER-DAT3.1\r\n" + bytes(8), ["not an AEDAT 2.0 file"]),
         (b"RIFF" + bytes(100), ["not an AEDAT 2.0 file"]),
         (b"#!AER-DAT2.0", ["ends within its header"]),

@@ -1,1 +1,1 @@
-"""Datasets: a plug-in file each, their preparation, and images and recordings in memory."""
+"""Datasets: one plug-in file for each, their preparation, and images and recordings in memory."""

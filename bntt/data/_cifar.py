@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009) in the layouts that their author publishes.
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009) in the two layouts that their author publishes.
 
-The python layout holds pickles, which are opened only after their md5 was found to be the publisher's; the binary
-layout holds plain bytes. Without a folder the archive is downloaded, all through torchvision's dataset classes.
+The python layout holds pickles. They are opened, by torchvision's dataset classes, only if their md5 is the
+publisher's. The binary layout holds plain bytes. If no folder is given, the archive is downloaded.
 """
 
 import shutil
@@ -16,7 +16,7 @@ from bntt.data._parts import Parts
 from bntt.data._torchvision import torchvision
 
 PIXELS = 3 * 32 * 32
-BINARY = {  # folder, bytes of label of which the last counts, classes, files and images of each
+BINARY = {  # folder, bytes of a label (only the last is used), classes; for train and test: files, images in each
     "CIFAR10": (
         "cifar-10-batches-bin",
         1,
@@ -29,7 +29,10 @@ BINARY = {  # folder, bytes of label of which the last counts, classes, files an
 
 
 def read(name: str, source: Path | None, downloads: Path) -> Parts:
-    """``name`` is that of torchvision's class; pixels uint8 ``[N, 3, 32, 32]``."""
+    """Train and test of the torchvision class ``name``, pixels uint8 ``[N, 3, 32, 32]``.
+
+    Raises UserError if a file is missing or damaged.
+    """
     binary = BINARY[name][0]
     for folder in (source / binary, source) if source else ():
         if folder.is_dir() and (folder.name == binary or (folder / BINARY[name][3][0][0]).is_file()):

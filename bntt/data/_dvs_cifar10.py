@@ -1,7 +1,8 @@
-"""DVS-CIFAR10 (Li et al. 2017): 10,000 photographs of CIFAR-10, moved before a DVS128, as ten archives of recordings.
+"""DVS-CIFAR10 (Li et al. 2017): 10,000 photographs of CIFAR-10, recorded by a DVS128; one archive for each class.
 
-Every recording becomes frames of event counts, uint8 ``[T, 2, 42, 42]``: 128 pixels in squares of 3, the last 2 left
-out (Wu et al. 2019). There is no official split; the datasets that this module serves say which one they take.
+Every recording becomes frames of event counts, uint8 ``[T, 2, 42, 42]``: the 128 pixels of a side form squares of 3,
+and the last 2 pixels are left out (Wu et al. 2019). There is no official split. Each dataset that uses this module says
+which split it has.
 """
 
 import re
@@ -17,7 +18,7 @@ from bntt.data._parts import Parts, divided
 from bntt.data.events.aedat import decode
 from bntt.data.events.frames import Tally, to_frames
 
-# Publisher's names, file numbers at the host, md5. The host's browser address answers programs with an empty page.
+# Publisher's names, file numbers at the host, md5. The host's address for browsers answers programs with an empty page.
 ARCHIVES = [
     Archive(f"{name}.zip", f"https://api.figshare.com/v2/file/download/{number}", md5)
     for name, number, md5 in (
@@ -39,7 +40,10 @@ STEPS = 20  # T of the paper's DVS network, as later papers cite it
 
 
 def read(source: Path | None, downloads: Path, split: dict[str, list[int]], bin_microseconds: int | None) -> Parts:
-    """Recordings in the order of their class and number, divided by ``split``; see `to_frames` for the bins."""
+    """Recordings in the order of class and number, divided by ``split``; see `to_frames` for the bins.
+
+    Raises UserError if an archive or a recording is missing or damaged.
+    """
     where = fetch(ARCHIVES, downloads) if source is None else [_place(source, archive) for archive in ARCHIVES]
     verified = source is None or all(
         path.is_file() and matches(path, archive.md5) for archive, path in zip(ARCHIVES, where, strict=True)
@@ -68,7 +72,7 @@ def read(source: Path | None, downloads: Path, split: dict[str, list[int]], bin_
 
 
 def _place(source: Path, archive: Archive) -> Path:
-    """An archive, or the folder that it was extracted to."""
+    """The archive in the user's folder, or the folder to which it was extracted."""
     for path in (source / archive.name, source / Path(archive.name).stem):
         if path.exists():
             return path

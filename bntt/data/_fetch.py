@@ -1,7 +1,7 @@
-"""Publishers' archives: downloaded in pieces that survive an interruption, verified, and opened with care.
+"""Publishers' archives: downloaded, also after an interruption, verified, and unpacked safely.
 
-A file is written as ``NAME.part``, from which an interrupted download goes on, and gets its name when its md5 is the
-publisher's. Nothing is extracted that would leave its folder, and no link.
+A file is downloaded as ``NAME.part``, so that an interrupted download can continue. It gets its final name only if its
+md5 is the publisher's. Archive members with a path outside the target folder, and links, are not extracted.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ from tqdm import tqdm
 from bntt.common.errors import UserError
 from bntt.common.files import ensure_space
 
-ATTEMPTS = 5  # connections that bring nothing new before a download is given up
+ATTEMPTS = 5  # connections in a row without new data before a download is given up
 TIMEOUT = 60  # seconds of silence after which a connection is given up
 PIECE = 2**20
 
 
 class Archive(NamedTuple):
-    """One file of a publisher."""
+    """One file of a publisher: its name, address and checksum."""
 
     name: str
     url: str
@@ -35,12 +35,15 @@ class Archive(NamedTuple):
 
 
 def fetch(archives: Iterable[Archive], folder: Path) -> list[Path]:
-    """The archives in ``folder``, each verified; those that are not there are downloaded."""
+    """Paths of the archives in ``folder``, each verified; missing ones are downloaded first.
+
+    Raises UserError if a download fails or a checksum is wrong.
+    """
     return [_fetched(archive, folder) for archive in archives]
 
 
 def matches(path: Path, md5: str) -> bool:
-    """Whether a file has the publisher's checksum."""
+    """Whether a file has the publisher's md5."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == md5
 
@@ -70,8 +73,8 @@ def _fetched(archive: Archive, folder: Path) -> Path:
     if not matches(part, archive.md5):
         part.unlink()
         raise UserError(
-            f"{archive.url} sent something else than {archive.name}: its md5 is not {archive.md5}; try again later, or "
-            f"put the file into {folder} yourself"
+            f"{archive.url} did not send {archive.name}: the md5 of what arrived is not {archive.md5}; try again "
+            f"later, or put the file into {folder} yourself"
         )
     part.rename(path)
     return path
@@ -85,20 +88,20 @@ def _unreachable(archive: Archive, folder: Path, reason: str) -> str:
 
 
 def _download(archive: Archive, part: Path) -> None:
-    """Append what is missing to ``part``; raises OSError where the connection ends early."""
+    """Append the missing bytes to ``part``; raises OSError if the connection ends early."""
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # all of it is here already, or more
+        if error.code == 416:  # the file is already complete, or too long
             return
         raise
     with response:
-        if response.status not in (200, 206):  # the browser address of DVS-CIFAR10's host says 202, and no more
+        if response.status not in (200, 206):  # the browser address of DVS-CIFAR10's host answers only 202
             raise OSError(f"the server sent nothing but HTTP {response.status}")
         if have and response.status != 206:
-            have = 0  # the server begins anew
+            have = 0  # the server sends the file from its start
         length = response.headers.get("Content-Length") or ""
         total = have + int(length) if length.isdecimal() else None
         if total is not None:
@@ -116,7 +119,7 @@ def _download(archive: Archive, part: Path) -> None:
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Extract a tar archive whose members are plain files and folders below ``target``; anything else is refused."""
+    """Extract a tar archive below ``target``; UserError if a member is not a plain file or folder below ``target``."""
     try:
         with tarfile.open(archive) as opened:
             members = opened.getmembers()
@@ -132,7 +135,7 @@ def unpack(archive: Path, target: Path) -> None:
 
 
 def opened_zip(path: Path) -> zipfile.ZipFile:
-    """A zip file, none of whose members has a path out of it."""
+    """An open zip file; UserError if it is damaged or a member has a path outside the target folder."""
     try:
         opened = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
@@ -143,7 +146,7 @@ def opened_zip(path: Path) -> zipfile.ZipFile:
 
 
 def member(opened: zipfile.ZipFile, name: str) -> bytes:
-    """The content of one member."""
+    """The content of one member of a zip file; UserError if it is damaged."""
     try:
         return opened.read(name)
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:  # what damaged bytes raise
@@ -151,7 +154,7 @@ def member(opened: zipfile.ZipFile, name: str) -> bytes:
 
 
 def check_name(archive: Path, name: str) -> None:
-    """Refuse a member that lies outside the folder it is extracted to."""
+    """Raise UserError if a member's path is outside the folder to which it would be extracted."""
     parts = PurePosixPath(name.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts or name[1:2] == ":":
         raise UserError(f"{archive}: {name!r} would be written outside its folder; nothing was extracted")

@@ -1,4 +1,4 @@
-"""What reading a dataset gives: its parts, and what can be said of where they came from."""
+"""What reading a dataset returns: its parts, and facts about their origin."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ Part = tuple[np.ndarray, np.ndarray]  # pixels uint8 [N, C, H, W] (of recordings
 
 @dataclass(frozen=True)
 class Parts:
-    """``validation`` is None where the publisher names no such part; runs then hold out training images."""
+    """``validation`` is None if the split has no such part; runs can then hold out training images."""
 
     train: Part
     validation: Part | None
@@ -20,7 +20,7 @@ class Parts:
     facts: dict[str, Any] = field(default_factory=dict)  # for the manifest
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-        """Name, pixels and labels of each part; a part that there is not is empty."""
+        """Name, pixels and labels of each part; a part that does not exist is empty."""
         pixels, labels = self.train
         for name, part in (
             ("train", self.train),
@@ -31,6 +31,6 @@ class Parts:
 
 
 def divided(pixels: np.ndarray, labels: np.ndarray, split: dict[str, list[int]], **more: Any) -> Parts:
-    """Parts by lists of indices."""
+    """Parts from all ``pixels`` and ``labels`` by lists of indices; ``more`` is passed on to `Parts`."""
     train, validation, test = ((pixels[split[k]], labels[split[k]]) for k in ("train", "validation", "test"))
     return Parts(train, validation if split["validation"] else None, test, **more)

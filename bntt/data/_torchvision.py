@@ -1,9 +1,9 @@
-"""The only place that imports torchvision.
+"""The only module that imports torchvision.
 
-The torchvision wheel of the package index is built for a CUDA torch. Beside a CPU-only torch its compiled library
-cannot be loaded, so that its operators are never declared, and importing the package fails on the first one that it
-wants to describe: "operator torchvision::nms does not exist". Declaring the two operators is enough for datasets and
-transforms, which are plain Python; detection operators stay unavailable.
+The torchvision wheel of the package index is built for a CUDA version of torch. With a CPU-only torch, its compiled
+library cannot be loaded, so its operators are not declared. Importing the package then fails with "operator
+torchvision::nms does not exist". Declaring two operators is enough for datasets and transforms, which are plain Python.
+Detection operators stay unavailable.
 """
 
 import sys
@@ -18,7 +18,7 @@ _declarations: list[torch.library.Library] = []  # torch forgets an operator whe
 
 
 def torchvision() -> ModuleType:
-    """The torchvision package, with the operators declared only where importing it failed for want of them."""
+    """The torchvision package; the operators are declared only if importing it failed because they were missing."""
     try:
         return import_module("torchvision")
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""CIFAR-10: 60,000 photographs of 32 x 32 pixels in 10 classes, the official train and test (Krizhevsky 2009)."""
+"""CIFAR-10: 60,000 photographs of 32 x 32 pixels in 10 classes, with the official split (Krizhevsky 2009)."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ DATASET = {
     "source": "Krizhevsky 2009, by torchvision",
     "shape": [3, 32, 32],
     "images": {"train": 50000, "validation": 0, "test": 10000},
-    "partial": {  # what can be said without the publisher's files: all but these test items were seen pixel-exact
+    "partial": {  # without the publisher's files: all test items except these are known to be pixel-exact
         "items": [
             1259, 1369, 1422, 2245, 2737, 2935, 3695, 3718, 4085, 4496,
             5791, 5896, 6286, 7580, 7707, 7724, 7832, 8117, 8551, 9254,

@@ -1,4 +1,4 @@
-"""CIFAR-100: 60,000 photographs of 32 x 32 pixels in 100 classes, the official train and test (Krizhevsky 2009)."""
+"""CIFAR-100: 60,000 photographs of 32 x 32 pixels in 100 classes, with the official split (Krizhevsky 2009)."""
 
 from pathlib import Path
 

@@ -1,8 +1,8 @@
-"""scikit-learn's digits: 1,797 real 8 x 8 scans of hand-written digits with 17 grey levels, shipped with the library.
+"""scikit-learn's digits: 1,797 scans of hand-written digits, 8 x 8 pixels, 17 grey levels, shipped with the library.
 
-The test set of Alpaydin and Kaynak (1998), "Optical Recognition of Handwritten Digits". The images carry no writer
-names, so the splits share writers, and the accuracies are those of known writers. The split is committed and
-stratified; it never changes with a seed.
+They are the test set of Alpaydin and Kaynak (1998), "Optical Recognition of Handwritten Digits". The images do not say
+who wrote them. So the splits share writers, and the accuracies are for writers that were seen in training. The split is
+committed and stratified; it never changes with a seed.
 """
 
 from pathlib import Path
@@ -24,19 +24,19 @@ DATASET = {
 
 
 def read(source: Path | None, downloads: Path) -> Parts:
-    """Train, validation and test, pixels uint8 ``[N, 1, 8, 8]``; nothing is downloaded."""
+    """Train, validation and test, pixels uint8 ``[N, 1, 8, 8]``; nothing is downloaded. UserError for a ``source``."""
     refuse_folder(source)
     return divided(*scans(), splits.committed_split("digits"), from_publisher=False)
 
 
 def refuse_folder(source: Path | None) -> None:
-    """There is nothing to read from a folder."""
+    """Raise UserError if a source folder is given, because the digits come with scikit-learn."""
     if source is not None:
         raise UserError(f"--from {source}: the digits come with scikit-learn; prepare them without --from")
 
 
 def scans() -> tuple[np.ndarray, np.ndarray]:
-    """All images, uint8 ``[1797, 1, 8, 8]`` with the 17 levels spread over 0..255, and labels int64 ``[1797]``."""
+    """All images, uint8 ``[1797, 1, 8, 8]`` with the 17 grey levels spread over 0..255; labels int64 ``[1797]``."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

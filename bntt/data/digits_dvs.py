@@ -1,8 +1,8 @@
-"""scikit-learn's digits, moved before a simulated event camera: one recording per digit, which inherits its split.
+"""scikit-learn's digits, recorded by a simulated event camera: one recording per digit, with the split of the digits.
 
 The camera (`bntt.data.events.camera`) writes AEDAT 2.0 files, which are read like those of DVS-CIFAR10. A recording
-lasts 100 ms, one round of the path; its 20 frames of 5 ms have 16 x 16 squares of 8 x 8 sensor pixels. The camera never
-sees a label, and its chance is keyed by the digit's number, under the seed 0.
+lasts 100 ms, in which the digit goes once around its path. Its 20 frames of 5 ms have 16 x 16 squares of 8 x 8 sensor
+pixels. The camera never sees a label. Its random numbers are keyed by the digit's number, with seed 0.
 """
 
 import tempfile
@@ -35,7 +35,7 @@ BIN_MICROSECONDS = 5000
 
 
 def read(source: Path | None, downloads: Path) -> Parts:
-    """Train, validation and test, counts uint8 ``[N, 20, 2, 16, 16]``."""
+    """Train, validation and test, counts uint8 ``[N, 20, 2, 16, 16]``. UserError for a ``source``."""
     digits.refuse_folder(source)
     pixels, labels = digits.scans()
     frames = np.empty((len(pixels), STEPS, 2, SIZE, SIZE), np.uint8)
@@ -52,5 +52,5 @@ def read(source: Path | None, downloads: Path) -> Parts:
 
 @cache
 def camera() -> int:
-    """The key of the camera's chance."""
+    """The key of the camera's random numbers."""
     return key(0, "digits-dvs")

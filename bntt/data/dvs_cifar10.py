@@ -1,7 +1,7 @@
 """DVS-CIFAR10 in frames of 5 ms from the first event on (Wu et al. 2019), with this project's split.
 
-Twenty frames cover 100 ms of recordings of about 1.3 s. The split has 900 and 100 of a class;
-it was drawn once, with seed 0, and is committed.
+Twenty frames cover 100 ms of recordings that last about 1.3 s. The split has 900 training and 100 test recordings of
+each class. It was drawn once, with seed 0, and is committed.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""DVS-CIFAR10 in frames of 5 ms with the split of TEBN (Duan et al. 2022): the first 100 of a class are test.
+"""DVS-CIFAR10 in frames of 5 ms with the split of TEBN (Duan et al. 2022): test is the first 100 of each class.
 
 The recordings of a class are not in random order, so accuracies are higher than with a random split.
 """

@@ -1,4 +1,4 @@
-"""DVS-CIFAR10 with the whole recording divided into 20 frames of equal length, with the split of `dvs-cifar10`."""
+"""DVS-CIFAR10 with each whole recording divided into 20 frames of equal length, and the split of `dvs-cifar10`."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """Labelled images and event recordings in memory: uint8 arrays on the device, scaled, resized and augmented there.
 
-A recording is a sequence of frames of event counts, ``[T, 2, H, W]``. A network is given them as spikes, one where a
-count is not zero, or as they are; a dense network is given their mean over time.
+A recording is a sequence of frames of event counts, ``[T, 2, H, W]``. A spiking network gets the frames as spikes,
+which are 1 where a count is not zero, or with ``event_counts`` as counts. A dense network gets their mean over time.
 """
 
 from collections.abc import Mapping
@@ -20,40 +20,41 @@ OPTIONS = {
         "default": None,
         "type": "int",
         "min": 1,
-        "help": "Side in pixels that images are resized to (bilinear); null keeps their own.",
+        "help": "Side in pixels to which images are resized (bilinear); null: not resized.",
     },
     "crop_padding": {
         "default": 0,
         "min": 0,
-        "help": "Random crop after zero padding by so many pixels; training only.",
+        "help": "Random crop after zero padding by this number of pixels; training only.",
     },
     "flip": {"default": False, "help": "Random horizontal flip; training only. Never for digits."},
     "train_limit": {
         "default": None,
         "type": "int",
         "min": 2,
-        "help": "Use only the first so many training images.",
+        "help": "Use only this number of training images, from the first on; null: all.",
     },
     "held_out": {
         "default": 0,
         "min": 0,
-        "help": "Use the last so many training images for validation instead, where a dataset has no validation part.",
+        "help": "Number of training images, the last ones, used for validation if the dataset has no such part.",
     },
     "test_limit": {
         "default": None,
         "type": "int",
         "min": 1,
-        "help": "Use only the first so many test images; null: all. The released code drops its last, smaller batch.",
+        "help": "Use only this number of test images, from the first on; null: all. The released code drops its last, "
+        "smaller batch.",
     },
     "event_counts": {
         "default": False,
-        "help": "Of recordings: how many events a square had in a frame, not only whether it had one.",
+        "help": "For recordings: use the number of events of a square in a frame, not only whether it had one.",
     },
     "statistics": {
         "default": "dataset",
         "choices": ["dataset", "cifar10-released"],
-        "help": "Mean and deviation that images are z-scored with: of the training images used, or the released code's "
-        "constants, which it takes for CIFAR-100 too.",
+        "help": "Mean and deviation for z-scoring images: those of the training images that are used, or the released "
+        "code's constants, which it uses for CIFAR-100 too.",
     },
 }
 RELEASED = {"mean": (0.4914, 0.4822, 0.4465), "deviation": (0.2023, 0.1994, 0.2010)}
@@ -61,7 +62,7 @@ RELEASED = {"mean": (0.4914, 0.4822, 0.4465), "deviation": (0.2023, 0.1994, 0.20
 
 @dataclass(frozen=True)
 class Images:
-    """One part: ``pixels`` uint8 ``[N, C, H, W]`` or, of recordings, ``[N, T, 2, H, W]``; ``labels`` int64 ``[N]``."""
+    """One part: ``pixels`` uint8 ``[N, C, H, W]``, or ``[N, T, 2, H, W]`` for recordings; ``labels`` int64 ``[N]``."""
 
     pixels: Tensor
     labels: Tensor
@@ -70,14 +71,14 @@ class Images:
         return len(self.labels)
 
     def unit(self, samples: Tensor) -> Tensor:
-        """Images in [0, 1], or recordings as they are, float32."""
+        """The images with the indices ``samples``, float32: images in [0, 1], recordings unchanged."""
         chosen = self.pixels[samples].float()
         return chosen if chosen.dim() == 5 else chosen / 255
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """A dataset as one run sees it. ``mean`` and ``deviation`` are per channel, of the training images in [0, 1]."""
+    """A dataset as one run uses it. ``mean`` and ``deviation`` are per channel, of the training images in [0, 1]."""
 
     name: str
     classes: int
@@ -86,8 +87,8 @@ class ImageData:
     test: Images
     mean: Tensor  # [C, 1, 1]
     deviation: Tensor  # [C, 1, 1]
-    digest: str
-    state: str
+    digest: str  # hash of the content
+    state: str  # how well it is known that these are the publisher's data, see `bntt.data.store`
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -100,11 +101,11 @@ class ImageData:
         return self.train.pixels.dim() == 5
 
     def scaled(self, unit: Tensor, signed: bool) -> Tensor:
-        """Images as Poisson coding wants them: z-scored (signed) or left in [0, 1]; recordings stay what they are."""
+        """Images as Poisson coding needs them: z-scored (signed) or left in [0, 1]; recordings stay unchanged."""
         return (unit - self.mean) / self.deviation if signed and not self.recordings else unit
 
     def as_asked(self, device: torch.device, options: Mapping[str, Any]) -> "ImageData":
-        """The data on a device, as a run's options want them."""
+        """The data on a device, prepared according to a run's options."""
         names = ("image_size", "train_limit", "held_out", "test_limit", "event_counts", "statistics")
         return self.to(device, **{name: options[name] for name in names})
 
@@ -118,7 +119,10 @@ class ImageData:
         event_counts: bool = False,
         statistics: str = "dataset",
     ) -> "ImageData":
-        """The same data on a device, resized, with at most ``train_limit`` training images; see OPTIONS."""
+        """The same data on a device, resized, and limited to some of the images; the arguments are those in OPTIONS.
+
+        Raises UserError if an argument does not fit the dataset.
+        """
         train, validation = self.train, self.validation
         if held_out:
             if len(validation):
@@ -152,7 +156,7 @@ class ImageData:
                     torch.tensor(RELEASED[k], device=device)[:, None, None] for k in ("mean", "deviation")
                 )
             else:
-                raise UserError(f"statistics {statistics} are of three channels, and {self.name} has {self.shape[0]}")
+                raise UserError(f"statistics {statistics} need three channels, but {self.name} has {self.shape[0]}")
         return replace(
             self,
             train=train,
@@ -164,7 +168,7 @@ class ImageData:
 
 
 def channel_statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of pixels in [0, 1] per channel, float32 ``[C, 1, 1]``, from exact sums."""
+    """Mean and standard deviation of the pixels in [0, 1], per channel, float32 ``[C, 1, 1]``, from exact sums."""
     total = torch.zeros(pixels.shape[1], dtype=torch.long, device=pixels.device)
     squares = torch.zeros_like(total)
     for piece in pixels.split(4096):
@@ -178,9 +182,10 @@ def channel_statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def augment(unit: Tensor, key: int, samples: Tensor, crop_padding: int, flip: bool) -> Tensor:
-    """Random crop after zero padding, then random flip; each image's own draw depends on key and sample alone.
+    """Random crop after zero padding, then random flip; an image's random numbers depend only on key and sample.
 
-    All frames of a recording are moved alike.
+    ``unit [N, C, H, W]`` or ``[N, T, 2, H, W]``; the result has the same shape. All frames of a recording are shifted
+    and flipped in the same way.
     """
     if not (crop_padding or flip):
         return unit

@@ -1,4 +1,4 @@
-"""A contact sheet of a prepared dataset: what the networks see, at a glance."""
+"""A contact sheet of a prepared dataset, which shows what the networks see."""
 
 from pathlib import Path
 
@@ -8,11 +8,14 @@ from bntt.data import store
 
 CLASSES = 10
 ACROSS = 10
-ON, OFF = (0.00, 0.45, 0.70), (0.84, 0.37, 0.00)  # blue and vermilion, which the colour-blind tell apart
+ON, OFF = (0.00, 0.45, 0.70), (0.84, 0.37, 0.00)  # blue and vermilion, which colour-blind readers can distinguish
 
 
 def contact_sheet(name: str, out: Path) -> Path:
-    """Draw images of the first classes, a class a row; of recordings, one of each class, time running to the right."""
+    """Draw images of the first classes, one class in each row, and save the sheet as ``out``; returns ``out``.
+
+    For event recordings, a row shows frames of one recording of the class, with time from left to right.
+    """
     from matplotlib.figure import Figure
 
     images = store.load(name)
@@ -40,7 +43,7 @@ def contact_sheet(name: str, out: Path) -> Path:
 
 
 def _spread(frames: np.ndarray) -> np.ndarray:
-    """At most so many frames, evenly spaced."""
+    """At most ACROSS frames, evenly spaced."""
     return frames[np.linspace(0, len(frames) - 1, min(ACROSS, len(frames))).round().astype(int)]
 
 

@@ -1,12 +1,16 @@
-"""Datasets: found by folder, prepared once into uint8 arrays with a manifest, shared by all experiments.
+"""Datasets: one file each, prepared once as uint8 arrays with a manifest, and shared by all experiments.
 
-A dataset is a file in this folder that declares ``DATASET`` and defines ``read(source, downloads) -> Parts``, where
-``source`` is a folder that the user names, or None: then it downloads. Prepared arrays lie in ``data/<name>/``, or
-under ``$BNTT_DATA``, and can be mapped into memory; what was downloaded stays in ``data/downloads/``.
+A dataset is a file in this folder that declares ``DATASET`` and defines ``read(source, downloads) -> Parts``.
+``source`` is a folder that the user names, or None; with None, the dataset is downloaded into the folder ``downloads``.
+Prepared arrays are in ``data/<name>/``, or in ``$BNTT_DATA/<name>/``, and can be mapped into memory. Downloaded files
+stay in ``data/downloads/``.
 
-The *state* of data says how far they are known to be the publisher's: ``archive``, the publisher's checksum matched;
-``content``, pixels and labels have the hash committed here; ``partial``, all but the listed test items have; else
-``unknown``.
+The *state* of data says how well it is known that they are the publisher's:
+
+* ``archive``: the publisher's checksum matched.
+* ``content``: pixels and labels have the hash that is committed here.
+* ``partial``: they have it except for the listed test items.
+* ``unknown``: none of these.
 """
 
 import contextlib
@@ -37,33 +41,33 @@ def names() -> list[str]:
 
 
 def facts(name: str) -> dict[str, Any]:
-    """What a dataset declares of itself."""
+    """What a dataset declares about itself, its literal ``DATASET``."""
     return declared.literal(declared.plugins("data", "DATASET")[name], "DATASET")
 
 
 def is_of_recordings(name: str) -> bool:
-    """Whether a dataset is of recordings of an event camera, whose number of frames it then declares."""
+    """Whether a dataset holds recordings of an event camera; it then declares their number of frames."""
     return "time_steps" in facts(name)
 
 
 def folder(name: str) -> Path:
-    """Where the prepared arrays of a dataset lie."""
+    """The folder of a dataset's prepared arrays."""
     return Path(os.environ.get("BNTT_DATA", "data")) / name
 
 
 def manifest_path(name: str) -> Path:
-    """Where the manifest of a prepared dataset lies; the workflow declares it as an output."""
+    """The path of a prepared dataset's manifest, which the workflow declares as an output."""
     return folder(name) / "manifest.json"
 
 
 def split_file(name: str) -> Path | None:
-    """Where the split of a dataset is committed; None where it is the publisher's, or a rule in its module."""
+    """The path of a dataset's committed split; None if the split is the publisher's, or a rule in its module."""
     path = file_of(facts(name).get("split", name))
     return path if path.is_file() else None
 
 
 def content_digest(parts: "Parts", without: list[int] | None = None) -> str:
-    """Hash of all pixels and labels, by which a dataset is known whatever it was read from.
+    """SHA-256 of all pixels and labels, which identifies a dataset independently of the files it was read from.
 
     The pixels of the test items in ``without`` count as zero.
     """
@@ -79,12 +83,13 @@ def content_digest(parts: "Parts", without: list[int] | None = None) -> str:
 
 
 def prepare(name: str, source: Path | None = None) -> Path:
-    """Make ``data/<name>/`` if it is not there whole; returns the manifest.
+    """Make ``data/<name>/`` if it is missing, incomplete or outdated; returns the path of the manifest.
 
-    Of several processes that ask at once, one prepares and the others wait. What a killed one left is cleared away.
+    If several processes ask at the same time, one prepares and the others wait. What a killed process left is removed.
+    Raises UserError if the data cannot be read or written.
     """
     if not is_current(name):
-        if folder(name).is_symlink():  # it would be replaced by a folder on this disk
+        if folder(name).is_symlink():  # otherwise a folder on this disk would replace the link
             raise UserError(f"{folder(name)} is a link; set BNTT_DATA to a folder on the disk that you mean")
         with _alone(name):
             if not is_current(name):
@@ -100,7 +105,7 @@ def _prepare(name: str, source: Path | None) -> None:
     work.mkdir()
     try:
         _write(work, *_read(name, source))
-        if target.is_dir():  # damaged, or of another split or reader: make way
+        if target.is_dir():  # damaged, or of another split or reader: move it away
             target.rename(outdated)
         work.rename(target)
     finally:
@@ -132,7 +137,7 @@ def _read(name: str, source: Path | None) -> "tuple[Parts, dict[str, Any]]":
 
 
 def _write(work: Path, parts: "Parts", manifest: dict[str, Any]) -> None:
-    """Write the arrays into a folder, and the manifest, which names them, last."""
+    """Write the arrays into a folder, and last the manifest, which names them."""
     manifest["files"] = files = {}
     ensure_space(work, sum(pixels.nbytes + labels.nbytes for _, pixels, labels in parts))
     try:
@@ -147,7 +152,10 @@ def _write(work: Path, parts: "Parts", manifest: dict[str, Any]) -> None:
 
 
 def make_up(name: str, images: dict[str, int]) -> None:
-    """Write random arrays in the shape of a dataset, so many of each part: to measure how long a training takes."""
+    """Write random arrays in the shape of a dataset, to measure how long a training takes.
+
+    ``images`` gives the number of images of each part.
+    """
     from bntt.data._parts import Parts
 
     known, draws = facts(name), np.random.default_rng(0)
@@ -182,16 +190,16 @@ def _state(parts: "Parts", content: str, known: dict[str, Any]) -> str:
 
 
 def _split_identity(name: str) -> str:
-    """Hash of the committed split; ``official`` where the publisher or a rule of the module divides the data."""
+    """Hash of the committed split; ``official`` if the publisher or a rule of the module divides the data."""
     return "official" if split_file(name) is None else split_digest(committed_split(facts(name).get("split", name)))
 
 
 @contextlib.contextmanager
 def _alone(name: str) -> Iterator[None]:
-    """Hold the lock of a dataset, an empty file that stays; whoever held it before has ended.
+    """Hold the lock of a dataset, which is on an empty file that stays; wait until no other process holds it.
 
-    It is the kernel's (flock), so it ends with its owner. It is a file's, since of a folder on a network disk each
-    machine has locks of its own.
+    It is a lock of the kernel (flock), so it ends with its process. It is on a file and not on the folder, because on a
+    network disk each machine has its own locks of a folder.
     """
     from filelock import FileLock
 
@@ -208,7 +216,7 @@ def _alone(name: str) -> Iterator[None]:
 
 
 def manifest(name: str) -> dict[str, Any]:
-    """The manifest of a prepared dataset; an error says how to prepare it."""
+    """The manifest of a prepared dataset; if it is missing or damaged, a UserError says how to prepare it."""
     path = manifest_path(name)
     try:
         document = read_sealed(path)
@@ -224,13 +232,13 @@ _KEYS = {"dataset", "source", "classes", "images", "content_sha256", "state", "s
 
 
 def identity(name: str) -> dict[str, Any]:
-    """What a run records of the prepared data that it is made from."""
+    """What a run records about the prepared data that it uses."""
     found = manifest(name)
     return {key: found[key] for key in ("dataset", "state", "content_sha256", "split_sha256", "images")}
 
 
 def is_current(name: str) -> bool:
-    """Whether the prepared arrays are there, and of the reader, split and content that are committed now."""
+    """Whether the prepared arrays exist and belong to the present reader, split and committed content."""
     try:
         found = manifest(name)
     except UserError:
@@ -246,7 +254,7 @@ def is_current(name: str) -> bool:
 
 
 def verify(name: str) -> dict[str, Any]:
-    """Check every prepared file against the manifest; return the manifest."""
+    """Check every prepared file against the manifest; return the manifest, or raise UserError."""
     found = manifest(name)
     for file, expected in found["files"].items():
         path = folder(name) / file
@@ -258,7 +266,7 @@ def verify(name: str) -> dict[str, Any]:
 
 
 def load(name: str) -> "ImageData":
-    """The prepared dataset as tensors on the CPU, at its own size; every file is checked against the manifest."""
+    """The prepared dataset as tensors on the CPU, at its own image size; every file is checked as by `verify`."""
     import torch
 
     from bntt.data.images import ImageData, Images

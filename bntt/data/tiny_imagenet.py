@@ -1,7 +1,7 @@
-"""Tiny-ImageNet-200: photographs of 64 x 64 pixels in 200 classes; the official validation part is the test part.
+"""Tiny-ImageNet-200: photographs of 64 x 64 pixels in 200 classes; the official validation part serves as test part.
 
-The labels of the official test part were never published. Grey images become RGB. Training images are ordered by their
-number within the class, so that the first so many of them are balanced.
+The labels of the official test part were never published. Grey images are converted to RGB. Training images are ordered
+by their number within the class, so the first N of them are balanced over the classes.
 """
 
 import io
@@ -35,7 +35,10 @@ Read = Callable[[str], bytes]
 
 
 def read(source: Path | None, downloads: Path) -> Parts:
-    """Train and test, pixels uint8 ``[N, 3, 64, 64]``; from a zip, or a folder in the official layout."""
+    """Train and test, pixels uint8 ``[N, 3, 64, 64]``, from the zip file or a folder in the official layout.
+
+    Raises UserError if a file is missing or damaged.
+    """
     if source is None:
         (source,) = fetch([ARCHIVE], downloads)
     elif (source / ARCHIVE.name).is_file():

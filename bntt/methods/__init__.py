@@ -1,13 +1,12 @@
-"""Methods: ways to get a classifier from a dataset. One file each, found by folder.
+"""Methods: ways to obtain a classifier from a dataset. Each method is one file in this folder.
 
-A method file declares its options as the literal ``OPTIONS`` (and what it builds on as ``EXTENDS``) and defines
+A method file declares its options as the literal ``OPTIONS``. It lists the modules that it builds on, whose options it
+takes over, as the literal ``EXTENDS``. It defines two functions:
 
-``train(task) -> Trained``
-    Train or convert, and return the weights by name.
-``classifier(run, data, weights) -> Classifier``
-    The classifier that those weights make.
+* ``train(task) -> Trained``: train or convert, and return the weights by name.
+* ``classifier(run, data, weights) -> Classifier``: the classifier with these weights.
 
-A method that sets ``NEEDS_START = True`` begins from another row's weights, which it finds in ``task.start``.
+A method that sets ``NEEDS_START = True`` begins from another row's weights, which are in ``task.start``.
 """
 
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ from bntt.training.loop import Keeper, Outcome
 
 @dataclass(frozen=True)
 class Task:
-    """What a method is given: the run, its data on the device, the keeper of its state, the weights to start from."""
+    """What a method gets: the run, its data on the device, the keeper of its state, the weights to start from."""
 
     run: Run
     data: ImageData
@@ -37,7 +36,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Trained:
-    """Weights by name, how training went, and facts worth recording (parameter count, decay budget, ...)."""
+    """Weights by name, the training's outcome, and facts to record (parameter count, decay budget, ...)."""
 
     weights: Mapping[str, Tensor]
     outcome: Outcome = field(default_factory=Outcome)

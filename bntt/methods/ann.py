@@ -1,7 +1,7 @@
-"""The dense network of the comparison: ReLU, average pooling, no bias; by default no norm, so that it can be converted.
+"""The dense network (ANN): ReLU, average pooling, no bias; by default it has no norm, so that it can be converted.
 
-It is trained on the expected value of the spikes that its conversion would see. With ``batch_norm`` it is the fair
-dense control (rows named ``ann-bn``), which the paper does not have.
+It is trained on the expected values of the input spikes that the converted network gets. With ``batch_norm`` it is a
+dense control that has a norm, as BNTT has (rows named ``ann-bn``). The paper has no such control.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding
 OPTIONS = {
     "batch_norm": {
         "default": False,
-        "help": "Batch norm after every hidden layer; such a network is not converted here.",
+        "help": "Batch norm after every hidden layer; such a network cannot be converted here.",
     },
     "dropout": {"default": 0.2, "min": 0.0, "max": 0.9, "help": "Dropout probability of hidden activations."},
     "gain": {"default": 1.4142135, "above": 0.0, "help": "Gain of the Xavier-uniform initial weights."},
@@ -31,13 +31,13 @@ OPTIONS = {
 
 
 def build(options: Mapping[str, Any], data: ImageData) -> DenseNetwork:
-    """The network that the options describe."""
+    """The untrained network that the options describe."""
     layers = weight_layers(options["architecture"], data.shape, data.classes, options["width"])
     return DenseNetwork(layers, batch_norm=options["batch_norm"], dropout=options["dropout"])
 
 
 def train(task: Task) -> Trained:
-    """Ordinary training; the dropout masks are keyed by epoch and step, like all randomness."""
+    """Ordinary training. The dropout masks are keyed by the epoch and the first sample of the batch."""
     options, data, seed = task.options, task.data, task.run.seed
     network = build(options, data)
     initialise(network, seed, options["gain"])
@@ -54,7 +54,7 @@ def train(task: Task) -> Trained:
 
 
 def classifier(run: Run, data: ImageData, weights: Mapping[str, Tensor]) -> DenseClassifier:
-    """The trained network."""
+    """The trained network as a classifier."""
     network = build(run.options, data)
     network.load_state_dict(weights)
     place(network, data.mean.device)

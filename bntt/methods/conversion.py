@@ -1,9 +1,9 @@
 """ANN-to-SNN conversion by layer-by-layer threshold balancing.
 
-The weights of an ``ann`` row are kept; each layer's threshold becomes the largest weighted input current that it meets
-when the layers before it already spike at their thresholds (Spike-Norm, Sengupta et al. 2019, with hard reset). With
-soft reset, so that what exceeds the threshold is carried over, it is RMP-SNN (Han et al. 2020). Neurons do not leak.
-Recordings of events are coded as images are, by the share of frames with an event.
+The weights of an ``ann`` row are kept. The threshold of a layer is the largest weighted input current that it gets
+while the layers before it spike at their thresholds. With hard reset this is Spike-Norm (Sengupta et al. 2019). With
+soft reset, which keeps the part of the membrane above the threshold, it is RMP-SNN (Han et al. 2020). Neurons do not
+leak. Event recordings are coded like images, by the share of frames with an event.
 """
 
 import math
@@ -30,7 +30,7 @@ from bntt.training.loop import Outcome
 NEEDS_START = True
 EXTENDS = ["bntt.data.images", "bntt.spiking.networks", "bntt.spiking.encoding"]
 OPTIONS = {
-    "time_steps": {"default": 2500, "min": 1, "help": "T of inference."},
+    "time_steps": {"default": 2500, "min": 1, "help": "Number of time-steps T of inference."},
     "reset": {
         "default": "hard",
         "choices": ["hard", "soft"],
@@ -39,26 +39,26 @@ OPTIONS = {
     "calibration_images": {
         "default": 512,
         "min": 1,
-        "help": "Un-augmented training images that thresholds come from.",
+        "help": "Number of un-augmented training images on which the thresholds are found.",
     },
-    "calibration_steps": {"default": 100, "min": 1, "help": "Time-steps of the threshold balancing."},
+    "calibration_steps": {"default": 100, "min": 1, "help": "Number of time-steps of the threshold balancing."},
     "percentile": {
         "default": 100.0,
         "above": 0.0,
         "max": 100.0,
         "help": "Percentile of the currents that becomes the threshold; 100 is their maximum, as published.",
     },
-    "threshold_scale": {"default": 1.0, "above": 0.0, "help": "Multiplies every threshold."},
+    "threshold_scale": {"default": 1.0, "above": 0.0, "help": "Factor on every threshold."},
 }
-HELD = 2**26  # currents of one layer held at once, a quarter of a gigabyte; no number depends on it
+HELD = 2**26  # currents of one layer held at once, a quarter of a gigabyte; changes no number
 
 
 class Silent(Exception):
-    """A layer, by name, that receives nothing to balance a threshold on."""
+    """The named layer gets no positive current, so it cannot have a threshold."""
 
 
 def build(options: Mapping[str, Any], data: ImageData, thresholds: dict[str, float]) -> SpikingNetwork:
-    """IF neurons without a norm, at the given thresholds (1 where none is given yet)."""
+    """A network of IF neurons without norms, with the given thresholds by layer (1 where none is given yet)."""
     layers = weight_layers(options["architecture"], data.shape, data.classes, options["width"])
     return SpikingNetwork(
         layers,
@@ -70,7 +70,11 @@ def build(options: Mapping[str, Any], data: ImageData, thresholds: dict[str, flo
 
 
 def train(task: Task) -> Trained:
-    """No gradient: copy the weights, then set one threshold after the other from the input on."""
+    """Copy the weights, then set the thresholds, layer by layer from the input on. Nothing is trained by gradient.
+
+    Raises UserError if the start row has norms, biases or other shapes. Without a positive current in a layer, the
+    outcome is diverged.
+    """
     options, data = task.options, task.data
     weights = {name: value for name, value in task.start.items() if name.endswith(".weight")}
     if len(weights) != len(task.start):
@@ -100,7 +104,7 @@ def train(task: Task) -> Trained:
 
 @torch.no_grad()
 def balance(network: SpikingNetwork, data: ImageData, options: Mapping[str, Any], noise: int) -> dict[str, float]:
-    """Set and return the thresholds, layer by layer, each with the layers before it spiking at theirs."""
+    """Set and return the thresholds by layer; each is found while the layers before it spike at their thresholds."""
     signed = _signed(options, data)
     held_in = spikes_held_in(data.mean)
     samples = torch.arange(min(options["calibration_images"], len(data.train)), device=data.mean.device)
@@ -118,7 +122,7 @@ def balance(network: SpikingNetwork, data: ImageData, options: Mapping[str, Any]
                     currents = over_time(layer.connection, spikes.to(data.mean.dtype))
                     break
                 spikes = layer.resume(spikes, 0, None).output
-            if rank is None:  # how many of all currents may exceed the threshold, itself included
+            if rank is None:  # the threshold is the rank-th largest current
                 total = currents[:, 0].numel() * len(samples)
                 rank = max(1, math.ceil(total * (1 - Fraction(str(options["percentile"])) / 100)))  # exact
             if rank == 1:  # topk takes ten times as long
@@ -134,7 +138,7 @@ def balance(network: SpikingNetwork, data: ImageData, options: Mapping[str, Any]
 
 
 def classifier(run: Run, data: ImageData, weights: Mapping[str, Tensor]) -> SpikingClassifier:
-    """The converted network at its thresholds."""
+    """The converted network, with its thresholds, as a classifier."""
     suffix = ".threshold"
     thresholds = {name.split(".")[1]: value.item() for name, value in weights.items() if name.endswith(suffix)}
     network = build(run.options, data, thresholds)
@@ -144,5 +148,5 @@ def classifier(run: Run, data: ImageData, weights: Mapping[str, Tensor]) -> Spik
 
 
 def _signed(options: Mapping[str, Any], data: ImageData) -> bool:
-    """How input is coded: shares of frames are not z-scored."""
+    """Whether input spikes are signed; those of recordings are not, because shares of frames are not z-scored."""
     return options["coding"] == "signed" and not data.recordings

@@ -19,7 +19,7 @@ from bntt.training.loop import decay_budget, fit
 
 EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding"]
 OPTIONS = {
-    "time_steps": {"default": 25, "min": 1, "help": "T."},
+    "time_steps": {"default": 25, "min": 1, "help": "Number of time-steps T."},
     "norm": {
         "default": "bntt",
         "choices": [
@@ -37,45 +37,49 @@ OPTIONS = {
     },
     "classifier_norm": {
         "default": False,
-        "help": "Norm on the classifier too (Algorithm 2, line 9); not as released.",
+        "help": "Norm on the classifier too (Algorithm 2, line 9); the released code has none.",
     },
     "tracking": {
         "default": "variance",
         "choices": ["variance", "deviation"],
-        "help": "What the norm's moving average follows: the variance, as released, or Algorithm 1's sigma.",
+        "help": "The norm's moving average is of the variance, as in the released code, or of Algorithm 1's sigma.",
     },
     "leak": {"default": 0.95, "min": 0.0, "max": 1.0, "help": "Lambda of Eq. 4."},
     "threshold": {"default": 1.0, "above": 0.0, "help": "Firing threshold theta."},
-    "reset": {"default": "soft", "choices": ["soft", "hard"], "help": "What a spike does to the membrane."},
+    "reset": {
+        "default": "soft",
+        "choices": ["soft", "hard"],
+        "help": "What a spike does to the membrane: subtract the threshold (`soft`), or set it to zero (`hard`).",
+    },
     "alpha": {"default": 0.3, "above": 0.0, "help": "Damping of the surrogate gradient, Eq. 8."},
     "readout": {
         "default": "mean",
         "choices": ["mean", "sum"],
-        "help": "Logits: accumulated voltage divided by T, as released, or not (Eq. 5).",
+        "help": "Logits: accumulated voltage divided by T, as in the released code, or not divided (Eq. 5).",
     },
     "precision": {
         "default": "auto",
         "choices": ["auto", "bf16", "fp32"],
-        "help": "Of spikes and currents in training; `auto`: bf16 where the device computes in it, else fp32. "
-        "Membranes, sums, weights and evaluation are fp32.",
+        "help": "Type of spikes and currents in training; `auto`: bf16 if the device has instructions for it, else "
+        "fp32. Membranes, sums, weights and evaluation are always fp32.",
     },
     "time_chunk": {
         "default": None,
         "type": "int",
         "min": 1,
-        "help": "Time-steps held in memory at once, the rest being run again; null: all. Changes no number but by "
-        "rounding; norms that pool over time refuse.",
+        "help": "Number of time-steps held in memory at once; the backward pass runs each chunk again. null: all. "
+        "Changes numbers by rounding only. Not possible with norms that pool over time.",
     },
     "gain": {
         "default": 2.0,
         "above": 0.0,
-        "help": "Gain of the Xavier-uniform initial weights; 2 as released.",
+        "help": "Gain of the Xavier-uniform initial weights; the released code has 2.",
     },
 }
 
 
 def build(options: Mapping[str, Any], data: ImageData, norm: type[TemporalNorm] | None = None) -> SpikingNetwork:
-    """The network that the options describe; ``norm``, a `TemporalNorm` class, replaces the one that they name."""
+    """The untrained network that the options describe; ``norm``, a `TemporalNorm` class, replaces the one they name."""
     return SpikingNetwork(
         weight_layers(options["architecture"], data.shape, data.classes, options["width"]),
         options["time_steps"],
@@ -88,7 +92,7 @@ def build(options: Mapping[str, Any], data: ImageData, norm: type[TemporalNorm] 
 
 
 def train(task: Task, norm: type[TemporalNorm] | None = None) -> Trained:
-    """BPTT over all T steps with a cross-entropy loss on the accumulated voltage."""
+    """Back-propagation through all T steps, with a cross-entropy loss on the accumulated voltage (Algorithm 2)."""
     options, data, seed = task.options, task.data, task.run.seed
     network = build(options, data, norm)
     initialise(network, seed, options["gain"])
@@ -118,7 +122,7 @@ def train(task: Task, norm: type[TemporalNorm] | None = None) -> Trained:
 def classifier(
     run: Run, data: ImageData, weights: Mapping[str, Tensor], norm: type[TemporalNorm] | None = None
 ) -> SpikingClassifier:
-    """The trained network, with its tracked moments."""
+    """The trained network, with its tracked moments, as a classifier."""
     network = build(run.options, data, norm)
     network.load_state_dict(weights)
     place(network, data.mean.device)

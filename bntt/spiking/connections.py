@@ -1,7 +1,8 @@
-"""Connections in the precision of the spikes that they are given, which a CPU keeps for the backward pass as bytes.
+"""Connections that compute in the precision of their input spikes, which a CPU can keep as bytes for the backward pass.
 
-A spike is 0 or 1 and the average of four a multiple of 1/4: four times either fits a byte, exactly. Weights are kept in
-float32 and rounded to the spikes' type where they are used; the library that convolves accumulates in float32.
+A spike is 0 or 1, and an average of four spikes is a multiple of 1/4. Four times either value fits into a byte exactly.
+Weights are kept in float32 and rounded to the spikes' type where they are used. The convolution library accumulates in
+float32.
 """
 
 from typing import Any
@@ -12,17 +13,18 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 QUARTERS = 4  # a byte counts quarters of a spike
-PIECE = 2**22  # values of spikes widened at once in the backward pass: enough for full speed, little beside the rest
-CACHED = 2**19  # values narrowed at once, which stay in the cache in between
+PIECE = 2**22  # spikes converted from bytes at once in the backward pass: enough for full speed, and little memory
+CACHED = 2**19  # spikes converted to bytes at once: few enough to stay in the cache
 
 Settings = tuple[Any, Any, Any, int]  # stride, padding, dilation, groups of a convolution
 
 
 def connect(connection: nn.Module, spikes: Tensor, as_bytes: bool = False) -> Tensor:
-    """Currents of ``spikes [T, N, ...]`` through any module without memory, over all steps as one batch of T * N.
+    """Currents ``[T, N, ...]`` of ``spikes [T, N, ...]`` through a stateless module, as one batch of T * N.
 
-    Convolutions and linear layers without bias run in the precision of the spikes, which with ``as_bytes`` are known to
-    be multiples of 1/4 below 32. Any other module is called as it is, and so is one with hooks.
+    Convolutions and linear layers without bias run in the precision of the spikes. With ``as_bytes``, the spikes must
+    be multiples of 1/4 below 32 in absolute value. Any other module, and any module with hooks, is called unchanged.
+    Raises ValueError for a convolution with padding ``"same"``.
     """
     images = spikes.flatten(0, 1)
     if hooked(connection):
@@ -41,12 +43,12 @@ def connect(connection: nn.Module, spikes: Tensor, as_bytes: bool = False) -> Te
 
 
 def hooked(module: nn.Module) -> bool:
-    """Whether somebody watches a module, which must then be called."""
+    """Whether a module has hooks. If so, the module itself must be called."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 
 class _Connect(torch.autograd.Function):
-    """A convolution, or where ``settings`` is None a matrix product."""
+    """A convolution, or a matrix product where ``settings`` is None."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, settings: Settings | None, as_bytes: bool) -> Tensor:
@@ -89,7 +91,7 @@ def _gradient_of_images(shape: torch.Size, weight: Tensor, upstream: Tensor, set
     if settings is None:
         return upstream @ weight
     stride, padding, dilation, groups = settings
-    # What a stride leaves over at the far edge, which the shape of the result does not tell.
+    # Rows and columns that a stride leaves over at the far edge; the shape of the result does not determine them.
     rest = [
         (side + 2 * p - d * (k - 1) - 1) % s
         for side, s, p, d, k in zip(shape[2:], stride, padding, dilation, weight.shape[2:], strict=True)

@@ -1,5 +1,7 @@
-"""Input spikes: Poisson rate coding of images (Section 3.5), keyed so that a spike never depends on a batch; and frames
-of events, which are spikes already."""
+"""Input spikes: Poisson rate coding of images (Section 3.5), and event frames, which are used as spikes directly.
+
+The coding is keyed (`bntt.spiking.randomness`), so a spike does not depend on the batch of its image.
+"""
 
 import torch
 from torch import Tensor
@@ -10,20 +12,20 @@ OPTIONS = {
     "coding": {
         "default": "signed",
         "choices": ["signed", "unsigned"],
-        "help": "Poisson spikes: signed, of z-scored pixels (as released), or of pixels in [0, 1] (as the text says).",
+        "help": "Poisson spikes of z-scored pixels, with a sign (`signed`, as in the released code), or of pixels in "
+        "[0, 1] (`unsigned`, as in the paper's text).",
     },
 }
 
 
 def rates(images: Tensor, signed: bool) -> Tensor:
-    """Expected value of one step's input spike, for scaled images of any shape.
+    """Expected value of the input spikes in one time-step, for scaled images of any shape, in the same shape.
 
-    signed
-        As released: images are z-scored, a pixel x fires ``sign(x)`` with probability ``min(1, |x| / 2)``.
-    unsigned
-        As the text says: images lie in [0, 1] and fire 1 with a probability equal to the pixel.
-
-    Of recordings ``[N, T, 2, H, W]`` it is the share of frames with an event.
+    * ``signed``, as in the released code: images are z-scored, and a pixel x fires ``sign(x)`` with probability
+      ``min(1, |x| / 2)``.
+    * unsigned, as in the paper's text: pixels lie in [0, 1], and a pixel fires 1 with a probability equal to its value.
+    * For recordings ``[N, T, 2, H, W]``: the mean over the frames, ``[N, 2, H, W]``. Unless frames hold event counts,
+      this is the share of frames with an event.
     """
     if images.dim() == 5:
         return images.mean(1)
@@ -47,13 +49,18 @@ def poisson(
     images
         ``[N, C, H, W]``, scaled as `rates` expects.
     key
-        From ``randomness.key``: the run's seed, the purpose, and the epoch or draw.
+        From `randomness.key`, made of the run's seed, the purpose, and the epoch or draw.
     samples
-        Index of each image in its dataset, ``[N]``.
+        Index of each image in its dataset, ``[N]``, on which its spikes depend.
     start
-        First time-step, for a sequence that is produced in pieces.
+        First time-step, for a sequence that is made in pieces.
     dtype
-        Of the spikes, which is also the precision of a network that is given them; None: that of the images.
+        Type of the spikes, which decides the precision of a network that gets them. None: the type of the images.
+
+    Raises
+    ------
+    ValueError
+        For fewer than 1 time-step, and for images that are not floating-point or (on the CPU) contain NaN.
     """
     if time_steps < 1:
         raise ValueError(f"time_steps is at least 1, not {time_steps}")
@@ -73,9 +80,12 @@ def encode(
     start: int = 0,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Input spikes ``[time_steps, N, C, H, W]`` from step ``start`` on: `poisson` of images, the frames of recordings.
+    """Input spikes ``[time_steps, N, C, H, W]`` from step ``start`` on.
 
-    Raises ValueError where recordings ``[N, T, 2, H, W]`` have fewer frames.
+    For images ``[N, C, H, W]`` these are the spikes of `poisson`, which has the same arguments; for recordings
+    ``[N, T, 2, H, W]``, the frames.
+
+    Raises ValueError if recordings have fewer frames than are asked for, and as `poisson` does.
     """
     if scaled.dim() == 4:
         return poisson(scaled, time_steps, key, samples, signed=signed, start=start, dtype=dtype)

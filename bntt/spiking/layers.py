@@ -1,4 +1,4 @@
-"""A spiking layer: connection, temporal norm, neuron, pooling, each over all time-steps at once."""
+"""A spiking layer: connection, temporal norm, neuron and pooling, each applied to all time-steps at once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,22 +15,23 @@ from bntt.spiking.norms import TemporalNorm
 
 
 def over_time(module: nn.Module, x: Tensor) -> Tensor:
-    """Apply a module without memory to every step of ``[T, N, ...]``, as one batch of T * N."""
+    """Apply a stateless module to every step of ``x [T, N, ...]``, as one batch of T * N; returns ``[T, N, ...]``."""
     return module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 @dataclass
 class LayerStep:
-    """What one layer was given and did over a stretch of time; arrays are ``[T, N, ...]``.
+    """Inputs and outputs of one layer over a stretch of time-steps; arrays are ``[T, N, ...]`` unless noted.
 
-    The currents and the spikes before pooling are not kept by the event-driven path, and made when they are asked for.
+    The event-driven path does not keep the currents and the spikes before pooling; they are computed again on first
+    access.
     """
 
     input: Tensor
     output: Tensor  # spikes after pooling
-    membrane: Tensor  # [M, C], to go on from
+    membrane: Tensor  # [M, C], the state after the last step, from which the next stretch continues
     spike_counts: Tensor  # [T, N], of all neurons, before pooling
-    again: Callable[[], tuple[Tensor, Tensor]]
+    again: Callable[[], tuple[Tensor, Tensor]]  # computes current and spikes
 
     @cached_property
     def _made(self) -> tuple[Tensor, Tensor]:
@@ -46,7 +47,7 @@ class LayerStep:
 
 
 class OverTime(nn.Module):
-    """``OverTime(nn.Conv2d(...))``: an ordinary module that takes and returns ``[T, N, ...]``."""
+    """``OverTime(nn.Conv2d(...))`` makes an ordinary module take and return ``[T, N, ...]``."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -59,8 +60,9 @@ class OverTime(nn.Module):
 class SpikingLayer(nn.Module):
     """connection -> temporal norm -> neuron -> pool, on spikes ``[T, N, ...]``.
 
-    Pooling averages spikes, so the next layer sees fractions, as in the paper's networks. ``byte_input`` says that
-    what the layer is given are spikes or 2 x 2 averages of spikes, which are then kept for the backward pass as bytes.
+    Pooling averages spikes, so the next layer sees fractions, as in the paper's networks. Set ``byte_input`` only if
+    the layer's input consists of spikes or 2 x 2 averages of spikes; the input is then kept as bytes for the backward
+    pass.
     """
 
     connection: nn.Module
@@ -82,13 +84,16 @@ class SpikingLayer(nn.Module):
         self._rearranged: tuple[Tensor, int, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Differentiable, from zero state."""
+        """Output spikes ``[T, N, ...]`` of input spikes ``[T, N, ...]``, from membranes at 0; differentiable."""
         current = connect(self.connection, x, self.byte_input)
         halve, rest = self._split_pool(current)
         return _pooled(rest, self.neuron(current, self.norm, halve=halve))
 
     def advance(self, x: Tensor, start: int, membrane: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The same on steps ``start ..`` of a sequence, from ``membrane`` (None: at rest); differentiable in both."""
+        """As `forward`, on steps ``start ..`` of a sequence and from ``membrane [M, C]`` (None: at 0).
+
+        Returns the output spikes and the membrane after the last step; differentiable in both arguments.
+        """
         current = connect(self.connection, x, self.byte_input)
         if membrane is None:
             membrane = torch.zeros_like(as_rows(current[:1])[0], dtype=accumulator(current.dtype))
@@ -98,9 +103,9 @@ class SpikingLayer(nn.Module):
 
     @torch.no_grad()
     def resume(self, x: Tensor, start: int, membrane: Tensor | None) -> LayerStep:
-        """Inference on steps ``start ..``, going on from ``membrane``, in the precision of the weights.
+        """Inference on steps ``start ..``, continuing from ``membrane [M, C]``, in the precision of the weights.
 
-        On a CPU with native kernels, convolutions of 3 x 3 and matrix products visit spikes instead of zeros.
+        On a CPU with native kernels, 3 x 3 convolutions and matrix products visit only the spikes and skip the zeros.
         """
 
         def densely() -> tuple[Tensor, Tensor, Tensor]:
@@ -117,7 +122,7 @@ class SpikingLayer(nn.Module):
         return LayerStep(x, _pooled(self.pool, spikes), after, counts, lambda: (current, spikes))
 
     def _by_events(self, x: Tensor, start: int, membrane: Tensor | None) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Output, membrane and spike counts ``[T, N]``; None where the event-driven layer does not serve."""
+        """Output, membrane and spike counts ``[T, N]``; None where the event-driven layer cannot be used."""
         event_layer = event_layer_for(x)
         weight = self._taps()
         if event_layer is None or weight is None or hooked(self.neuron) or x.dim() != (5 if len(weight) == 9 else 3):
@@ -136,7 +141,7 @@ class SpikingLayer(nn.Module):
         return _pooled(rest, output), after, counts
 
     def _taps(self) -> Tensor | None:
-        """The connection's weights as the event-driven layer reads them; rearranged again only after they changed."""
+        """The connection's weights in the event-driven layer's order; rearranged again only if they changed."""
         if not _has_taps(self.connection):
             return None
         weight = cast(Tensor, self.connection.weight)
@@ -147,7 +152,7 @@ class SpikingLayer(nn.Module):
         return kept[2]
 
     def _split_pool(self, current: Tensor) -> tuple[bool, nn.Module | None]:
-        """Whether the pooling begins with 2 x 2 averages, which the neuron then makes itself; and the rest of it."""
+        """Whether the pooling begins with 2 x 2 averages, which the neuron then computes; and the rest of it."""
         parts = list(self.pool) if isinstance(self.pool, nn.Sequential) else [self.pool]
         halves = (
             isinstance(parts[0], nn.AvgPool2d)
@@ -170,7 +175,7 @@ def _precision(connection: nn.Module, x: Tensor) -> torch.dtype:
 
 
 def _has_taps(connection: nn.Module) -> bool:
-    """Whether the event-driven layer knows such a connection."""
+    """Whether the event-driven layer supports this connection."""
     if hooked(connection) or getattr(connection, "bias", None) is not None:
         return False
     if type(connection) is nn.Conv2d:

@@ -1,7 +1,7 @@
 """The paper's networks as data, and the two kinds of classifier built from them: spiking and dense.
 
-A network is described once, as a list of `WeightLayer`; the spiking network, the dense network of the baselines and
-the energy accounting all read that list. All convolutions are 3 x 3, stride 1, padding 1; nothing has a bias; all
+A network is described once, as a list of `WeightLayer`. The spiking network, the dense network of the baselines and the
+energy accounting all use this list. All convolutions are 3 x 3 with stride 1 and padding 1. No layer has a bias. All
 pooling is average pooling.
 """
 
@@ -21,15 +21,16 @@ OPTIONS = {
     "architecture": {
         "default": "vgg9",
         "choices": ["vgg5", "vgg9", "vgg11", "vgg16", "dvs7"],
-        "help": "Network, see ARCHITECTURES.",
+        "help": "Network; ARCHITECTURES in bntt/spiking/networks.py lists the layers.",
     },
-    "width": {"default": 1.0, "above": 0.0, "help": "Multiplies every hidden width."},
+    "width": {"default": 1.0, "above": 0.0, "help": "Factor on the width of every hidden layer."},
 }
 
-# Convolution widths, "A" for 2 x 2 average pooling, "F" for one that drops an odd last row and column, "G" for global
-# average pooling; then hidden fully connected widths.
-# VGG9 and VGG11 as in the released code (VGG11 has ten weight layers), VGG5 as in the same laboratory's later
-# baselines, VGG16 as in Rathi et al. (2020), whose last pooling is omitted, DVS7 as in Wu et al. (2019) for event data.
+# The first tuple: convolution widths, with "A" for 2 x 2 average pooling, "F" for 2 x 2 average pooling that drops an
+# odd last row and column, and "G" for global average pooling. The second tuple: hidden fully connected widths.
+# VGG9 and VGG11 are as in the released code (VGG11 has ten weight layers). VGG5 is as in the same laboratory's later
+# baselines. VGG16 is as in Rathi et al. (2020), without their last pooling. DVS7 is as in Wu et al. (2019), for event
+# data.
 ARCHITECTURES: dict[str, tuple[tuple[int | str, ...], tuple[int, ...]]] = {
     "vgg5": ((64, "A", 128, 128, "A"), (1024,)),
     "vgg9": ((64, 64, "A", 128, 128, "A", 256, 256, 256, "A"), (1024,)),
@@ -43,7 +44,7 @@ ARCHITECTURES: dict[str, tuple[tuple[int | str, ...], tuple[int, ...]]] = {
 
 
 class WeightLayer(NamedTuple):
-    """One layer with weights: ``conv1``, ... , ``fc1``, ..., and what happens to its output."""
+    """One layer with weights, named ``conv1``, ..., ``fc1``, ..., and the pooling after it."""
 
     name: str
     inputs: int  # channels or features
@@ -62,7 +63,7 @@ class WeightLayer(NamedTuple):
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates per image of the dense layer: k^2 O^2 Cin Cout, or Cin Cout (Appendix B)."""
+        """Multiply-accumulates of the dense layer per image: k^2 O^2 Cin Cout, or Cin Cout (Appendix B)."""
         return 9 * self.side**2 * self.inputs * self.outputs if self.side else self.inputs * self.outputs
 
     def connection(self) -> nn.Module:
@@ -83,10 +84,10 @@ class WeightLayer(NamedTuple):
 def weight_layers(
     architecture: str, shape: tuple[int, int, int], classes: int, width: float = 1.0
 ) -> list[WeightLayer]:
-    """The layers of an architecture for images ``shape = (C, H, W)``, the last being the classifier.
+    """The layers of an architecture for images of ``shape = (C, H, W)``; the last layer is the classifier.
 
-    ``width`` multiplies every hidden width. Raises ValueError for an unknown name and for images that the poolings
-    cannot halve.
+    ``width`` multiplies every hidden width. Raises ValueError for an unknown name, for images that are not square, and
+    for sizes that the poolings cannot halve.
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {architecture!r}; there are {', '.join(ARCHITECTURES)}")
@@ -116,7 +117,7 @@ def weight_layers(
 
 
 def initialise(network: nn.Module, seed: int, gain: float) -> None:
-    """Xavier-uniform weights (gain 2 as released) from the run's seed; every norm keeps its own start."""
+    """Xavier-uniform weights from the run's seed (gain 2 in the released code); norms keep their initial values."""
     draws = generator(seed, "initial weights")
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -124,7 +125,7 @@ def initialise(network: nn.Module, seed: int, gain: float) -> None:
 
 
 def place(network: nn.Module, device: torch.device) -> None:
-    """Move a network to a device, channels-last, in which a convolution's output is rows without a copy."""
+    """Move a network to a device, channels-last, so that a convolution's output can be used as rows without a copy."""
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
 
@@ -136,17 +137,23 @@ class SpikingNetwork(nn.Module):
     layers
         From `weight_layers`.
     time_steps
-        T of the norms.
+        Number of time-steps T, for which the norms have parameters.
     norm
         A name in ``NORMS``, or a subclass of `TemporalNorm`.
     neuron
-        Called with the layer's name, gives its neuron.
+        A function from a layer's name to its neuron.
     readout
-        ``mean``: the logits are the accumulated voltage divided by T, as released; ``sum``: not divided (Eq. 5).
+        ``mean``: the logits are the accumulated voltage divided by T, as in the released code. ``sum``: they are not
+        divided (Eq. 5).
     classifier_norm
-        Whether the norm is applied to the classifier too (Algorithm 2, line 9); the released code does not.
+        Whether the classifier has a norm too (Algorithm 2, line 9). The released code has none.
     norm_settings
-        Passed on to the norm: ``eps``, ``momentum``, ``tracking``.
+        Passed on to the norm: ``eps``, ``momentum``, ``tracking``; see `TemporalNorm`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown norm or readout, and for fewer than 1 time-step.
     """
 
     def __init__(
@@ -179,7 +186,7 @@ class SpikingNetwork(nn.Module):
                 kind(layer.outputs, time_steps, threshold=of_layer.threshold, **norm_settings) if kind else None,
                 of_layer,
                 layer.pooling(last_convolution=layer.is_convolution and not following.is_convolution),
-                byte_input=pool != "G",
+                byte_input=pool in (None, "A", "F"),
             )
             pool = layer.pool
         self.classifier = classifier.connection()
@@ -188,11 +195,12 @@ class SpikingNetwork(nn.Module):
         )
 
     def forward(self, spikes: Tensor, chunk: int | None = None) -> Tensor:
-        """Per-step contributions to the logits, ``[T, N, classes]``, of input spikes ``[T, N, C, H, W]``.
+        """Contributions of each step to the logits, ``[T, N, classes]``, for input spikes ``[T, N, C, H, W]``.
 
-        The network runs in the precision of the spikes, float32 or bfloat16, and its readout in that of its weights.
-        With ``chunk`` fewer steps than T, only so many are held in memory: the backward pass runs each stretch of time
-        again. The result and the gradients are the same; norms that pool over time-steps refuse (ValueError).
+        The network runs in the precision of the spikes, float32 or bfloat16, and its readout in the precision of its
+        weights. With ``chunk`` less than T, only ``chunk`` steps are held in memory at once, and the backward pass runs
+        each chunk of time again. The result and the gradients are the same up to rounding. Raises ValueError for a
+        chunk of less than 1 step, and for a norm that pools over time-steps.
         """
         if chunk is not None and chunk < 1:
             raise ValueError(f"a time chunk has at least 1 step, not {chunk}")
@@ -204,9 +212,9 @@ class SpikingNetwork(nn.Module):
         return self._readout(spikes, None)
 
     def advance(self, spikes: Tensor, start: int, membranes: Sequence[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
-        """Contributions of steps ``start ..`` from the hidden layers' membranes, and the membranes left behind.
+        """Contributions of steps ``start ..``, and the membranes after them, from the hidden layers' ``membranes``.
 
-        Differentiable in both.
+        Differentiable in the spikes and the membranes. A membrane is ``[M, C]``, or None at the start of a sequence.
         """
         left = []
         for layer, membrane in zip(self.hidden().values(), membranes, strict=True):
@@ -215,7 +223,7 @@ class SpikingNetwork(nn.Module):
         return self._readout(spikes, start), left
 
     def _voltage(self, spikes: Tensor) -> Tensor:
-        """What the classifier makes of its spikes, in the precision of its weights."""
+        """The classifier's output voltage, in the precision of its weights."""
         return over_time(self.classifier, spikes.to(next(self.classifier.parameters()).dtype))
 
     def _readout(self, spikes: Tensor, start: int | None) -> Tensor:
@@ -223,7 +231,7 @@ class SpikingNetwork(nn.Module):
         return voltage if self.classifier_norm is None else self.classifier_norm(voltage, start)
 
     def logits(self, contributions: Tensor) -> Tensor:
-        """The logits after all steps, ``[N, classes]`` (Eq. 5)."""
+        """The logits after all steps, ``[N, classes]``, from ``contributions [T, N, classes]`` (Eq. 5)."""
         return contributions.mean(0) if self.readout == "mean" else contributions.sum(0)
 
     @torch.no_grad()
@@ -234,10 +242,11 @@ class SpikingNetwork(nn.Module):
         state: dict[str, Tensor],
         observe: Callable[[str, LayerStep], None] | None = None,
     ) -> Tensor:
-        """Contributions of steps ``start ..``, inference only, so that long sequences stream in bounded memory.
+        """Contributions of steps ``start ..``, ``[T, N, classes]``, for inference on long sequences in bounded memory.
 
-        It runs in the precision of the weights, whatever the spikes are held in. ``state`` holds the membranes, is
-        empty before the first piece, and is moved on. ``observe`` is shown every layer's step.
+        It runs in the precision of the weights, whatever the type of the spikes. ``state`` maps layer names to
+        membranes. Pass an empty dictionary with the first piece of a sequence and the same dictionary with the next
+        ones; it is updated. ``observe`` is called with the name and the `LayerStep` of every layer.
         """
         for name, layer in self.hidden().items():
             step = layer.resume(spikes, start, state.get(name))
@@ -267,10 +276,10 @@ class SpikingNetwork(nn.Module):
 
 
 class _InChunks(torch.autograd.Function):
-    """A spiking network over stretches of time, of which only the membranes in between are kept.
+    """A spiking network on chunks of time, of which only the membranes between chunks are kept.
 
-    Back-propagation through time goes through the stretches from the last to the first, runs each again from its
-    membranes, and hands their gradient on to the one before.
+    Back-propagation through time visits the chunks from the last to the first. It runs each chunk again from its first
+    membranes, and passes the gradient of these membranes to the chunk before.
     """
 
     @staticmethod
@@ -314,9 +323,10 @@ class _InChunks(torch.autograd.Function):
 
 
 class DenseNetwork(nn.Module):
-    """The same layers with ReLU: the ANN of the comparison and the start of every conversion.
+    """The same layers with ReLU: the ANN of the paper's comparison, and the network from which conversions start.
 
-    ``batch_norm`` adds an ordinary batch norm after each hidden connection, ``dropout`` drops hidden activations.
+    ``batch_norm`` adds an ordinary batch norm after each hidden connection. ``dropout`` is the probability with which
+    hidden activations are dropped.
     """
 
     def __init__(self, layers: list[WeightLayer], *, batch_norm: bool = False, dropout: float = 0.0) -> None:
@@ -348,9 +358,9 @@ class DenseNetwork(nn.Module):
 
 
 def from_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The released code's state dict (``conv1.weight``, ``bntt1.0.weight``, ...) as one for a `SpikingNetwork`.
+    """Convert a state dict of the released code (``conv1.weight``, ``bntt1.0.weight``, ...) for a `SpikingNetwork`.
 
-    Works for its VGG9 and VGG11. Per-step entries are stacked over time; counters are dropped.
+    This works for the released VGG9 and VGG11. Entries of single steps are stacked over time, and counters are dropped.
     """
     state = {key.removeprefix("module."): value for key, value in state.items()}
     connections = [key.removesuffix(".weight") for key in state if key.count(".") == 1 and key.endswith(".weight")]

@@ -1,8 +1,8 @@
 """Spiking neurons with a linear leak, and the operator that runs a temporal norm and a neuron together.
 
-Eq. 4: the membrane leaks and adds its current; above the threshold the neuron fires and is reset, softly (the
-threshold is subtracted) or hard (to zero). Eq. 8: the triangular surrogate gradient. No gradient flows through the
-reset, as released.
+Eq. 4: the membrane leaks and adds its current. Above the threshold the neuron fires and is reset, either softly (the
+threshold is subtracted) or hard (to zero). Eq. 8: the surrogate gradient is a triangle. No gradient flows through the
+reset, as in the released code.
 """
 
 from typing import Any
@@ -21,16 +21,17 @@ def as_rows(x: Tensor) -> Tensor:
 
 
 def from_rows(rows: Tensor, like: Tensor, divisor: int = 1) -> Tensor:
-    """The inverse of `as_rows`: a view of shape ``like.shape``, sides divided, channels-last in memory."""
+    """The inverse of `as_rows`: a channels-last view of shape ``like.shape``, with sides divided by ``divisor``."""
     steps, samples, channels, *space = like.shape
     return rows.reshape(steps, samples, *(side // divisor for side in space), channels).movedim(-1, 2)
 
 
 class _NormScan(torch.autograd.Function):
-    """Rows of current to rows of spikes: moments pass, norm on tiny tensors, scan pass; backward the mirror image.
+    """From rows of current to rows of spikes: moments pass, norm on ``[T, C]``, scan pass; backward in reverse order.
 
-    The norm's own arithmetic is ordinary autograd, replayed on ``[T, C]`` tensors between the two heavy passes. Returns
-    the spikes, and the membrane left behind where one to start from was given (as a differentiable pair), else None.
+    The norm's own arithmetic is ordinary autograd on ``[T, C]`` tensors, which the backward pass runs between the two
+    large passes. Returns the spikes, and the membrane after the last step if a membrane to start from was given, else
+    None. Both are differentiable.
     """
 
     @staticmethod
@@ -78,7 +79,7 @@ class _NormScan(torch.autograd.Function):
         if wanted:
             dshift = dshift.double()
             dscale = dscale.double() + (0 if mean is None else mean.double() * dshift)  # undo the centring
-            # A norm may leave its scale or its shift constant, and may ignore a moment or a parameter.
+            # A norm may have a constant scale or shift, and may ignore a moment or a parameter.
             learned = [(a, da) for a, da in zip(ctx.tiny, (dscale, dshift), strict=True) if a.requires_grad]
             if learned:
                 maps, upstream = zip(*learned, strict=True)
@@ -104,14 +105,19 @@ class LIF(nn.Module):
     Parameters
     ----------
     leak
-        Lambda of Eq. 4, in [0, 1]; 0.95 as released.
+        Lambda of Eq. 4, in [0, 1]; the released code has 0.95.
     threshold
-        Theta, positive.
+        Firing threshold theta, positive.
     reset
-        ``soft`` (subtract the threshold) or ``hard`` (to zero).
+        ``soft`` (a spike subtracts the threshold) or ``hard`` (a spike sets the membrane to zero).
     alpha
-        Damping of the surrogate gradient, Eq. 8. The released code differentiates through u / theta, which adds a
-        factor 1 / theta; the two agree at theta = 1.
+        Damping of the surrogate gradient, Eq. 8, which is ``alpha * max(0, 1 - |u - theta| / theta)``. The released
+        code differentiates through u / theta, which adds a factor 1 / theta. The two agree at theta = 1.
+
+    Raises
+    ------
+    ValueError
+        For a leak, threshold or reset outside these ranges.
     """
 
     def __init__(self, leak: float = 0.95, threshold: float = 1.0, reset: str = "soft", alpha: float = 0.3) -> None:
@@ -129,16 +135,22 @@ class LIF(nn.Module):
         return Dynamics(self.leak, float(self.threshold), self.reset == "hard", self.alpha)
 
     def forward(self, current: Tensor, norm: TemporalNorm | None = None, *, halve: bool = False) -> Tensor:
-        """Spikes from zero state. With ``norm`` the current is normalised on the way, in the same passes.
+        """Spikes, from membranes at 0. With ``norm``, the same passes also normalise the current.
 
-        ``halve`` averages the spikes 2 x 2 on the way out, for currents ``[T, N, C, H, W]`` of even H and W.
+        With ``halve``, returns 2 x 2 averages of the spikes, ``[T, N, C, H / 2, W / 2]``; then the currents must be
+        ``[T, N, C, H, W]`` with even H and W. Raises ValueError for empty currents, for currents with fewer than 3
+        axes, and where the norm has another number of channels or of time-steps.
         """
         return self._run(current, norm, None, None, halve)[0]
 
     def advance(
         self, current: Tensor, norm: TemporalNorm | None, start: int, membrane: Tensor, *, halve: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """The same on steps ``start ..`` of a longer sequence; differentiable in the membrane ``[M, C]`` too."""
+        """As `forward`, on steps ``start ..`` of a longer sequence, from ``membrane [M, C]``.
+
+        M is N times the number of positions. Returns the spikes and the membrane after the last step; differentiable in
+        the current and the membrane.
+        """
         return self._run(current, norm, start, membrane, halve)
 
     def _run(
@@ -155,7 +167,7 @@ class LIF(nn.Module):
     def resume(
         self, current: Tensor, norm: TemporalNorm | None, start: int, membrane: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Inference on steps ``start ..`` of a longer sequence: spikes, and the membrane ``[M, C]`` to go on from."""
+        """Inference on steps ``start ..`` of a longer sequence: spikes, and the membrane ``[M, C]`` after them."""
         _check(current, norm)
         rows = as_rows(current)
         kind = accumulator(rows.dtype)
@@ -171,7 +183,7 @@ class LIF(nn.Module):
 
 
 class IF(LIF):
-    """Integrate-and-fire neurons: no leak. What conversions use."""
+    """Integrate-and-fire neurons, which do not leak; converted networks use them. Arguments as for `LIF`."""
 
     def __init__(self, threshold: float = 1.0, reset: str = "soft", alpha: float = 0.3) -> None:
         super().__init__(1.0, threshold, reset, alpha)

@@ -1,13 +1,13 @@
 """Temporal norms: functions from per-step moments to a per-step affine map.
 
-Every norm here is given, for each time-step and channel, the mean and the biased variance of the input current
-over a mini-batch, and returns a scale and a shift. It defines three things:
+Every norm here gets the mean and the biased variance of the input current over a mini-batch, for each time-step and
+channel. It returns a scale and a shift. It defines three things:
 
-* ``effective``: which moments normalise step t, given those of all steps (its own, all of them, those so far);
-* ``track``: what is averaged over training for use at inference, for the given stretch of steps;
-* ``affine``: scale and shift from effective moments, ordinary differentiable arithmetic on tensors ``[T, C]``.
+* ``effective``: which moments normalise step t: those of step t, those of all steps, or those of steps 1..t;
+* ``track``: what is averaged during training for use at inference, for the given steps;
+* ``affine``: scale and shift from the effective moments, by ordinary differentiable arithmetic on tensors ``[T, C]``.
 
-The tensors are tiny, so the arithmetic is done in float64: sums that were kept centred stay accurate.
+These tensors are small, so the arithmetic uses float64, which keeps the accuracy of sums around the mean.
 
 BNTT: Kim and Panda (2021), Algorithm 1 and Eq. 9. tdBN: Zheng et al. (2021). TEBN: Duan et al. (2022).
 TAB: Jiang et al. (2024).
@@ -22,7 +22,7 @@ from bntt.spiking.kernels import plain
 
 
 class Moments(NamedTuple):
-    """Mean and biased variance ``[S, C]`` (S = T, or 1 where all steps share them), and how many values each holds."""
+    """Mean and biased variance ``[S, C]`` (S = T, or 1 where all steps share them), and the number of values."""
 
     mean: Tensor
     variance: Tensor
@@ -30,38 +30,39 @@ class Moments(NamedTuple):
 
 
 def pool_all(step: Moments) -> Moments:
-    """Moments over all steps together: the spread of the means adds to the mean of the variances."""
+    """Moments over all steps together, ``[1, C]``: the variance of the means adds to the mean of the variances."""
     mean = step.mean.mean(0, keepdim=True)
     variance = step.variance.mean(0, keepdim=True) + (step.mean - mean).square().mean(0, keepdim=True)
     return Moments(mean, variance, step.size.sum(0, keepdim=True))
 
 
 def pool_past(step: Moments) -> Moments:
-    """For each t the moments over steps 1..t together."""
+    """For each t, the moments over steps 1..t together, ``[T, C]``."""
     past = [pool_all(Moments(*(a[: t + 1] for a in step))) for t in range(len(step.mean))]
     return Moments(*(torch.cat(parts) for parts in zip(*past, strict=True)))
 
 
 class TemporalNorm(nn.Module):
-    """Base of all temporal norms: batch statistics, which a subclass chooses, a scale ``gamma``, an optional ``beta``.
+    """Base of all temporal norms: a subclass chooses the batch statistics, a scale ``gamma`` and an optional ``beta``.
 
     Parameters
     ----------
     channels, time_steps
-        C and T.
+        Number of channels C and of time-steps T of the currents.
     eps, momentum
-        As released: 1e-4 and 0.1 (the update factor of Algorithm 1).
+        Added to the variance, and the update factor of the running averages (Algorithm 1); the released code has 1e-4
+        and 0.1.
     tracking
-        ``variance``: running averages of mean and unbiased variance, as released. ``deviation``: of mean and
-        biased standard deviation, as Algorithm 1 is printed.
+        ``variance``: running averages of the mean and the unbiased variance, as in the released code. ``deviation``: of
+        the mean and the biased standard deviation, as in the printed Algorithm 1.
     threshold
-        The neuron's firing threshold, which tdBN's initial scale is proportional to.
+        The neuron's firing threshold; the initial scale of tdBN is proportional to it.
     """
 
-    gamma_per_step = False  # one scale per step and channel, or one per channel
+    gamma_per_step = False  # True: one scale for each step and channel; False: one for each channel
     has_bias = False
     shared_moments = False  # whether inference uses one pair of moments for all steps
-    tracks = True  # switched off while a stretch of time is run again
+    tracks = True  # switched off while the backward pass runs a chunk of time again
     running_mean: Tensor
     running_var: Tensor
 
@@ -94,12 +95,12 @@ class TemporalNorm(nn.Module):
     # -- the three definitions -------------------------------------------------------------------------------
 
     def effective(self, step: Moments) -> Moments:
-        """The moments that normalise each step, from the per-step ones. Here: one's own."""
+        """The moments that normalise each step, from the moments of each step. Here: the same ones."""
         return step
 
     @torch.no_grad()
     def track(self, step: Moments, effective: Moments, steps: slice) -> None:
-        """Move the running averages towards this mini-batch's effective moments (Algorithm 1, lines 5 to 7)."""
+        """Update the running averages with this mini-batch's effective moments (Algorithm 1, lines 5 to 7)."""
         a, (mean, variance, size) = self.momentum, effective
         window = slice(None) if self.shared_moments else steps
         running_mean, running_var = self.running_mean[window], self.running_var[window]
@@ -127,15 +128,17 @@ class TemporalNorm(nn.Module):
 
     @property
     def pools(self) -> bool:
-        """Whether the moments that normalise a step depend on those of other steps, so that it needs them all."""
+        """Whether the moments that normalise a step depend on other steps, so that the norm needs all steps at once."""
         return type(self).effective is not TemporalNorm.effective
 
     def batch_affine(
         self, mean: Tensor, variance: Tensor, rows: int, start: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Differentiable scale and shift ``[T, C]`` from this mini-batch's moments over ``rows`` values a step.
+        """Differentiable scale and shift ``[T, C]`` from this mini-batch's moments over ``rows`` values in each step.
 
-        With ``start`` they are those of a stretch of the sequence, which only a norm that does not pool can have.
+        With ``start``, the moments are those of the steps ``start ..`` of a longer sequence. Raises ValueError for a
+        wrong number of steps, for fewer than 2 values in a step, and for ``start`` with a norm that pools over
+        time-steps.
         """
         if start is None:
             if len(mean) != self.time_steps:
@@ -155,7 +158,10 @@ class TemporalNorm(nn.Module):
         return self._expand(self.affine(effective.mean, effective.variance, window), len(mean))
 
     def inference_affine(self, start: int, steps: int) -> tuple[Tensor, Tensor]:
-        """Constant scale and shift ``[steps, C]`` for steps ``start ..``, from the tracked moments."""
+        """Constant scale and shift ``[steps, C]`` for steps ``start ..``, from the tracked moments.
+
+        Raises ValueError for steps beyond T.
+        """
         if start + steps > self.time_steps:
             raise ValueError(f"this norm has {self.time_steps} time-steps, step {start + steps} was asked for")
         window = slice(start, start + steps)
@@ -163,9 +169,10 @@ class TemporalNorm(nn.Module):
         return self._expand(self.affine(mean, variance, window), steps)
 
     def forward(self, x: Tensor, start: int | None = None) -> Tensor:
-        """Normalise currents ``[T, N, C, ...]``; a module of its own for networks that are not built of ours.
+        """Normalise currents ``[T, N, C, ...]``, for use as an ordinary module in networks of your own.
 
-        With ``start`` they are steps ``start ..`` of a longer sequence.
+        With ``start``, the currents are steps ``start ..`` of a longer sequence. Raises ValueError as `batch_affine`,
+        and for currents with another number of channels.
         """
         self.check_channels(x)
         if self.training:
@@ -180,7 +187,7 @@ class TemporalNorm(nn.Module):
     # -- helpers ---------------------------------------------------------------------------------------------
 
     def check_channels(self, x: Tensor) -> None:
-        """Raise where ``x [T, N, C, ...]`` has another number of channels than this norm."""
+        """Raise ValueError if ``x [T, N, C, ...]`` has another number of channels than this norm."""
         if x.dim() < 3 or x.shape[2] != self.channels:
             wanted = f"currents [T, N, {self.channels}, ...]"
             raise ValueError(f"this norm has {self.channels} channels: it takes {wanted}, got shape {tuple(x.shape)}")
@@ -198,17 +205,17 @@ class TemporalNorm(nn.Module):
 
 
 class BNTT(TemporalNorm):
-    """Batch Normalization Through Time (Eq. 9): own moments and own scale for every time-step, no shift."""
+    """Batch Normalization Through Time (Eq. 9): every time-step has its own moments and its own scale; no shift."""
 
     gamma_per_step = True
 
 
 class SharedGammaBNTT(TemporalNorm):
-    """Control: moments of every step as in BNTT, one scale for all of them."""
+    """Control: every step has its own moments, as in BNTT, but all steps share one scale."""
 
 
 class PooledBN(TemporalNorm):
-    """Control: one batch norm whose statistics are pooled over T. No shift, so that only pooling differs from BNTT."""
+    """Control: one batch norm with statistics pooled over T and one scale; like BNTT it has no shift."""
 
     shared_moments = True
 
@@ -217,7 +224,7 @@ class PooledBN(TemporalNorm):
 
 
 class StepGammaPooledBN(PooledBN):
-    """Control: statistics pooled over T, a scale for every time-step. With the three above, a 2 x 2 design."""
+    """Control: statistics pooled over T, a scale for every time-step. With the three above it is a 2 x 2 design."""
 
     gamma_per_step = True
 
@@ -225,8 +232,8 @@ class StepGammaPooledBN(PooledBN):
 class RepeatedBN(TemporalNorm):
     """Control: one batch norm called once per time-step, as a naive loop would.
 
-    Each step is normalised by its own mini-batch moments, and one pair of running averages is moved T times in
-    order; at inference that pair serves every step.
+    Each step is normalised by its own mini-batch moments. Each mini-batch updates one pair of running averages T times,
+    in the order of the steps. At inference all steps use this pair.
     """
 
     shared_moments = True
@@ -239,7 +246,7 @@ class RepeatedBN(TemporalNorm):
 
 
 class TDBN(PooledBN):
-    """Threshold-dependent BN: statistics pooled over T, scale starting at the firing threshold, and a shift."""
+    """Threshold-dependent BN: statistics pooled over T, a shift, and a scale that starts at the firing threshold."""
 
     has_bias = True
 
@@ -249,7 +256,7 @@ class TDBN(PooledBN):
 
 
 class TEBN(PooledBN):
-    """Temporal Effective BN: statistics, scale and shift pooled over T, and a learned weight p[t] on the result."""
+    """Temporal Effective BN: statistics pooled over T, one scale and shift, and a learned weight p[t] on the result."""
 
     has_bias = True
 
@@ -269,7 +276,7 @@ class TEBN(PooledBN):
 class TAB(TemporalNorm):
     """Temporal Accumulated BN: step t is normalised by the statistics pooled over steps 1..t.
 
-    Scale and shift are those of step t, and a positive learned weight p[t] multiplies the result.
+    Each step has its own scale and shift, and a positive learned weight p[t] multiplies the result.
     """
 
     gamma_per_step = True

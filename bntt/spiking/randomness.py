@@ -1,9 +1,9 @@
-"""Keyed randomness: every random number is a pure function of what it is for.
+"""Keyed randomness: every random number is a pure function of its purpose.
 
-A number depends on a *key* (seed, purpose, epoch, ...), on the index of the sample and on the position
-within it, and on nothing else: not on the batch size, not on the device, not on what was drawn before.
-A resumed training is therefore bit-identical without saved generator states, and a Poisson-coded test
-accuracy does not depend on how the test set was cut into batches.
+A number depends only on a *key* (seed, purpose, epoch, ...), on the index of the sample, and on the position within the
+sample. It does not depend on the batch size, on the device or on earlier draws. Therefore a resumed training is
+bit-identical without saved generator states, and a test accuracy with Poisson coding does not depend on how the test
+set was divided into batches.
 """
 
 import hashlib
@@ -21,14 +21,14 @@ def key(*parts: int | str) -> int:
 
 
 def generator(*parts: int | str) -> torch.Generator:
-    """A CPU generator for the few draws that happen once per run, such as initial weights."""
+    """A CPU generator for draws that happen once per run, such as initial weights."""
     return torch.Generator().manual_seed(key(*parts) >> 1)
 
 
 def _mix(h: Tensor) -> Tensor:
     """The 32-bit finaliser of MurmurHash3 (Appleby 2011), a bijection, on int64 tensors holding 32-bit words.
 
-    The products wrap around in 64 bits, which leaves their low 32 bits exact on every device.
+    The products wrap around at 64 bits. This leaves their low 32 bits exact on every device.
     """
     h = h ^ (h >> 16)
     h = (h * 0x85EBCA6B) & _MASK
@@ -40,8 +40,9 @@ def _mix(h: Tensor) -> Tensor:
 def words(key: int, samples: Tensor, length: int, start: int = 0) -> Tensor:
     """Uniform 32-bit words, int64 ``[len(samples), length]``, for positions ``start .. start + length - 1``.
 
-    A position is hashed under the upper half of the key, a sample under the lower half, and the two meet
-    in a last round, so that the streams of two samples are not shifted copies of one another.
+    ``samples`` holds the index of each sample in its dataset, ``[N]``. A position is hashed with both halves of the
+    key, a sample with both halves in the other order, and a last round mixes the two hashes. So the streams of two
+    samples are not shifted copies of one another.
     """
     low, high = key & _MASK, key >> 32
     positions = torch.arange(start, start + length, device=samples.device)
@@ -56,13 +57,13 @@ def uniform(key: int, samples: Tensor, length: int, start: int = 0) -> Tensor:
 
 
 def normal(key: int, samples: Tensor, length: int) -> Tensor:
-    """Standard normal float32 numbers ``[len(samples), length]`` (Box and Muller 1958)."""
+    """Standard normal float32 numbers, ``[len(samples), length]`` (Box and Muller 1958)."""
     u = uniform(key, samples, 2 * length).reshape(len(samples), length, 2)
     radius = torch.sqrt(-2.0 * torch.log1p(-u[..., 0]))
     return radius * torch.cos(2.0 * torch.pi * u[..., 1])
 
 
 def permutation(key: int, length: int, device: torch.device | str = "cpu") -> Tensor:
-    """A random order of ``0 .. length - 1``."""
+    """A random order of ``0 .. length - 1``, int64 ``[length]``."""
     order = words(key, torch.zeros(1, dtype=torch.long, device=device), length)[0]
     return torch.argsort(order, stable=True)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from bntt.spiking.layers import over_time
 from bntt.spiking.networks import ARCHITECTURES, DenseNetwork, SpikingNetwork, initialise, weight_layers
 from bntt.spiking.neurons import IF, LIF
 from bntt.spiking.norms import NORMS, TDBN
@@ -327,3 +328,14 @@ def test_more_steps_than_the_norm_has():
     network.resume(input_spikes(0, 3, 2, 3, 8, 8), 0, state)
     with pytest.raises(ValueError, match="has 3 time-steps, step 4 was asked for"):
         network.resume(input_spikes(0, 1, 2, 3, 8, 8), 3, state)
+
+
+def test_the_first_layer_takes_any_values():
+    """Counts of events may be above 31, and fractions other than quarters, which bytes cannot hold."""
+    layer = SpikingNetwork(weight_layers("vgg5", (2, 8, 8), 3, 0.1), 2).double().layers["conv1"]
+    counts = torch.randint(0, 270, (2, 3, 2, 8, 8), generator=torch.Generator().manual_seed(0)).double() / 3
+    layer(counts).sum().backward()
+    ours, layer.connection.weight.grad = layer.connection.weight.grad, None
+    current = layer.connection(counts.flatten(0, 1)).unflatten(0, (2, 3))  # by torch alone
+    over_time(layer.pool, layer.neuron(current, layer.norm)).sum().backward()
+    assert relative(ours, layer.connection.weight.grad) < 1e-12

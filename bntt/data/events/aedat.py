@@ -1,9 +1,9 @@
-"""AEDAT 2.0 recordings of a DVS128 event camera: the format that DVS-CIFAR10 comes in.
+"""AEDAT 2.0 recordings of a DVS128 event camera: the file format of DVS-CIFAR10.
 
-A file begins with lines of text that start with ``#``, then holds pairs of big-endian 32-bit words, an address and a
-time-stamp in microseconds. Of the address of a DVS128, bit 0 is the polarity (0 is ON), bits 1 to 7 are x, counted
-from the right, bits 8 to 14 are y, counted from below, and bit 15 marks a special event, which no pixel sent. What is
-returned has its origin in the upper left corner, as images have.
+A file begins with lines of text that start with ``#``. Then follow pairs of big-endian 32-bit words: an address and a
+time-stamp in microseconds. In the address of a DVS128, bit 0 is the polarity (0 is ON), bits 1 to 7 are x, counted from
+the right, bits 8 to 14 are y, counted from below, and bit 15 marks a special event, which no pixel sent. The events
+that are returned have their origin in the upper left corner, as images have.
 """
 
 import mmap
@@ -16,27 +16,27 @@ from bntt.common.errors import UserError
 
 SIDE = 128  # pixels of the sensor
 HEADER = b"#!AER-DAT2.0\r\n"
-LATE = 1e-3  # share of events that may stand after a later one
-PIECE = 2**18  # events decoded at once, which stay in the cache
+LATE = 1e-3  # share of events that may follow a later event in the file
+PIECE = 2**18  # events decoded at once: few enough to stay in the cache
 
 
 @dataclass(frozen=True)
 class Events:
-    """Events of one recording in the order of time; arrays of one length."""
+    """Events of one recording in the order of time; all arrays have the same length."""
 
-    microseconds: np.ndarray  # int64, since the first event of the file; below 0 where one stood after a later one
+    microseconds: np.ndarray  # int64, since the first event of the file; negative for out-of-order events before it
     x: np.ndarray  # uint8, from the left
     y: np.ndarray  # uint8, from above
-    on: np.ndarray  # bool: the pixel got brighter
+    on: np.ndarray  # bool: True where the pixel got brighter
     special: int = 0  # events that no pixel sent, skipped
-    reordered: int = 0  # events that stood after a later one
+    reordered: int = 0  # events that followed a later event in the file
 
     def __len__(self) -> int:
         return len(self.x)
 
 
 def read(path: Path) -> Events:
-    """The events of a file; a `UserError` in one line, with an offset in bytes, says what is wrong with it."""
+    """The events of a file; a damaged file raises UserError, whose message says what is wrong and at which byte."""
     with path.open("rb") as stream:
         if path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty; fetch it again")
@@ -45,7 +45,7 @@ def read(path: Path) -> Events:
 
 
 def decode(content: bytes | mmap.mmap, where: str) -> Events:
-    """The events of the content of a file, of which ``where`` tells in messages."""
+    """The events in the content of a file; ``where`` names the file in messages. Raises UserError as `read`."""
     start = _end_of_header(content, where)
     count, rest = divmod(len(content) - start, 8)
     if rest:
@@ -79,7 +79,7 @@ def decode(content: bytes | mmap.mmap, where: str) -> Events:
         y[here] = SIDE - 1 - (address >> 8)
         on[here] = ~address & 1
     if kept == 0:
-        raise UserError(f"{where}: {special} special events and none of a pixel; fetch the file again")
+        raise UserError(f"{where}: {special} special events and no event of a pixel; fetch the file again")
     stamps, x, y, on = stamps[:kept], x[:kept], y[:kept], on[:kept]
     _undo_overflows(stamps)
     stamps -= stamps[0]
@@ -96,7 +96,7 @@ def decode(content: bytes | mmap.mmap, where: str) -> Events:
 
 
 def write(path: Path, events: Events, first_microsecond: int = 0) -> None:
-    """Write events as a DVS128 would have recorded them."""
+    """Write an AEDAT 2.0 file of events, as a DVS128 would have recorded them."""
     address = (SIDE - 1 - events.x.astype(np.uint32)) << 1 | (SIDE - 1 - events.y.astype(np.uint32)) << 8
     words = np.empty((len(events), 2), ">u4")
     words[:, 0] = address | ~events.on
@@ -105,7 +105,7 @@ def write(path: Path, events: Events, first_microsecond: int = 0) -> None:
 
 
 def _end_of_header(content: bytes | mmap.mmap, where: str) -> int:
-    """Offset of the first event. An event cannot be taken for a line of text: its first byte is 0."""
+    """Offset of the first event in bytes. An event is not mistaken for a line of text, because its first byte is 0."""
     if content[:12] != HEADER[:12]:
         told = content[:12].decode("ascii", "replace")
         raise UserError(f"{where}: not an AEDAT 2.0 file: it starts with {told!r}, not with '#!AER-DAT2.0'")
@@ -121,8 +121,8 @@ def _end_of_header(content: bytes | mmap.mmap, where: str) -> int:
 def _undo_overflows(stamps: np.ndarray) -> None:
     """Undo overflows in place.
 
-    The counter overflows at 2^31 microseconds, or at twice that, after 36 or 72 minutes. A fall by more than half of
-    2^31 is taken for an overflow, and a rise by as much for a late event from before one.
+    The counter overflows at 2^31 or 2^32 microseconds, that is after 36 or 72 minutes. A decrease by more than half of
+    2^31 is taken as an overflow. An increase by more than that is taken as a late event from before an overflow.
     """
     stamps &= 2**31 - 1
     turns = 0
@@ -137,7 +137,7 @@ def _undo_overflows(stamps: np.ndarray) -> None:
 
 
 def _late(stamps: np.ndarray) -> int:
-    """How many time-stamps stand after a later one."""
+    """The number of time-stamps that follow a later one."""
     late, latest = 0, stamps[0]
     for first in range(0, len(stamps), PIECE):
         piece = stamps[first : first + PIECE]

@@ -1,9 +1,10 @@
-"""An event camera before a screen on which a picture moves, in whole numbers, so that every machine records the same.
+"""A simulated event camera before a screen on which a picture moves, in whole numbers: all machines record the same.
 
-The screen has 512 x 512 pixels, of which a pixel of the sensor sees 4 x 4, as where DVS-CIFAR10 was recorded (Li et al.
-2017). The picture moves once around a closed path of four diagonal legs. A pixel of the sensor (Lichtsteiner et al.
-2008) remembers the logarithm of the intensity at its last event and sends ON or OFF when it has risen or fallen by the
-pixel's threshold since; then it is blind for a while. The events of a millisecond leave the sensor one after the other.
+The screen has 512 x 512 pixels, and a pixel of the sensor sees 4 x 4 of them, as in the recording of DVS-CIFAR10 (Li et
+al. 2017). The picture moves once around a closed path of four diagonal legs. A pixel of the sensor (Lichtsteiner et al.
+2008) stores the logarithm of the intensity at its last event. It sends an ON or OFF event when the logarithm has since
+risen or fallen by the pixel's threshold. Then it is blind for a short time. The events of one millisecond leave the
+sensor one after the other.
 """
 
 import math
@@ -19,18 +20,18 @@ SCREEN = ZOOM * SIDE
 LEG = 32  # screen pixels along x and along y
 LEG_MILLISECONDS = 25
 MILLISECONDS = 4 * LEG_MILLISECONDS  # of a recording
-BLACK = 32  # intensity of the screen under a black pixel, where a white one adds 255
-THRESHOLD = 0.5  # change of the logarithm
-SPREAD = 100  # thresholds of pixels differ by so many thousandths up and down
-REFRACTORY = 2  # milliseconds
+BLACK = 32  # intensity of a black pixel of the screen; a white pixel has 255 more
+THRESHOLD = 0.5  # change of the natural logarithm that triggers an event
+SPREAD = 100  # thousandths by which the threshold of a pixel may be higher or lower
+REFRACTORY = 2  # milliseconds for which a pixel is blind after an event
 NOISE = 500  # of 10,000 pixels send an event for no reason in one recording, which is 0.5 a second
 
-_UNIT = 4096  # of the logarithm
+_UNIT = 4096  # integer units of the logarithm
 _CORNERS = ((0, 0), (LEG, LEG), (2 * LEG, 0), (LEG, -LEG), (0, 0))  # x, y
 
 
 def path() -> list[tuple[int, int]]:
-    """Where the picture is at each millisecond, x and y in screen pixels; it ends where it began."""
+    """The picture's position at each millisecond, x and y in screen pixels; it ends where it began."""
     places = []
     for (x0, y0), (x1, y1) in pairwise(_CORNERS):
         for step in range(LEG_MILLISECONDS):
@@ -40,23 +41,26 @@ def path() -> list[tuple[int, int]]:
 
 
 def record(picture: np.ndarray, key: int, sample: int) -> Events:
-    """Events of one picture, uint8 ``[H, H]``, enlarged to three quarters of the screen; chance is keyed by sample."""
+    """Events of one picture, uint8 ``[H, H]``, enlarged to three quarters of the screen.
+
+    Random numbers are keyed by ``key`` and the index ``sample``.
+    """
     import torch
 
     from bntt.spiking.randomness import words
 
     seen = _logarithms(picture)
     chance = words(key, torch.tensor([sample]), 5 * SIDE * SIDE)[0].numpy().reshape(5, SIDE * SIDE)
-    turn = np.argsort(chance[0], kind="stable")  # the order in which pixels are served
+    turn = np.argsort(chance[0], kind="stable")  # the order in which pixels send their events within a millisecond
     of_on, of_off = (
         round(THRESHOLD * _UNIT) * (1000 - SPREAD + part % (2 * SPREAD + 1)) // 1000 for part in chance[1:3]
     )
-    margin = 2 * LEG  # of the screen around what the sensor sees at rest
+    margin = 2 * LEG  # screen pixels around the part that the sensor sees
     remembered = None
     last = np.full(SIDE * SIDE, -REFRACTORY, np.int64)
     pixels, stamps, signs = [], [], []
     for millisecond, (dx, dy) in enumerate(path()):
-        rows, columns = margin - dy, margin - dx  # the picture moves, so what is seen moves the other way
+        rows, columns = margin - dy, margin - dx  # moving the picture is the same as moving the view the other way
         now = seen[rows : rows + SCREEN : ZOOM, columns : columns + SCREEN : ZOOM].ravel()
         if remembered is None:
             remembered = now.copy()
@@ -82,12 +86,12 @@ def record(picture: np.ndarray, key: int, sample: int) -> Events:
 
 
 def _logarithms(picture: np.ndarray) -> np.ndarray:
-    """The logarithm of what a sensor pixel sees from each place of a screen with margins, int32."""
+    """The logarithm of the intensity that a sensor pixel sees, for each position on a screen with margins, int32."""
     side = len(picture)
     enlarged = SCREEN * 3 // 4 // side  # screen pixels to a pixel of the picture
     size = enlarged * side
     weight = 2 * enlarged
-    # Bilinear, in whole numbers: between the centres of two pixels of the picture there are `enlarged` of the screen.
+    # Bilinear, in whole numbers: the centres of two pixels of the picture are `enlarged` screen pixels apart.
     place = 2 * np.arange(size) + 1 - enlarged
     low = place // weight
     part = place - low * weight
@@ -107,5 +111,5 @@ def _logarithms(picture: np.ndarray) -> np.ndarray:
 
 @cache
 def _table() -> np.ndarray:
-    """Logarithms of intensities in 64ths of a grey level, rounded to whole units."""
+    """Logarithms of all intensities, which are in 64ths of a grey level, rounded to whole units."""
     return np.array([round(_UNIT * math.log(BLACK + level / 64)) for level in range(255 * 64 + 1)], np.int32)

@@ -1,4 +1,4 @@
-"""From events to frames: counts of ON and OFF events in bins of time and squares of pixels, and a tally of the rest."""
+"""From events to frames: counts of ON and OFF events in time bins and squares of pixels, and a tally of the others."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,12 @@ import numpy as np
 
 from bntt.data.events.aedat import SIDE, Events
 
-MOST = 255  # what a count of one byte can hold
+MOST = 255  # the largest count in one byte
 
 
 @dataclass
 class Tally:
-    """Where events went; the four add up to all events."""
+    """What became of the events; the last four numbers add up to the first."""
 
     events: int = 0
     framed: int = 0
@@ -27,10 +27,10 @@ class Tally:
 def to_frames(events: Events, bins: int, size: int, bin_microseconds: int | None) -> tuple[np.ndarray, Tally]:
     """Counts uint8 ``[bins, 2, size, size]``, OFF before ON, and what became of every event.
 
-    ``bin_microseconds`` long bins begin with the first event, as in Wu et al. 2019; None divides the whole recording.
-    An event from before the first one of the file is outside of all bins.
-    Squares are ``128 // size`` pixels wide and start in the upper left corner; what is left over at the right and at
-    the bottom is cropped.
+    The bins are ``bin_microseconds`` long and begin with the first event, as in Wu et al. 2019. With None, they divide
+    the whole recording into equal parts. An event from before the first event of the file is outside of all bins. The
+    squares are ``128 // size`` pixels wide and start in the upper left corner. The pixels that remain at the right and
+    at the bottom are cropped.
     """
     if bin_microseconds is None:
         whole = int(events.microseconds[-1]) + 1

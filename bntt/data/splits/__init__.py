@@ -1,4 +1,4 @@
-"""The committed splits: which items of a dataset are for training, validation and test. None changes with a seed."""
+"""The committed splits: which items of a dataset are for training, validation and test. No split depends on a seed."""
 
 import hashlib
 import json
@@ -10,12 +10,12 @@ SPLITS = ("train", "validation", "test")
 
 
 def file_of(name: str) -> Path:
-    """Where a split of that name is committed, if it is."""
+    """The path of the committed split of that name, which may not exist."""
     return Path(__file__).parent / f"{name}.json"
 
 
 def committed_split(name: str) -> dict[str, list[int]]:
-    """Indices of each split, checked against the hash committed with them."""
+    """Indices of each part, checked against the hash that is committed with them; UserError if they do not match."""
     path = file_of(name)
     document = json.loads(path.read_text())
     split = {part: document[part] for part in SPLITS}
@@ -25,6 +25,6 @@ def committed_split(name: str) -> dict[str, list[int]]:
 
 
 def split_digest(split: dict[str, list[int]]) -> str:
-    """Hash of the three lists of indices."""
+    """SHA-256 of the three lists of indices."""
     text = ";".join(f"{part}:{','.join(map(str, split[part]))}" for part in SPLITS)
     return hashlib.sha256(text.encode()).hexdigest()

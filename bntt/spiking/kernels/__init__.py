@@ -1,32 +1,32 @@
 """The passes of the temporal-norm operator and the Poisson coder, behind one interface.
 
-A backend is a module with the five functions below. Currents are rows ``x [T, M, C]``: M samples and positions,
-channels innermost, contiguous (a convolution's channels-last output is such an array without a copy), in float32,
-bfloat16 or float64. Sums, membranes, scales and shifts are of `accumulator(x.dtype)`, never narrower than float32.
+A backend is a module with the five functions below. Currents are rows ``x [T, M, C]``: M counts samples and positions,
+channels are innermost, and the array is contiguous. (A convolution's channels-last output is such an array without a
+copy.) The type is float32, bfloat16 or float64. Sums, membranes, scales and shifts have the type
+``accumulator(x.dtype)``, which is never narrower than float32.
 
-``moments(x) -> mean, variance``
-    Per time-step and channel, ``[T, C]``, variance biased, without cancellation.
-``scan(x, scale, shift, dynamics, membrane, halve) -> output``
-    Runs the neuron over T on the current ``scale[t] * x[t] + shift[t]`` (None: x itself). ``membrane [M, C]`` is where
-    it starts and is updated in place; None starts at rest and keeps nothing. The output is the spikes ``[T, M, C]`` in
-    x's type, or with ``halve = W``, for rows that are maps of even height and of width W, their 2 x 2 averages
-    ``[T, M / 4, C]``.
-``reverse_scan(x, centre, scale, shift, dynamics, membrane, grad_output, grad_membrane, halve) -> dy, dscale, dshift``
-    Recomputes the membranes from where the scan started (nothing but x is kept) and runs it backwards. ``dy``
-    ``[T, M, C]`` is the gradient for the normalised current, in x's type; the sums ``dscale``, ``dshift`` ``[T, C]``
-    are taken around ``centre``, that is over ``dy * (x - centre)`` and ``dy``, so that they do not cancel; they are
-    None without a scale. ``grad_membrane [M, C]`` comes in as the gradient for the membrane that the scan left behind,
-    and goes out as the one for the membrane it started from; None is zero, and not wanted.
-``combine(dy, x, scale, mean, dmean, dvariance) -> dx``
-    ``scale * dy + dmean / M + 2 (x - mean) dvariance / M``, x centred before it is multiplied, so that nothing cancels;
-    may overwrite dy.
-``poisson(rate, time_steps, key, samples, start, dtype) -> spikes``
-    Signed spikes ``[T, N, C, H, W]``, channels-last in memory, of images ``rate [N, C, H, W]`` in [-1, 1]: at step t,
-    pixel p of sample n fires ``sign(rate)`` where the upper 24 bits of its keyed word (see
-    `bntt.spiking.randomness`, position ``t * C * H * W + p``) lie below ``|rate| * 2**24``. Every backend gives
-    the same spikes.
+* ``moments(x) -> mean, variance``: for each time-step and channel, ``[T, C]``. The variance is biased, and computed
+  without cancellation.
+* ``scan(x, scale, shift, dynamics, membrane, halve) -> output``: runs the neuron over T on the current
+  ``scale[t] * x[t] + shift[t]`` (or on x, if they are None). The neuron starts from ``membrane [M, C]``, which is
+  updated in place; with None it starts at 0, and its last state is not kept. The output is the spikes ``[T, M, C]`` in
+  x's type. With ``halve = W``, for rows that are maps of even height and of width W, it is their 2 x 2 averages
+  ``[T, M / 4, C]``.
+* ``reverse_scan(x, centre, scale, shift, dynamics, membrane, grad_output, grad_membrane, halve)
+  -> dy, dscale, dshift``: recomputes the membranes from the scan's starting point (only x was kept) and runs the scan
+  backwards. ``dy`` ``[T, M, C]`` is the gradient for the normalised current, in x's type. ``dscale`` and ``dshift``,
+  ``[T, C]``, are the sums of ``dy * (x - centre)`` and of ``dy``; the terms are taken around ``centre [T, C]`` so that
+  they do not cancel. Both are None without a scale. ``grad_membrane [M, C]`` is the gradient for the membrane after the
+  scan. It is overwritten with the gradient for the membrane at the start. None means that the former is zero and the
+  latter is not needed.
+* ``combine(dy, x, scale, mean, dmean, dvariance) -> dx``: ``scale * dy + dmean / M + 2 (x - mean) dvariance / M``, with
+  ``x - mean`` computed before the product, so that nothing cancels. It may overwrite dy.
+* ``poisson(rate, time_steps, key, samples, start, dtype) -> spikes``: signed spikes ``[T, N, C, H, W]``, channels-last
+  in memory, for images ``rate [N, C, H, W]`` in [-1, 1]. At step t, pixel p of sample n fires ``sign(rate)`` if the
+  upper 24 bits of its keyed word (see `bntt.spiking.randomness`, position ``t * C * H * W + p``) are below
+  ``|rate| * 2**24``. All backends give the same spikes.
 
-``backend_for`` chooses. ``BNTT_KERNELS=plain`` in the environment turns the fused backends off.
+``backend_for`` chooses the backend. ``BNTT_KERNELS=plain`` in the environment turns the fused backends off.
 """
 
 import os
@@ -42,7 +42,7 @@ from torch import Tensor
 
 
 class Dynamics(NamedTuple):
-    """What a linear-leak neuron does with its current (Eq. 4) and with a gradient (Eq. 8)."""
+    """The parameters of a neuron with linear leak (Eq. 4) and of its surrogate gradient (Eq. 8)."""
 
     leak: float
     threshold: float
@@ -51,16 +51,16 @@ class Dynamics(NamedTuple):
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """The type of sums and membranes over values of ``dtype``."""
+    """The type of sums and membranes for values of ``dtype``."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 class Unavailable(Exception):
-    """A backend that cannot be used here, with one line that says why."""
+    """A backend cannot be used here; the message says why in one line."""
 
 
 def backend_for(x: Tensor) -> ModuleType:
-    """The fastest backend that serves this tensor's device and precision."""
+    """The fastest backend for this tensor's device and precision."""
     if x.dtype not in (torch.float32, torch.bfloat16) or os.environ.get("BNTT_KERNELS") == "plain":
         return import_module(f"{__name__}.plain")
     return _fused(x.device.type)
@@ -68,7 +68,10 @@ def backend_for(x: Tensor) -> ModuleType:
 
 @cache
 def _fused(device_type: str) -> ModuleType:
-    """The device's fused backend; where there is none, or it fails its check, the plain one, and one line says so."""
+    """The device's fused backend, or the plain one where it has none.
+
+    If the fused backend cannot be loaded or fails its check, the plain one is used too; a message on stderr says so.
+    """
     from bntt.spiking.kernels import checks, plain
 
     name = {"cpu": "native", "cuda": "gpu"}.get(device_type)
@@ -79,29 +82,29 @@ def _fused(device_type: str) -> ModuleType:
         fault = checks.fault(backend, torch.device(device_type))
         if fault is None:
             return backend
-    except Exception as error:  # of a compiler, a driver, a missing package: whatever it is, plain PyTorch runs
+    except Exception as error:  # of a compiler, a driver, a missing package: in any case plain PyTorch runs
         fault = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     print(f"the {name} kernels are not used, plain PyTorch runs instead (slower): {fault}", file=sys.stderr, flush=True)
     return plain
 
 
 def event_layer_for(x: Tensor) -> Callable[..., Any] | None:
-    """The event-driven layer for inference on these spikes, where their device has one."""
+    """The event-driven layer for inference on these spikes; None where their device has none."""
     return getattr(backend_for(x), "event_layer", None)
 
 
 def spikes_held_in(like: Tensor) -> torch.dtype:
-    """The type in which inference holds its spikes: exact in two bytes, which the event-driven layer reads faster."""
+    """The type in which inference holds spikes: bfloat16 for the event-driven layer, where it is exact and faster."""
     return torch.bfloat16 if event_layer_for(like) else like.dtype
 
 
 def name_for(device: torch.device) -> str:
-    """The name of the backend that serves float32 and bfloat16 on a device, for the record."""
+    """The name of the backend for float32 and bfloat16 on a device, for the run's record."""
     return backend_for(torch.empty(0, device=device)).__name__.rpartition(".")[2]
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether a device has instructions for bfloat16, so that computing in it is faster than in float32."""
+    """Whether a device has instructions for bfloat16, with which it computes faster than in float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":

@@ -1,4 +1,4 @@
-"""A small run of every pass of a backend against the plain one in float64, before it is trusted on a device."""
+"""Compares every pass of a backend with the plain one in float64, on small arrays, before the backend is used."""
 
 from types import ModuleType
 
@@ -8,15 +8,15 @@ from torch import Tensor
 from bntt.spiking.kernels import Dynamics, plain
 from bntt.spiking.randomness import generator
 
-STEPS, MAPS, WIDTH = 7, 2, 4  # rows are maps, so that they can be averaged 2 x 2
-# Of the largest entry: 300 and 5 roundings. No sum here has more than 32 terms, and none of them is a large one.
+STEPS, MAPS, WIDTH = 7, 2, 4  # the rows form maps, so that they can be averaged 2 x 2
+# Relative to the largest entry: about 300 and 5 rounding errors. No sum here has more than 32 terms, all of them small.
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 1e-2}
 
 
 def fault(backend: ModuleType, device: torch.device) -> str | None:
-    """What disagrees, in one line; None where nothing does."""
+    """One line that says what disagrees with the plain backend; None if nothing does."""
     for dtype in (torch.float32, torch.bfloat16):
-        for channels in (80, 3):  # vectors of channels, and what is left over
+        for channels in (80, 3):  # full vectors of channels, and a remainder
             for hard in (False, True):
                 for halve in (None, WIDTH):
                     pairs = _compare(backend, device, dtype, channels, hard, halve)
@@ -30,7 +30,7 @@ def fault(backend: ModuleType, device: torch.device) -> str | None:
 def _compare(
     backend: ModuleType, device: torch.device, dtype: torch.dtype, channels: int, hard: bool, halve: int | None
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """What the backend found and what was expected, by name, on equal currents."""
+    """The backend's results and the expected ones, by name, on equal currents."""
     draws = generator("self-check", channels)
     rows = MAPS * WIDTH * WIDTH
 
@@ -41,7 +41,7 @@ def _compare(
     upstream = eighths(STEPS, rows // 4 if halve else rows, channels)
     scale, shift, dmean, dvariance = eighths(4, STEPS, channels)
     rest, left = eighths(2, rows, channels)
-    # With a leak of 1/2 no membrane is ever rounded, so that none falls on another side of the threshold.
+    # With a leak of 1/2 no membrane is ever rounded, so no membrane can be on the wrong side of the threshold.
     dynamics = Dynamics(0.5, 1.0, hard, 0.25)
 
     def run(module: ModuleType, kind: torch.dtype, where: torch.device) -> dict[str, Tensor]:

@@ -1,9 +1,10 @@
-"""The passes in C++ for the CPU, compiled where they run. The package says the contract, ``native.cpp`` has the code.
+"""The passes in C++ for the CPU, compiled on the machine that runs them.
 
-The library is built once for a source, a compiler and a processor, with care: the folder must be the user's own and
-closed to others, a file is written beside its place and renamed, and one process builds while others wait. Where the
-user's cache folder cannot be written, the temporary folder serves. Importing this module builds; what cannot be built
-raises `Unavailable` with one line that says why.
+`bntt.spiking.kernels` has the contract, ``native.cpp`` the code. The library is built once for each source, compiler
+and processor. The build is safe: the folder must belong to the user and be closed to others, the library is written
+under a temporary name and renamed, and one process builds while others wait. If the user's cache folder cannot be
+written, the temporary folder is used. Importing this module builds the library. If it cannot be built, the import
+raises `Unavailable` with a one-line reason.
 """
 
 import ctypes
@@ -24,19 +25,20 @@ from bntt.spiking.kernels import Dynamics, Unavailable
 
 SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
 FLAGS = ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-fopenmp", "-Wno-psabi"]
-# The share of non-zero inputs above which visiting all is faster than visiting spikes, as measured, by input channels.
+# The measured share of non-zero inputs above which visiting all inputs is faster than visiting spikes: in general, and
+# for layers with fewer than FEW input channels.
 DENSE_ABOVE, DENSE_ABOVE_OF_FEW, FEW = 0.4, 0.06, 16
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 def cache_folders() -> list[Path]:
-    """Where the library may lie, in the order in which they are tried."""
+    """The folders where the library may be, in the order in which they are tried."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return [Path(cache).expanduser() / "bntt", Path(tempfile.gettempdir()) / f"bntt-{os.getuid()}"]
 
 
 def build() -> Path:
-    """The library, built if need be."""
+    """The path of the library, which is built if it is missing."""
     compiler = shlex.split(os.environ.get("CXX", "")) or [next(filter(shutil.which, ("g++", "clang++", "c++")), "")]
     if not shutil.which(compiler[0]):
         raise Unavailable("no C++ compiler was found (g++, clang++, or $CXX)")
@@ -60,7 +62,7 @@ def build() -> Path:
 
 
 def _own(folder: Path) -> None:
-    """Make the folder, or refuse one in which somebody else could leave a library for us to load."""
+    """Make the folder; refuse it if another user could put a library there."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.lstat()
     if status.st_uid != os.getuid() or status.st_mode & 0o077 or not folder.is_dir() or folder.is_symlink():
@@ -70,10 +72,10 @@ def _own(folder: Path) -> None:
 
 
 def _compile(compiler: list[str], library: Path) -> None:
-    """Compile and link beside the library's place, then rename.
+    """Compile and link in a temporary folder beside the library's place, then rename.
 
-    OpenMP is left out when linking: its functions are then those of the runtime that torch has loaded, with one pool of
-    threads for both.
+    OpenMP is left out when linking. The library then uses the OpenMP runtime that torch has loaded, so that both share
+    one pool of threads.
     """
     with tempfile.TemporaryDirectory(dir=library.parent) as beside:
         objects = []
@@ -93,7 +95,7 @@ def _run(command: list[str]) -> str:
 
 
 def _processor() -> str:
-    """What tells this processor's instructions from another's, who may share the user's home."""
+    """A text that identifies this processor's instructions, because other machines may share the home folder."""
     try:
         text = Path("/proc/cpuinfo").read_text()
         return next(line for line in text.splitlines() if line.startswith(("flags", "Features")))
@@ -129,7 +131,7 @@ def _call(function: str, *arguments: Tensor | float | int | None, dtype: torch.d
 
 
 def _check(shape: tuple[int, ...], **tensors: Tensor | None) -> None:
-    """Nothing of another shape or type may reach a pointer."""
+    """Raise ValueError if a tensor has another shape or type than its pointer needs."""
     for name, tensor in tensors.items():
         if tensor is not None and (tuple(tensor.shape) != shape or tensor.dtype != torch.float32):
             found = f"{tuple(tensor.shape)} of {tensor.dtype}"
@@ -137,7 +139,7 @@ def _check(shape: tuple[int, ...], **tensors: Tensor | None) -> None:
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance ``[T, C]``."""
+    """Mean and biased variance, ``[T, C]`` each."""
     mean, variance = torch.empty(2, x.shape[0], x.shape[2]).unbind()
     _call("moments", x, *x.shape, mean, variance, dtype=x.dtype)
     return mean, variance
@@ -151,7 +153,7 @@ def scan(
     membrane: Tensor | None = None,
     halve: int | None = None,
 ) -> Tensor:
-    """Spikes, or their 2 x 2 averages."""
+    """Spikes ``[T, M, C]``, or their 2 x 2 averages ``[T, M / 4, C]``."""
     steps, rows, channels = x.shape
     _check((steps, channels), scale=scale, shift=shift)
     _check((rows, channels), membrane=membrane)
@@ -172,7 +174,7 @@ def reverse_scan(
     grad_membrane: Tensor | None = None,
     halve: int | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The gradient for the normalised current, and its sums."""
+    """The gradient ``[T, M, C]`` for the normalised current, and its sums ``[T, C]``."""
     _check((x.shape[0], x.shape[2]), centre=centre, scale=scale, shift=shift)
     _check(tuple(x.shape[1:]), membrane=membrane, grad_membrane=grad_membrane)
     if grad_output.dtype != x.dtype or grad_output.numel() * (4 if halve else 1) != x.numel():
@@ -197,7 +199,7 @@ def combine(
     dmean: Tensor | None,
     dvariance: Tensor | None,
 ) -> Tensor:
-    """The gradient for the current, in dy's place."""
+    """The gradient for the current, ``[T, M, C]``, which overwrites dy."""
     if scale is not None:
         if mean is None or dmean is None or dvariance is None:
             mean = dmean = dvariance = None
@@ -211,7 +213,7 @@ def combine(
 def poisson(
     rate: Tensor, time_steps: int, key: int, samples: Tensor, start: int = 0, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Keyed spikes, channels-last."""
+    """Keyed spikes ``[T, N, C, H, W]``, channels-last in memory."""
     count, channels, height, width = rate.shape
     out = torch.empty(time_steps, count, height, width, channels, dtype=dtype)
     signed_key = key - 2**64 if key >= 2**63 else key  # the same 64 bits
@@ -231,12 +233,14 @@ def event_layer(
     halve: bool,
     dense_above: float | None = None,
 ) -> tuple[Tensor, Tensor, float]:
-    """One spiking layer at inference: connection, affine map, neuron and 2 x 2 averages, without a current in memory.
+    """One spiking layer at inference: connection, affine map, neuron and 2 x 2 averages, with no current in memory.
 
-    ``spikes [T, N, H, W, Cin]``, float32 or bfloat16, ``weight [9 or 1, Cin, Cout]`` float32 (a 3 x 3 convolution of
-    stride and padding 1, row-major, or a product); ``membrane [N * H * W, Cout]`` is updated in place. Returns the
-    output ``[T, N, H, W, Cout]``, or half H and W; the spikes before averaging, ``[T, N]`` float64; and the share of
-    inputs that were not zero. Steps with a larger share than ``dense_above`` visit all inputs, which changes no bit.
+    ``spikes [T, N, H, W, Cin]`` are float32 or bfloat16. ``weight [9 or 1, Cin, Cout]`` is float32: a 3 x 3 convolution
+    with stride and padding 1, in row-major order, or a matrix product. ``membrane [N * H * W, Cout]`` is updated in
+    place. Returns the output ``[T, N, H, W, Cout]``, with half H and W if ``halve``; the number of spikes before
+    averaging, ``[T, N]`` float64; and the share of inputs that were not zero. Steps with a larger share than
+    ``dense_above`` visit all inputs, which changes no bit of the result. Raises ValueError for arguments of other
+    shapes, types or layouts.
     """
     steps, count, height, width, inputs = spikes.shape
     taps, _, outputs = weight.shape

@@ -1,4 +1,4 @@
-"""The passes in plain PyTorch: the reference for every faster backend. See the package for the contract."""
+"""The passes in plain PyTorch, the reference for every faster backend. `bntt.spiking.kernels` has the contract."""
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ def _integrate(u: Tensor, x: Tensor, scale: Tensor | None, shift: Tensor | None,
 
 
 def _reset(u: Tensor, spikes: Tensor, dynamics: Dynamics) -> None:
-    """What is left of the membrane after a spike: nothing (hard), or what exceeded the threshold (soft)."""
+    """Reset the membrane in place after a spike: to zero (hard), or by subtracting the threshold (soft)."""
     if dynamics.hard_reset:
         u.masked_fill_(spikes != 0, 0.0)
     else:
@@ -36,7 +36,7 @@ def _reset(u: Tensor, spikes: Tensor, dynamics: Dynamics) -> None:
 
 
 def _quads(rows: Tensor, width: int) -> Tensor:
-    """Rows ``[T, M, C]`` of maps as a view ``[T, M / 2W, 2, W / 2, 2, C]``, whose axes 2 and 4 are one 2 x 2 window."""
+    """Rows ``[T, M, C]`` of maps as a view ``[T, M / 2W, 2, W / 2, 2, C]``; axes 2 and 4 are the 2 x 2 window."""
     steps, _, channels = rows.shape
     return rows.reshape(steps, -1, 2, width // 2, 2, channels)
 
@@ -49,7 +49,7 @@ def scan(
     membrane: Tensor | None = None,
     halve: int | None = None,
 ) -> Tensor:
-    """Spikes ``[T, M, C]``; a neuron fires when its membrane exceeds the threshold strictly, as released."""
+    """Spikes ``[T, M, C]``; a neuron fires if its membrane is strictly above the threshold, as in the released code."""
     u = _rest(x) if membrane is None else membrane
     spikes = torch.empty_like(x)
     for t in range(len(x)):
@@ -113,7 +113,7 @@ def combine(
     dmean: Tensor | None,
     dvariance: Tensor | None,
 ) -> Tensor:
-    """The gradient for the current: through the affine map, and through the batch moments where they were used."""
+    """The gradient for the current, ``[T, M, C]``: through the affine map, and through batch moments if used."""
     if scale is None:
         return dy
     dx = dy * scale[:, None]
@@ -127,7 +127,7 @@ def combine(
 def poisson(
     rate: Tensor, time_steps: int, key: int, samples: Tensor, start: int = 0, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Keyed spikes, channels-last; see the package."""
+    """Keyed spikes ``[T, N, C, H, W]``, channels-last in memory; see `bntt.spiking.kernels`."""
     pixels = rate[0].numel()
     draws = randomness.words(key, samples, time_steps * pixels, start * pixels) >> 8
     probability = (rate.abs().double() * 2**24).long().reshape(len(rate), 1, pixels)
