@@ -1,6 +1,7 @@
 """Figure 1: the average number of spikes of each layer in each time-step."""
 
 from collections.abc import Sequence
+from string import ascii_lowercase
 from typing import Any
 
 import pandas as pd
@@ -8,6 +9,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from bntt.drawing.figures import style
 from bntt.results.collect import select
@@ -28,7 +30,7 @@ def draw(spikes: pd.DataFrame, summary: pd.DataFrame, rows: Sequence[str] = PANE
     layers = list(dict.fromkeys(spikes.get("layer", ())))
     looks = layer_looks(layers)
     for position, (axes, row) in enumerate(zip(style.panels(figure, len(rows)), rows, strict=True)):
-        axes.set_title(f"{style.letter(position)} {style.name_of(row)}")
+        axes.set_title(f"({ascii_lowercase[position]}) {style.name_of(row)}")
         if (of_row := select(spikes, row=row)).empty:
             style.empty_panel(axes, style.gap(summary, row) or "no time-steps: this row does not spike")
         else:
@@ -41,7 +43,6 @@ def draw(spikes: pd.DataFrame, summary: pd.DataFrame, rows: Sequence[str] = PANE
     style.caption(
         figure,
         style.data_sentence(summary, rows),
-        style.gaps(summary, rows),
         "Mean over seeds, bands: ± 1 s.d." if summary["seed"].nunique() > 1 else "",
         "Dots: peaks of layers that fall below half their peak by the last step. The vertical axes differ.",
     )
@@ -69,5 +70,7 @@ def _panel(axes: Axes, spikes: pd.DataFrame, looks: dict[str, tuple[Any, Any]]) 
         if mean.iloc[-1] < mean[peak] / 2:
             dot: Any = {"markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.6}
             axes.plot(steps[peak], mean[peak], "o", color=colour, zorder=3, gid="peak", **dot)
-    style.step_axis(axes, int(spikes["time_step"].max()))
+    steps = int(spikes["time_step"].max())
+    axes.set(xlabel="Time-steps", xlim=(0.5 if steps < 60 else 0, steps + 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_ylim(bottom=0)

@@ -86,7 +86,6 @@ def draw(
     style.caption(
         figure,
         style.data_sentence(summary, rows),
-        style.gaps(summary, rows),
         f"γ: mean over channels{' and seeds' if summary['seed'].nunique() > 1 else ''}.",
         f"Yellow dotted line: early exit, after it γ of every layer stays below {threshold:g}.",
         "Decay budget: sum of learning rate times weight decay on γ, over 1 - momentum.",

@@ -30,17 +30,15 @@ def draw(
     ``images`` is given.
     """
     rows = style.paper_first(rows)
-    looks = style.looks(rows)
     figure = style.canvas(11.5, 4.7)
     left, right = figure.subplots(1, 2)
-    dead = _spike_counts(left, spikes, anytime, rows, looks)
-    _accuracy_under_noise(right, noise, rows, looks, images)
+    dead = _spike_counts(left, spikes, anytime, rows)
+    _accuracy_under_noise(right, noise, rows, images)
     spaces = [_SPACES.get(space, space) for space in noise.get("space", pd.Series(dtype=str)).unique()]
     several = summary["seed"].nunique() > 1
     style.caption(
         figure,
         style.data_sentence(summary, rows),
-        style.gaps(summary, rows),
         "(a) Summed over all T; legend: accuracy / T.",
         "Open triangles: layers without a spike." if dead else "",
         f"(b) Gaussian noise, {' or '.join(spaces)}; the same noisy images for every row." if spaces else "",
@@ -69,9 +67,7 @@ def spike_counts(spikes: pd.DataFrame) -> pd.DataFrame:
     return spikes.groupby(["row", "seed", "layer"], sort=False)["spikes"].sum().reset_index()
 
 
-def _spike_counts(
-    axes: Axes, spikes: pd.DataFrame, anytime: pd.DataFrame, rows: Sequence[str], looks: dict[str, style.Look]
-) -> bool:
+def _spike_counts(axes: Axes, spikes: pd.DataFrame, anytime: pd.DataFrame, rows: Sequence[str]) -> bool:
     """Panel (a). Returns whether some layer has no spike, which a log axis cannot show."""
     axes.set_title("(a)")
     spiking = [row for row in rows if len(select(spikes, row=row))]
@@ -91,14 +87,11 @@ def _spike_counts(
             of_row["mean"].where(fired),
             yerr=of_row["std"].fillna(0) if several else None,
             label=f"{style.name_of(row)} ({_accuracy_and_steps(select(anytime, row=row))})",
-            **looks[row].line_style,
+            **look._asdict(),
         )
         silent = x[~fired]
-        if silent.empty:
-            continue
-        dead = True
         axes.plot(silent, [0.02] * len(silent), "v", transform=axes.get_xaxis_transform(), markersize=7,
-                  markerfacecolor="none", color=looks[row].colour, clip_on=False)  # fmt: skip
+                  markerfacecolor="none", color=look.color, clip_on=False)  # fmt: skip
     axes.set_yscale("log")
     axes.set_xticks(range(len(layers)), layers)
     axes.set(xlabel="Layers", ylabel="Spike rate (spikes per neuron over all T)")
@@ -116,9 +109,7 @@ def _accuracy_and_steps(anytime: pd.DataFrame) -> str:
     return f"{last['accuracy'].mean():.1f}% / {last['time_step'].max()} steps"
 
 
-def _accuracy_under_noise(
-    axes: Axes, noise: pd.DataFrame, rows: Sequence[str], looks: dict[str, style.Look], images: int | None
-) -> None:
+def _accuracy_under_noise(axes: Axes, noise: pd.DataFrame, rows: Sequence[str], images: int | None) -> None:
     """Panel (b), after all time-steps of each row."""
     axes.set_title("(b)")
     present = [row for row in rows if len(select(noise, row=row))]
@@ -128,7 +119,7 @@ def _accuracy_under_noise(
     for row in present:
         of_row = style.over_seeds(last_step(select(noise, row=row)), "sigma", "accuracy")
         errors = style.accuracy_errors(of_row["mean"], of_row["std"], of_row["count"], images)
-        axes.errorbar(of_row["sigma"], of_row["mean"], yerr=errors, label=style.name_of(row), **looks[row].line_style)
+        axes.errorbar(of_row["sigma"], of_row["mean"], yerr=errors, label=style.name_of(row), **look._asdict())
     axes.set(xlabel="Noise stddev σ", ylabel="Accuracy (%)")
     axes.xaxis.set_major_locator(MultipleLocator(0.1))
     low, high = axes.get_ylim()

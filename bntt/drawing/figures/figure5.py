@@ -49,7 +49,6 @@ def draw(gamma: pd.DataFrame, summary: pd.DataFrame, row: str = "bntt", layers: 
     style.caption(
         figure,
         style.data_sentence(summary, [row]),
-        style.gaps(summary, [row]),
         "One histogram over channels for each time-step, its bars to the right, scaled to its highest bar.",
         "Line: mean γ; its peak is the histogram in another colour.",
         "Dotted: the paper's peak." if of_paper else "",

@@ -43,7 +43,6 @@ def draw(
     style.caption(
         figure,
         style.data_sentence(summary, rows),
-        style.gaps(summary, rows),
         "Open symbols: no exit, since γ of some layer reaches the threshold at the last step; all T steps are used.",
         f"Error bars: {errors}." if errors else "",
     )

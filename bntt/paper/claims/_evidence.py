@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Literal
 
 import numpy as np
@@ -91,10 +92,6 @@ class Evidence:
             results.experiment.evaluation["exit_threshold"],
         )
 
-    @property
-    def conversions(self) -> list[str]:
-        return [row for row, method in self.rows.items() if method == "conversion"]
-
     def has(self, name: str) -> list[str]:
         """The rows with a measurement, in the order of the experiment."""
         found = set(self.frames[name]["row"])
@@ -121,10 +118,8 @@ class Evidence:
     def right_under_noise(self, row: str) -> dict[float, NDArray[np.bool_]]:
         """The same for each noise level, after all of the row's steps."""
         frame = last_step(self.table("noise", row))
-        return {
-            float(sigma): self._bits(row, select(frame, sigma=sigma), f"at sigma {sigma:g}")
-            for sigma in frame["sigma"].unique()
-        }
+        by_sigma = frame.groupby("sigma", sort=False)
+        return {float(sigma): self._bits(row, lines, f"at sigma {sigma:g}") for sigma, lines in by_sigma}
 
     def _bits(self, row: str, lines: pd.DataFrame, what: str) -> NDArray[np.bool_]:
         if lines.empty or lines["correct"].iloc[0] == "":
@@ -136,8 +131,7 @@ class Evidence:
         frame = select(self.table("image_spikes", row), time_step=step).sort_values("sample")
         if frame.empty:
             raise Missing(f"row {row}: spikes are not reported after {step} steps")
-        spikes: NDArray[np.float64] = frame["spikes"].to_numpy(dtype=float)
-        return spikes
+        return frame["spikes"].to_numpy(dtype=float)
 
     def gammas(self, row: str) -> dict[str, NDArray[np.float64]]:
         """Scales ``[T, C]`` of each layer, conv1 first."""
@@ -155,7 +149,30 @@ class Evidence:
         return f"{number(found['accuracy'].iloc[0], 1)} %"
 
 
-# -- helpers of the claims ----------------------------------------------------------------------------------------
+# -- what the claims are made of -----------------------------------------------------------------------------------
+
+Text = str | Callable[[Evidence], str]
+CLAIMS: list[Callable[[Evidence], Claim]] = []
+
+
+def claim(
+    text: str, where: str, statistic: Text, unit: str = "", note: Text = ""
+) -> Callable[[Callable[[Evidence], list[Part]]], Callable[[Evidence], Claim]]:
+    """Makes a claim of CLAIMS from a function that gives its parts, and after which it is called."""
+
+    def said(text: Text, evidence: Evidence) -> str:
+        return text if isinstance(text, str) else text(evidence)
+
+    def of(parts: Callable[[Evidence], list[Part]]) -> Callable[[Evidence], Claim]:
+        @wraps(parts)
+        def weighed(evidence: Evidence) -> Claim:
+            name = parts.__name__.replace("_", "-")
+            return Claim(name, text, where, said(statistic, evidence), unit, parts(evidence), said(note, evidence))
+
+        CLAIMS.append(weighed)
+        return weighed
+
+    return of
 
 
 def part(row: str, compare: Callable[[str], Part], counts: bool = True) -> Part:
@@ -173,6 +190,5 @@ def versus(evidence: Evidence, rows: Sequence[str], compare: Callable[[str], Par
 
 def baselines(evidence: Evidence) -> list[str]:
     """The spiking baselines: the surrogate row and every conversion."""
-    if not evidence.conversions:
-        return [SURROGATE, "conversion"]  # the latter is reported as missing
-    return [SURROGATE, *evidence.conversions]
+    conversions = [row for row, method in evidence.rows.items() if method == "conversion"]
+    return [SURROGATE, *(conversions or ["conversion"])]  # which is then reported as missing
