@@ -283,7 +283,9 @@ def test_figure4b_has_standard_deviations_for_several_seeds():
 
 
 def test_a_caption_says_which_rows_have_fewer_seeds():
-    summary = pd.DataFrame({"row": ["bntt"] * 3 + ["ann-bn"], "seed": [0, 1, 2, 0], "dataset": "digits"})
+    summary = pd.DataFrame(
+        {"row": ["bntt"] * 3 + ["ann-bn"], "seed": [0, 1, 2, 0], "dataset": "digits", "status": "done"}
+    )
     assert "n = 3 seeds (0, 1, 2), 1 of ann-bn;" in style.data_sentence(summary, ["bntt", "ann-bn"])
     assert "n = 3 seeds (0, 1, 2);" in style.data_sentence(summary, ["bntt"])
 
@@ -384,7 +386,7 @@ def test_a_figure_is_of_one_dataset():
 def test_rows_look_different_and_keep_the_papers_looks():
     rows = [*paper.NAMES, *"abcdef"]
     drawn = style.looks(rows)
-    assert len({look.colour for look in drawn.values()}) == len({look.marker for look in drawn.values()}) == 10
+    assert len({look.color for look in drawn.values()}) == len({look.marker for look in drawn.values()}) == 10
     assert style.looks(["z", "bntt"])["bntt"] == drawn["bntt"]
     assert style.name_of("surrogate") == "Surrogate BP" and style.name_of("my-norm") == "my-norm"
 

@@ -74,9 +74,8 @@ def _spike_counts(axes: Axes, spikes: pd.DataFrame, anytime: pd.DataFrame, rows:
     if not spiking:
         style.empty_panel(axes, "no spiking row has a result yet")
         return False
-    counts = spike_counts(spikes)
+    counts, looks, dead = spike_counts(spikes), style.looks(rows), False
     layers = list(dict.fromkeys(counts["layer"]))
-    dead = False
     for row in spiking:
         of_row = style.over_seeds(select(counts, row=row), "layer", "spikes")
         x = of_row["layer"].map(layers.index)
@@ -87,11 +86,12 @@ def _spike_counts(axes: Axes, spikes: pd.DataFrame, anytime: pd.DataFrame, rows:
             of_row["mean"].where(fired),
             yerr=of_row["std"].fillna(0) if several else None,
             label=f"{style.name_of(row)} ({_accuracy_and_steps(select(anytime, row=row))})",
-            **look._asdict(),
+            **looks[row]._asdict(),
         )
-        silent = x[~fired]
-        axes.plot(silent, [0.02] * len(silent), "v", transform=axes.get_xaxis_transform(), markersize=7,
-                  markerfacecolor="none", color=look.color, clip_on=False)  # fmt: skip
+        if len(silent := x[~fired]):
+            dead = True
+            axes.plot(silent, [0.02] * len(silent), "v", transform=axes.get_xaxis_transform(), markersize=7,
+                      markerfacecolor="none", color=looks[row].color, clip_on=False)  # fmt: skip
     axes.set_yscale("log")
     axes.set_xticks(range(len(layers)), layers)
     axes.set(xlabel="Layers", ylabel="Spike rate (spikes per neuron over all T)")
@@ -116,10 +116,11 @@ def _accuracy_under_noise(axes: Axes, noise: pd.DataFrame, rows: Sequence[str], 
     if not present:
         style.empty_panel(axes, "no row has a result yet")
         return
+    looks = style.looks(rows)
     for row in present:
         of_row = style.over_seeds(last_step(select(noise, row=row)), "sigma", "accuracy")
-        errors = style.accuracy_errors(of_row["mean"], of_row["std"], of_row["count"], images)
-        axes.errorbar(of_row["sigma"], of_row["mean"], yerr=errors, label=style.name_of(row), **look._asdict())
+        errors = style.accuracy_errors(of_row, images)
+        axes.errorbar(of_row["sigma"], of_row["mean"], yerr=errors, label=style.name_of(row), **looks[row]._asdict())
     axes.set(xlabel="Noise stddev σ", ylabel="Accuracy (%)")
     axes.xaxis.set_major_locator(MultipleLocator(0.1))
     low, high = axes.get_ylim()

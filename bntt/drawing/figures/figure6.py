@@ -54,7 +54,7 @@ def _panel(axes: Axes, early_exit: pd.DataFrame, images: int | None, low: float)
     accuracy = style.over_seeds(early_exit, "threshold", "accuracy")
     step = style.over_seeds(early_exit, "threshold", "exit_step")
     exits = early_exit.groupby("threshold", sort=False)["exits"].min().reset_index(drop=True) == 1
-    errors = style.accuracy_errors(accuracy["mean"], accuracy["std"], accuracy["count"], images)
+    errors = style.accuracy_errors(accuracy, images)
 
     right = axes.twinx()
     right.spines["right"].set_visible(True)

@@ -117,14 +117,14 @@ def over_seeds(frame: pd.DataFrame, by: str | list[str], value: str) -> pd.DataF
     return frame.groupby(by, sort=False)[value].agg(["mean", "std", "count"]).reset_index()
 
 
-def accuracy_errors(mean: pd.Series, std: pd.Series, count: pd.Series, images: int | None) -> list[float]:
-    """Half-widths of an accuracy's error bars in per cent: the standard deviation over seeds.
+def accuracy_errors(curve: pd.DataFrame, images: int | None) -> list[float]:
+    """Half-widths of the error bars of an accuracy in per cent, as `over_seeds` gives it: the standard deviation.
 
     For one seed, the binomial standard error over the test images, where their number is known.
     """
     return [
-        s if n > 1 else math.sqrt(max(m * (100 - m), 0) / images) if images else 0.0
-        for m, s, n in zip(mean, std, count, strict=True)
+        std if count > 1 else math.sqrt(max(mean * (100 - mean), 0) / images) if images else 0.0
+        for mean, std, count in curve[["mean", "std", "count"]].itertuples(index=False)
     ]
 
 
