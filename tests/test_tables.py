@@ -13,6 +13,7 @@ from tiny import python
 from bntt.common import text as words
 from bntt.drawing import overview, palette, tables
 from bntt.drawing import page as pages
+from bntt.drawing.tables._table import latex_escape
 from bntt.experiment.schema import load
 from bntt.paper.claims import weigh
 from bntt.results import facts
@@ -321,7 +322,7 @@ def test_files_are_written_whole(tmp_path):
 
 
 def test_latex_is_escaped():
-    assert tables.latex_escape(r"a_b & 50 % #1 {x} ~ ^ $ \ − ×") == (
+    assert latex_escape(r"a_b & 50 % #1 {x} ~ ^ $ \ − ×") == (
         r"a\_b \& 50 \% \#1 \{x\} \textasciitilde{} \textasciicircum{} \$ \textbackslash{} $-$ $\times$"
     )
 

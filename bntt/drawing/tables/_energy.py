@@ -1,7 +1,7 @@
 """Tables 2 and 3: energy per operation, and energy per inference under each reading of the paper's formula."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -53,61 +53,38 @@ def table2() -> Table:
 
 def table3(results: Results) -> Table:
     """Latency, accuracy and E_ANN / E_method of every row, beside the paper's VGG9 on CIFAR-10."""
-    measures = [*READINGS, "spikes"]
-    energy = results.frame("energy.csv")
-    ratios = energy_ratios(energy)
-    cells = _lines.printed_cells(3, "energy_ratio")
-    lines: list[dict[str, Any]] = []
-    for dataset in results.experiment.datasets:
-        for row in results.experiment.rows_on(dataset):
-            of_row = [cell for cell in cells if _row_of_line(cell, results.experiment.rows) == row]
-            cells_of_row = [cell for cell in of_row if cell.dataset == _lines.nearest_dataset(dataset)]
-            for line in _lines.accuracy_lines(results, dataset, row, {}):
-                found = select(ratios, dataset=dataset, row=row)
-                if line["early_exit"]:
-                    found = _exit_ratios(results, dataset, row)
-                else:
-                    found = select(found, time_step=line["time_steps"])
-                    line["paper"] = _cell_at(cells_of_row, line["time_steps"])
-                means = {name: found[name].mean() if name in found and len(found) else math.nan for name in measures}
-                means["own_deviation"] = found["own"].std() if len(found) > 1 else math.nan
-                lines.append(line | means | {"paper_line": line["paper"].row if line["paper"] else ""})
+    lines = [
+        line
+        for dataset in results.experiment.datasets
+        for row in results.experiment.rows_on(dataset)
+        for line in _energy_lines(results, dataset, row)
+    ]
+    _lines.judge(results, lines)
 
     def ratio(line: Mapping[str, Any], name: str) -> str:
         return "n/a" if line["status"] == "diverged" else number(line[name]) + ("×" if line[name] > 0 else "")
 
-    def with_deviation(line: Mapping[str, Any]) -> str:
-        deviation = line["own_deviation"]
-        return ratio(line, "own") + (f" ± {number(deviation)}" if deviation > 0 else "")
-
-    several = len(results.experiment.datasets) > 1
-    judged = _lines.verdicts(results, lines)
-    names = [
-        ({"Dataset": line["dataset"]} if several else {})
-        | {
-            "Row": line["row"] + (" + early exit" if line["early_exit"] else ""),
-            "Latency": _lines.steps(line["time_steps"]),
-        }
-        for line in lines
-    ]
-    shown = [
-        {
-            "Accuracy (%)": _lines.accuracy(line),
-            "E_ANN/E_method": with_deviation(line),
-            "Paper": _lines.beside(line),
-            **({"Verdict": DASH if found is None else str(found)} if any(judged) else {}),
-            "Spikes per neuron": number(line["spikes"], 3),
-        }
-        for line, found in zip(lines, judged, strict=True)
-    ]
-    readings = [{header: ratio(line, name) for name, header in READINGS.items()} for line in lines]
-    absent = _lines.absent_lines(3, results, {line["paper_line"] for line in lines})
+    shown, readings = [], []
+    for line in lines:
+        name = {"Dataset": line["dataset"]} if len(results.experiment.datasets) > 1 else {}
+        name["Row"] = line["row"] + (" + early exit" if line["early_exit"] else "")
+        name["Latency"] = _lines.steps(line["time_steps"])
+        deviation = f" ± {number(line['own_deviation'])}" if line["own_deviation"] > 0 else ""
+        verdict = {"Verdict": str(line["verdict"] or DASH)} if any(one["verdict"] for one in lines) else {}
+        shown.append(
+            {
+                **name,
+                "Accuracy (%)": _lines.accuracy(line),
+                "E_ANN/E_method": ratio(line, "own") + deviation,
+                "Paper": _lines.beside(line),
+                **verdict,
+                "Spikes per neuron": number(line["spikes"], 3),
+            }
+        )
+        readings.append(name | {header: ratio(line, key) for key, header in READINGS.items()})
     sections = {
-        "": pd.DataFrame([name | line for name, line in zip(names, shown, strict=True)]),
-        "E_ANN/E_method under other readings of the formula": pd.DataFrame(
-            [name | line for name, line in zip(names, readings, strict=True)]
-        ),
-        _lines.NOT_RUN: _lines.shown_absent(absent),
+        "": pd.DataFrame(shown),
+        "E_ANN/E_method under other readings of the formula": pd.DataFrame(readings),
     }
     printed = published.published("Table 3", "bntt", "energy_ratio")
     notes = [
@@ -119,11 +96,29 @@ def table3(results: Results) -> Table:
         "Spikes per neuron: over all steps, weighted by dense operations; the paper's "
         f"{printed.printed} implies {MAC_PJ / (AC_PJ * printed.number):.3f}.",
         "A conversion that has not begun to answer spends little: read a ratio beside its accuracy.",
-        *_lines.dataset_notes(results),
     ]
-    made = [_lines.flat(line, found, "paper_ratio") for line, found in zip(lines, judged, strict=True)]
-    data = pd.DataFrame(made + [_lines.flat_absent(line, "paper_ratio") for line in absent])
-    return Table("table3", "Table 3. Energy efficiency", data, sections, notes)
+    return _lines.finished(3, "Energy efficiency", results, lines, sections, notes)
+
+
+def _energy_lines(results: Results, dataset: str, row: str) -> Iterator[dict[str, Any]]:
+    """A row's lines, each with its energy ratios, and the line of the paper at the same number of steps."""
+    ratios = energy_ratios(_lines.measured(results, "energy", dataset, row))
+    printed = [
+        cell
+        for cell in _lines.printed_cells(3, "energy_ratio")
+        if cell.dataset == _lines.nearest_dataset(dataset) and _row_of_line(cell, results.experiment.rows) == row
+    ]
+    for line in _lines.accuracy_lines(results, dataset, row):
+        if line["early_exit"]:
+            found = _exit_ratios(results, dataset, row)
+        else:
+            found = select(ratios, time_step=line["time_steps"])
+            at_step = [cell for cell in printed if len(printed) == 1 or cell.time_step == line["time_steps"]]
+            line["paper"] = next(iter(at_step), None)
+        means = {name: found[name].mean() if name in found else math.nan for name in (*READINGS, "spikes")}
+        deviation = found["own"].std() if len(found) > 1 else math.nan
+        paper_line = line["paper"].row if line["paper"] else ""
+        yield line | means | {"own_deviation": deviation, "paper_line": paper_line}
 
 
 def _exit_ratios(results: Results, dataset: str, row: str) -> pd.DataFrame:
@@ -141,10 +136,3 @@ def _exit_ratios(results: Results, dataset: str, row: str) -> pd.DataFrame:
 def _row_of_line(cell: Cell, rows: Iterable[str]) -> str | None:
     """The row of a line of Table 3; its ANN line names a row only with its accuracy."""
     return _lines.counterpart(published.published("Table 3", cell.row, "accuracy").run, rows)
-
-
-def _cell_at(cells: Sequence[Cell], step: float) -> Cell | None:
-    """The line of the paper beside a row: the only one there is, or of several the one at the same number of steps."""
-    if len(cells) == 1:
-        return cells[0]
-    return next((cell for cell in cells if cell.time_step == step), None)
