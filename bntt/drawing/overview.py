@@ -1,6 +1,5 @@
 """The tables of the overview: claims, verdicts, runs, decay of gamma, provenance."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +9,6 @@ from markupsafe import Markup
 
 from bntt.common.text import DASH, duration, ends, listed, number
 from bntt.drawing.page import piece, table
-from bntt.experiment.schema import Run
 from bntt.paper.claims import Claim
 from bntt.paper.decay import PAPER, RELEASED
 from bntt.paper.reproduction import Judged
@@ -44,10 +42,9 @@ def noise_table(differences: pd.DataFrame) -> Markup:
 
 def runs_table(results: Results) -> Markup:
     """Every planned run: status, accuracy after all steps, T, parameters, training time, decay budget."""
-    anytime = results.frame("anytime.csv")
     lines = []
     for one in results.summary.itertuples():
-        found = select(anytime, dataset=one.dataset, row=one.row, seed=one.seed)
+        found = results.frame("anytime.csv", dataset=one.dataset, row=one.row, seed=one.seed)
         reason = "" if one.status in ("done", "missing") else one.reason
         lines.append(
             {
@@ -88,20 +85,21 @@ def decay_table(results: Results, dataset: str) -> Markup:
         decay = gamma_decay(run.options)
         if decay is None:
             continue
+        keys = {"dataset": dataset, "row": run.row, "seed": run.seed}
         gamma, spikes, anytime, exits = (
-            _of_run(results.frame(name), run) for name in ("gamma.csv", "spikes.csv", "anytime.csv", "early_exit.csv")
+            results.frame(f"{name}.csv", **keys) for name in ("gamma", "spikes", "anytime", "early_exit")
         )
-        layers = {layer: part.pivot(index="time_step", columns="channel", values="gamma")
-                  for layer, part in (gamma.groupby("layer", sort=False) if len(gamma) else ())}  # fmt: skip
+        layers = [
+            part.pivot(index="time_step", columns="channel", values="gamma")
+            for _, part in gamma.groupby("layer", sort=False)
+        ]
         lines.append(
             {
                 "": f"{run.row}, seed {run.seed}" if several else run.row,
                 "Decay on gamma": f"{decay:g}",
-                "Budget (e-folds)": number(_of_run(results.summary, run)["decay_budget"].iloc[0], 1),
-                "Peak step of mean gamma, by depth": ", ".join(str(peak_step(one)) for one in layers.values()) or DASH,
-                "Largest mean gamma at T": number(
-                    max((one.iloc[-1].mean() for one in layers.values()), default=math.nan)
-                ),
+                "Budget (e-folds)": number(select(results.summary, **keys)["decay_budget"].iloc[0], 1),
+                "Peak step of mean gamma, by depth": ", ".join(str(peak_step(one)) for one in layers) or DASH,
+                "Largest mean gamma at T": number(max((one.iloc[-1].mean() for one in layers), default=None)),
                 "Exit step": _exit(at_threshold(exits, run.evaluation["exit_threshold"])),
                 "Spikes per neuron, over layers": _spikes_per_neuron(spikes),
                 "Accuracy (%)": _last_accuracy(anytime, test_images(results, dataset)),
@@ -122,10 +120,6 @@ def _exit(exits: pd.DataFrame) -> str:
     if exits.empty:
         return DASH
     return str(exits["exit_step"].iloc[0]) if exits["exits"].iloc[0] else "no exit"
-
-
-def _of_run(frame: pd.DataFrame, run: Run) -> pd.DataFrame:
-    return select(frame, dataset=run.dataset, row=run.row, seed=run.seed)
 
 
 def _spikes_per_neuron(spikes: pd.DataFrame) -> str:

@@ -214,7 +214,7 @@ class _Reading:
     def _table(self, name: str) -> pd.DataFrame:
         """A measurement of the run, from the frame that is read once for all runs and cells."""
         run = self.found.run
-        frame = select(self.results.frame(name), dataset=run.dataset, row=run.row, seed=run.seed)
+        frame = self.results.frame(name, dataset=run.dataset, row=run.row, seed=run.seed)
         if frame.empty:
             raise _NotRunError(f"{run.name} has no {name}")
         return frame

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bntt.common.errors import UserError
+from bntt.experiment import declared
 from bntt.experiment.schema import Experiment, load
 from bntt.runs.directory import RESULTS
 from bntt.runs.status import Found, found
@@ -54,11 +55,14 @@ class Results:
         """The runs of a row, one per seed (and dataset, unless one is named)."""
         return [one for one in self.runs if one.run.row == row and dataset in (None, one.run.dataset)]
 
-    def frame(self, name: str) -> pd.DataFrame:
-        """A measurement of all runs that have it, with the columns ``dataset, row, seed`` in front."""
+    def frame(self, name: str, **keys: object) -> pd.DataFrame:
+        """A measurement of the runs that have it, with the columns ``dataset, row, seed`` in front.
+
+        ``keys`` select some of them: ``frame("anytime.csv", dataset="digits", row="bntt")``.
+        """
         if name not in self._frames:
             self._frames[name] = self._joined(name)
-        return self._frames[name].copy()
+        return select(self._frames[name], **keys).copy()
 
     def _joined(self, name: str) -> pd.DataFrame:
         parts = []
@@ -68,7 +72,10 @@ class Results:
                 for place, key in enumerate(("dataset", "row", "seed")):
                     table.insert(place, key, getattr(one.run, key))
                 parts.append(table)
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["dataset", "row", "seed"])
+        if parts:
+            return pd.concat(parts, ignore_index=True)
+        columns = declared.literal(f"bntt.measurements.{name.removesuffix('.csv')}", "COLUMNS")
+        return pd.DataFrame(columns=["dataset", "row", "seed", *columns], dtype=float)
 
     @cached_property
     def summary(self) -> pd.DataFrame:
@@ -103,12 +110,10 @@ def select(frame: pd.DataFrame, **keys: object) -> pd.DataFrame:
 
 def last_step(frame: pd.DataFrame) -> pd.DataFrame:
     """Each run's lines after all of its time-steps."""
-    if frame.empty:
-        return frame
     run = [column for column in ("dataset", "row", "seed") if column in frame]
     return frame[frame["time_step"] == frame.groupby(run)["time_step"].transform("max")]
 
 
 def at_threshold(exits: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """The lines of ``early_exit.csv`` at a threshold, of which the file has six digits."""
-    return exits[np.isclose(exits["threshold"], threshold, rtol=1e-5, atol=0)] if len(exits) else exits
+    return exits[np.isclose(exits["threshold"], threshold, rtol=1e-5, atol=0)]

@@ -1,12 +1,12 @@
 """Paired comparisons: two methods, or the same one in two folders of results, on the same seeds and test images."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
 
 from bntt.common.errors import UserError
-from bntt.results.collect import Results, at_threshold, last_step, select
+from bntt.results.collect import Results, at_threshold, last_step
 from bntt.results.energy import energy_ratios
 from bntt.results.facts import test_images
 from bntt.results.intervals import Estimate, decode_bits, paired_difference, paired_mean_difference
@@ -48,15 +48,12 @@ class Difference:
 def compare(first: Results, second: Results) -> list[Difference]:
     """Accuracy, exit step and energy ratio of every row that both have, on every dataset."""
     lines: list[Difference] = []
-    for dataset in first.experiment.datasets:
-        if dataset not in second.experiment.datasets:
-            continue
+    for dataset in _common(first.experiment.datasets, second.experiment.datasets):
         images = _same_images(first, second, dataset)
-        for row in first.experiment.rows_on(dataset):
-            if row not in second.experiment.rows_on(dataset):
-                continue
-            for metric in _METRICS:
-                one, other = (_values(metric, results, dataset, row) for results in (first, second))
+        for row in _common(*(results.experiment.rows_on(dataset) for results in (first, second))):
+            values, others = (_values(results, dataset, row) for results in (first, second))
+            for metric, one in values.items():
+                other = others[metric]
                 common = one.merge(other, on="seed", suffixes=("", "_other"))
                 if common.empty:
                     continue
@@ -68,43 +65,30 @@ def compare(first: Results, second: Results) -> list[Difference]:
     return lines
 
 
+def _common(first: Iterable[str], second: Iterable[str]) -> list[str]:
+    second = set(second)
+    return [one for one in first if one in second]
+
+
 def _same_images(first: Results, second: Results, dataset: str) -> int | None:
-    """The number of test images, where both have looked at the same ones."""
-    one, other = (_seen(results, dataset) for results in (first, second))
-    return one[0] if one == other else None
+    """The number of test images, where both have looked at the same ones: of the same data and the same split."""
+
+    def seen(results: Results) -> tuple[int | None, set[tuple[str, str]]]:
+        used = [one.training["data"] for one in results.runs if one.run.dataset == dataset and one.training]
+        return test_images(results, dataset), {(data["content_sha256"], data["split_sha256"]) for data in used}
+
+    return seen(first)[0] if seen(first) == seen(second) else None
 
 
-def _seen(results: Results, dataset: str) -> tuple[int | None, set[tuple[str, str]]]:
-    """The number of test images, and content and split of the data that they are of."""
-    used = [one.training["data"] for one in results.runs if one.run.dataset == dataset and one.training]
-    return test_images(results, dataset), {(data["content_sha256"], data["split_sha256"]) for data in used}
-
-
-def _accuracy(results: Results, dataset: str, row: str) -> pd.DataFrame:
-    return last_step(select(results.frame("anytime.csv"), dataset=dataset, row=row))
-
-
-def _exit_step(results: Results, dataset: str, row: str) -> pd.DataFrame:
-    exits = select(results.frame("early_exit.csv"), dataset=dataset, row=row)
-    return at_threshold(exits, results.experiment.evaluation["exit_threshold"])
-
-
-def _energy_ratio(results: Results, dataset: str, row: str) -> pd.DataFrame:
-    return last_step(energy_ratios(select(results.frame("energy.csv"), dataset=dataset, row=row)))
-
-
-# Metric: the frame of its values, and the column that they are in.
-_METRICS: dict[str, tuple[Callable[[Results, str, str], pd.DataFrame], str]] = {
-    "accuracy": (_accuracy, "accuracy"),
-    "exit step": (_exit_step, "exit_step"),
-    "E_ANN/E_method": (_energy_ratio, "own"),
-}
-
-
-def _values(metric: str, results: Results, dataset: str, row: str) -> pd.DataFrame:
-    """One number of each seed, under the names that the pairing reads: ``seed, accuracy, correct``."""
-    read, column = _METRICS[metric]
-    frame = read(results, dataset, row)
-    values = pd.Series(dtype=float) if frame.empty else frame[column].astype(float)
-    bits = frame["correct"] if metric == "accuracy" and len(frame) else ""
-    return pd.DataFrame({"seed": frame["seed"].astype(int), "accuracy": values, "correct": bits})
+def _values(results: Results, dataset: str, row: str) -> dict[str, pd.DataFrame]:
+    """Of each metric one number of each seed, under the names that the pairing reads: ``seed, accuracy, correct``."""
+    anytime, exits, energy = (
+        results.frame(f"{name}.csv", dataset=dataset, row=row) for name in ("anytime", "early_exit", "energy")
+    )
+    exits = at_threshold(exits, results.experiment.evaluation["exit_threshold"])
+    ratios = last_step(energy_ratios(energy))
+    return {
+        "accuracy": last_step(anytime)[["seed", "accuracy", "correct"]],
+        "exit step": exits[["seed"]].assign(accuracy=exits["exit_step"], correct=""),
+        "E_ANN/E_method": ratios[["seed"]].assign(accuracy=ratios["own"], correct=""),
+    }

@@ -25,7 +25,7 @@ def energy_ratios(energy: pd.DataFrame) -> pd.DataFrame:
     """
     lines = []
     keys = ["dataset", "row", "seed", "time_step"]
-    for key, layers in energy.groupby(keys, sort=False) if len(energy) else ():
+    for key, layers in energy.groupby(keys, sort=False):
         line = dict(zip(keys, key, strict=True))
         for suffix, part in (("", layers), ("_hidden", layers[layers["layer"] != layers["layer"].iloc[0]])):
             dense = part["dense_mj"].sum()

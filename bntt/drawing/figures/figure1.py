@@ -27,7 +27,7 @@ def draw(spikes: pd.DataFrame, summary: pd.DataFrame, rows: Sequence[str] = PANE
     """
     lines, columns = style.panel_grid(len(rows))
     figure = style.canvas(3.55 * columns + 0.9, 3.0 * lines + 0.45)
-    layers = list(dict.fromkeys(spikes.get("layer", ())))
+    layers = list(dict.fromkeys(spikes["layer"]))
     looks = layer_looks(layers)
     for position, (axes, row) in enumerate(zip(style.panels(figure, len(rows)), rows, strict=True)):
         axes.set_title(f"({ascii_lowercase[position]}) {style.name_of(row)}")

@@ -26,8 +26,6 @@ def layer_means(frame: pd.DataFrame, value: str) -> pd.DataFrame:
 
 def peaks(frame: pd.DataFrame, value: str) -> pd.DataFrame:
     """For each layer, the time-step at which the mean of ``value`` (gamma or spikes) is largest, a column per row."""
-    if value not in frame:
-        return pd.DataFrame()
     of_rows = {
         style.name_of(row): layer_means(select(frame, row=row), value).idxmax(axis=1)
         for row in style.paper_first(frame["row"])

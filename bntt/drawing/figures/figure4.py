@@ -34,7 +34,7 @@ def draw(
     left, right = figure.subplots(1, 2)
     dead = _spike_counts(left, spikes, anytime, rows)
     _accuracy_under_noise(right, noise, rows, images)
-    spaces = [_SPACES.get(space, space) for space in noise.get("space", pd.Series(dtype=str)).unique()]
+    spaces = [_SPACES.get(space, space) for space in noise["space"].unique()]
     several = summary["seed"].nunique() > 1
     style.caption(
         figure,
@@ -49,12 +49,12 @@ def draw(
 
 def spike_count_table(spikes: pd.DataFrame) -> pd.DataFrame:
     """Panel (a) in numbers: spikes per neuron over all T, mean over seeds, layers by rows."""
-    return _table(spike_counts(spikes), "layer", "spikes") if len(spikes) else pd.DataFrame()
+    return _table(spike_counts(spikes), "layer", "spikes")
 
 
 def noise_table(noise: pd.DataFrame) -> pd.DataFrame:
     """Panel (b) in numbers: accuracy in per cent, mean over seeds, noise levels by rows."""
-    return _table(last_step(noise), "sigma", "accuracy") if len(noise) else pd.DataFrame()
+    return _table(last_step(noise), "sigma", "accuracy")
 
 
 def _table(frame: pd.DataFrame, index: str, value: str) -> pd.DataFrame:

@@ -27,7 +27,7 @@ def draw(
     """
     lines, columns = style.panel_grid(len(rows))
     figure = style.canvas(max(5.6, 4.7 * columns), 3.5 * lines + 0.8)
-    low = early_exit.loc[early_exit["row"].isin(rows), "accuracy"].min() if len(early_exit) else 0.0
+    low = early_exit.loc[early_exit["row"].isin(rows), "accuracy"].min()
     for axes, row in zip(style.panels(figure, len(rows)), rows, strict=True):
         axes.set_title(style.name_of(row))
         if (of_row := select(early_exit, row=row)).empty:

@@ -102,7 +102,7 @@ def table3(results: Results) -> Table:
 
 def _energy_lines(results: Results, dataset: str, row: str) -> Iterator[dict[str, Any]]:
     """A row's lines, each with its energy ratios, and the line of the paper at the same number of steps."""
-    ratios = energy_ratios(_lines.measured(results, "energy", dataset, row))
+    ratios = energy_ratios(results.frame("energy.csv", dataset=dataset, row=row))
     printed = [
         cell
         for cell in _lines.printed_cells(3, "energy_ratio")
@@ -124,7 +124,7 @@ def _energy_lines(results: Results, dataset: str, row: str) -> Iterator[dict[str
 def _exit_ratios(results: Results, dataset: str, row: str) -> pd.DataFrame:
     """Energy ratios at the exit step, one line per seed."""
     exits, energy, spikes = (
-        _lines.measured(results, name, dataset, row) for name in ("early_exit", "energy", "spikes")
+        results.frame(f"{name}.csv", dataset=dataset, row=row) for name in ("early_exit", "energy", "spikes")
     )
     exits = at_threshold(exits, results.experiment.evaluation["exit_threshold"])
     return pd.DataFrame(

@@ -10,7 +10,6 @@ import pandas as pd
 from bntt.common.text import DASH, listed, number
 from bntt.data import store
 from bntt.drawing.tables._table import Table
-from bntt.experiment import declared
 from bntt.experiment.schema import Run
 from bntt.paper import published
 from bntt.paper.published import DATASETS, Cell
@@ -28,7 +27,7 @@ TRAINING_METHODS = {"surrogate": "Surrogate gradient", "ann": "Dense network", "
 def accuracy_lines(results: Results, dataset: str, row: str, cells: Iterable[Cell] = ()) -> list[dict[str, Any]]:
     """A row's lines: its last step; a conversion's reported steps before it; early exit where there is one."""
     run = next(one.run for one in results.of_row(row, dataset))
-    anytime = measured(results, "anytime", dataset, row)
+    anytime = results.frame("anytime.csv", dataset=dataset, row=row)
     printed = {cell.metric: cell for cell in cells if counterpart(cell.run, results.experiment.rows) == row}
     last = run.options.get("time_steps", 1)
     steps = {step for step in run.evaluation["report_steps"] if step < last} if run.method == "conversion" else set()
@@ -36,7 +35,7 @@ def accuracy_lines(results: Results, dataset: str, row: str, cells: Iterable[Cel
     for step in [*sorted(steps), last]:
         line = _line(results, run, select(anytime, time_step=step), printed.get("accuracy") if step == last else None)
         lines.append(line | {"time_steps": step, "early_exit": False})
-    exits = measured(results, "early_exit", dataset, row)
+    exits = results.frame("early_exit.csv", dataset=dataset, row=row)
     if len(exits):
         threshold = run.evaluation["exit_threshold"]
         exits = at_threshold(exits, threshold)
@@ -85,7 +84,7 @@ def _line(results: Results, run: Run, found: pd.DataFrame, cell: Cell | None) ->
 
 def _minus_bntt(results: Results, run: Run, found: pd.DataFrame, images: int | None) -> Estimate | None:
     """Paired difference to the row bntt after all its steps, in points."""
-    bntt = last_step(measured(results, "anytime", run.dataset, "bntt"))
+    bntt = last_step(results.frame("anytime.csv", dataset=run.dataset, row="bntt"))
     both = found.merge(bntt, on="seed", suffixes=("", "_bntt"))
     if run.row == "bntt" and (both["correct"] == both["correct_bntt"]).all():
         return None
@@ -94,7 +93,7 @@ def _minus_bntt(results: Results, run: Run, found: pd.DataFrame, images: int | N
 
 def _over_draws(results: Results, run: Run, found: pd.DataFrame) -> float:
     """Standard deviation of the accuracy over draws of the input's noise, pooled over seeds; NaN for none."""
-    draws = measured(results, "draws", run.dataset, run.row)
+    draws = results.frame("draws.csv", dataset=run.dataset, row=run.row)
     if draws.empty or "time_step" not in found:
         return math.nan
     draws = draws.merge(found[["seed", "time_step"]], on=["seed", "time_step"])
@@ -111,14 +110,6 @@ def accuracy(line: Mapping[str, Any]) -> str:
 def steps(steps: float) -> str:
     """A number of time-steps; a mean over seeds may be broken."""
     return DASH if math.isnan(steps) else f"{steps:.1f}".removesuffix(".0")
-
-
-def measured(results: Results, name: str, dataset: str, row: str) -> pd.DataFrame:
-    """A measurement of a row; where there is none, no lines, but the columns that it would have."""
-    frame = results.frame(f"{name}.csv")
-    if frame.empty:
-        frame = frame.reindex(columns=[*frame.columns, *declared.literal(f"bntt.measurements.{name}", "COLUMNS")])
-    return select(frame, dataset=dataset, row=row)
 
 
 def architecture(run: Run) -> str:

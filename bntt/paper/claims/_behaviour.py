@@ -123,11 +123,9 @@ def early_exit_saves(evidence: Evidence) -> list[Part]:
 
 def _ranking(evidence: Evidence) -> str:
     noisy = last_step(evidence.frames["noise"])
-    if noisy.empty:
-        return ""
     means = noisy[noisy["sigma"] > 0].groupby("row", sort=False)["accuracy"].mean()
-    ranked = means.sort_values(ascending=False, kind="stable").items()
-    return f"Mean accuracy over sigma > 0: {', '.join(f'{row} {number(mean, 1)} %' for row, mean in ranked)}."
+    ranked = [f"{row} {number(mean, 1)} %" for row, mean in means.sort_values(ascending=False, kind="stable").items()]
+    return f"Mean accuracy over sigma > 0: {', '.join(ranked)}." if ranked else ""
 
 
 @claim(

@@ -87,7 +87,7 @@ class Evidence:
             dict(zip(runs["row"], runs["method"], strict=True)),
             {one.row: why_absent(one.status, one.reason) for one in gone.itertuples()},
             frozenset(select(gone, status="diverged")["row"]),
-            {name: select(results.frame(f"{name}.csv"), dataset=dataset, seed=seed) for name in names},
+            {name: results.frame(f"{name}.csv", dataset=dataset, seed=seed) for name in names},
             test_images(results, dataset) or 0,
             results.experiment.evaluation["exit_threshold"],
         )

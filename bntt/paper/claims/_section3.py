@@ -41,8 +41,7 @@ def _wrong_share(frame: pd.DataFrame) -> float:
 
 
 def _wrong_together(evidence: Evidence) -> str:
-    frame = evidence.frames["approximations"]
-    share = _wrong_share(select(frame, row=BNTT)) if len(frame) else math.inf
+    share = _wrong_share(select(evidence.frames["approximations"], row=BNTT))
     if math.isinf(share):
         return ""
     return f"Layers taken together, {number(100 * share, 0)} wrong spikes for every 100 spikes."
