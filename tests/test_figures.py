@@ -160,7 +160,9 @@ def test_figure2_membrane_and_gradient_are_the_neurons():
 
 
 def test_figure2_has_both_panels_and_the_threshold():
-    figure = figure2.draw()
+    from bntt.spiking.neurons import LIF
+
+    figure = figure2.draw(LIF(leak=0.95))
     assert {"(a) LIF neuron with soft reset", "(b) Approximate gradient"} <= {a.get_title() for a in figure.axes}
     middle = figure.axes[0]
     assert middle.get_ylabel() == "Membrane potential u"

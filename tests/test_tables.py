@@ -410,4 +410,4 @@ def test_a_figure_is_within_the_page(tmp_path):
     assert "data:image/png;base64,cG5n" in pages.figure(tmp_path / "figure1.png", "Figure <1>", "notebooks/f.html")
     missing = pages.figure(tmp_path / "none.png", "Figure <2>", "notebooks/f.html")
     assert "not drawn yet" in missing and "Figure &lt;2&gt;" in missing
-    assert isinstance(pages.grid([missing]), Markup)
+    assert isinstance(pages.piece("grid", [missing]), Markup)

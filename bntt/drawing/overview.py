@@ -13,7 +13,7 @@ from bntt.paper.claims import Claim
 from bntt.paper.decay import PAPER, RELEASED
 from bntt.paper.reproduction import Judged
 from bntt.paper.verdicts import DECIDED, WORDS, what_chance_does
-from bntt.results.collect import Results, at_threshold, last_step, select
+from bntt.results.collect import Results, at_threshold, gammas, last_step, select
 from bntt.results.facts import test_images
 from bntt.results.intervals import peak_step, standard_error
 
@@ -89,10 +89,7 @@ def decay_table(results: Results, dataset: str) -> Markup:
         gamma, spikes, anytime, exits = (
             results.frame(f"{name}.csv", **keys) for name in ("gamma", "spikes", "anytime", "early_exit")
         )
-        layers = [
-            part.pivot(index="time_step", columns="channel", values="gamma")
-            for _, part in gamma.groupby("layer", sort=False)
-        ]
+        layers = gammas(gamma).values()
         lines.append(
             {
                 "": f"{run.row}, seed {run.seed}" if several else run.row,
@@ -105,14 +102,9 @@ def decay_table(results: Results, dataset: str) -> Markup:
                 "Accuracy (%)": _last_accuracy(anytime, test_images(results, dataset)),
             }
         )
-    for one in (PAPER, RELEASED):
-        lines.append(
-            {
-                "": piece("small", one.source),
-                "Decay on gamma": f"{one.decay:g}",
-                "Budget (e-folds)": number(one.budget, 1),
-            }
-        )
+    for source, decay, _, budget in (PAPER, RELEASED):
+        stated = {"Decay on gamma": f"{decay:g}", "Budget (e-folds)": number(budget, 1)}
+        lines.append({"": piece("small", source)} | stated)
     return table(pd.DataFrame(lines).fillna(DASH))
 
 
@@ -133,24 +125,23 @@ def _spikes_per_neuron(spikes: pd.DataFrame) -> str:
 def provenance_table(results: Results) -> Markup:
     """Where the numbers come from: code, versions, device, threads, data and dates, each value once."""
     records = [one.training for one in results.runs if one.training]
-    facts: dict[str, list[str]] = {
-        key: [] for key in ("Code", "Python", "Packages", "Platform", "Device", "Threads", "Data", "Trained")
-    }
-    for record in records:
-        made = record["provenance"]
-        commit = made.get("commit", "")[:12] + (" with local changes" if made.get("dirty") else "")
-        facts["Code"].append(commit or f"source {made.get('source_sha256', 'unknown')[:12]}, no git")
-        facts["Python"].append(made["python"])
-        facts["Packages"].append(", ".join(f"{name} {version}" for name, version in made["packages"].items()))
-        facts["Platform"].append(f"{made['platform']}, {made['processor']}")
-        facts["Device"].append(made["device"])
-        facts["Threads"].append(f"{made['threads']} per run")
-        facts["Data"].append(f"{record['data']['dataset']}, content {record['data']['content_sha256'][:12]}, "
-                             f"split {record['data']['split_sha256'][:12]}")  # fmt: skip
     dates = sorted(record["started"][:16].replace("T", " ") for record in records)
-    facts["Trained"] = [f"{dates[0]} to {dates[-1]} UTC"] if dates else []
-    lines = [(key, Markup("<br>").join(dict.fromkeys(values)) or DASH) for key, values in facts.items()]
-    return table(pd.DataFrame(lines, columns=["", " "]))
+    lines = []
+    for record in records:
+        made, data = record["provenance"], record["data"]
+        commit = made.get("commit", "")[:12] + (" with local changes" if made.get("dirty") else "")
+        lines += [
+            ("Code", commit or f"source {made.get('source_sha256', 'unknown')[:12]}, no git"),
+            ("Python", made["python"]),
+            ("Packages", ", ".join(f"{name} {version}" for name, version in made["packages"].items())),
+            ("Platform", f"{made['platform']}, {made['processor']}"),
+            ("Device", made["device"]),
+            ("Threads", f"{made['threads']} per run"),
+            ("Data", f"{data['dataset']}, content {data['content_sha256'][:12]}, split {data['split_sha256'][:12]}"),
+            ("Trained", f"{dates[0]} to {dates[-1]} UTC"),
+        ]
+    facts = pd.DataFrame(lines, columns=["", " "]).drop_duplicates().groupby("", sort=False)[" "]
+    return table(facts.agg(Markup("<br>").join).reset_index())
 
 
 # -- verdicts ----------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from bntt.data import store
 from bntt.experiment.schema import Experiment, Run, load
 from bntt.paper.published import Cell, cells
 from bntt.paper.verdicts import WORDS, Verdict, Word, between, judge
-from bntt.results.collect import Results, at_threshold, select
+from bntt.results.collect import Results, at_threshold, gammas, select
 from bntt.results.energy import energy_ratios
 from bntt.results.facts import why_absent
 from bntt.results.intervals import Estimate, decode_bits, peak_step
@@ -245,7 +245,7 @@ class _Reading:
         return int(data["images"]["test"]), list(items)
 
     def _gammas(self) -> pd.DataFrame:
-        gamma = select(self._table("gamma.csv"), layer=self.cell.layer)
-        if gamma.empty:
+        layers = gammas(self._table("gamma.csv"))
+        if self.cell.layer not in layers:
             raise _NotRunError(f"{self.found.run.name} has no layer {self.cell.layer}")
-        return gamma.pivot(index="time_step", columns="channel", values="gamma")
+        return layers[self.cell.layer]

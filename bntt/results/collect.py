@@ -83,18 +83,12 @@ class Results:
         lines = []
         for one in self.runs:
             training: Mapping[str, Any] = one.training or {}
-            recorded = {key: training.get(key) for key in ("parameters", "decay_budget", "steps", "seconds")}
-            planned = {key: getattr(one.run, key) for key in ("dataset", "row", "seed", "method")}
-            lines.append(
-                {
-                    **planned,
-                    "status": "done" if one.status.measured else str(one.status),
-                    "reason": one.reason,
-                    "time_steps": one.run.options.get("time_steps", 1),
-                    **recorded,
-                    "data_state": training.get("data", {}).get("state"),
-                }
-            )
+            line = {key: getattr(one.run, key) for key in ("dataset", "row", "seed", "method")}
+            line |= {"status": "done" if one.status.measured else str(one.status), "reason": one.reason}
+            line["time_steps"] = one.run.options.get("time_steps", 1)
+            line |= {key: training.get(key) for key in ("parameters", "decay_budget", "steps", "seconds")}
+            line["data_state"] = training.get("data", {}).get("state")
+            lines.append(line)
         return pd.DataFrame(lines)
 
 
@@ -106,6 +100,14 @@ def select(frame: pd.DataFrame, **keys: object) -> pd.DataFrame:
     for column, value in keys.items():
         frame = frame[frame[column] == value]
     return frame
+
+
+def gammas(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Scales of each layer of one run, ``[T, C]``, from ``gamma.csv``: conv1 first."""
+    return {
+        str(layer): part.pivot(index="time_step", columns="channel", values="gamma")
+        for layer, part in frame.groupby("layer", sort=False)
+    }
 
 
 def last_step(frame: pd.DataFrame) -> pd.DataFrame:

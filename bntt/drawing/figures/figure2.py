@@ -24,14 +24,8 @@ SYNAPSES = (
 
 
 @style.styled
-def draw(neuron: "LIF | None" = None) -> Figure:
-    """Figure 2: (a) membrane potential, input and output spikes of ``neuron``; (b) its gradient, by autograd.
-
-    Without a neuron, the released code's: leak 0.95, threshold 1, soft reset, alpha 0.3.
-    """
-    from bntt.spiking.neurons import LIF
-
-    neuron = neuron or LIF()
+def draw(neuron: "LIF") -> Figure:
+    """Figure 2: (a) membrane potential, input and output spikes of ``neuron``; (b) its gradient, by autograd."""
     figure = style.canvas(10.2, 4.1)
     grid = figure.add_gridspec(1, 2, width_ratios=[1.9, 1])
     _dynamics(figure, grid[0], neuron)

@@ -33,18 +33,17 @@ def draw(gamma: pd.DataFrame, summary: pd.DataFrame, row: str = "bntt", layers: 
     figure = style.canvas(max(7.0, 0.38 * steps + 1.2), 2.15 * len(layers) + 0.9)
     figure.suptitle(f"Histograms of γ: {style.name_of(row)}", fontsize=11)
     panels = figure.subplots(len(layers), 1, sharex=bool(parts), sharey=bool(parts), squeeze=False).flatten()
+    drawn = of_row.loc[of_row["layer"].isin(layers), "gamma"]
+    edges = np.linspace(min(0.0, drawn.min()), max(0.1, drawn.max()), BINS + 1)
     for axes, layer in zip(panels, layers, strict=True):
-        axes.set_title(layer, loc="left")
-        if layer not in parts:
+        if layer in parts:
+            printed = paper.PEAK_STEPS.get(layer) if of_paper and steps == paper.STEPS else None
+            _histograms(axes, layer, parts[layer], edges, printed)
+        else:
+            axes.set_title(layer, loc="left")
             missing = f"no layer {layer}" if parts else style.gap(summary, row) or "no γ that changes with time"
             style.empty_panel(axes, missing)
     if parts:
-        drawn = pd.concat(parts.values())["gamma"]
-        edges = np.linspace(min(0.0, drawn.min()), max(0.1, drawn.max()), BINS + 1)
-        for axes, layer in zip(panels, layers, strict=True):
-            if layer in parts:
-                printed = paper.PEAK_STEPS.get(layer) if of_paper and steps == paper.STEPS else None
-                _histograms(axes, layer, parts[layer], edges, printed)
         panels[-1].set_xlabel("Time-steps")
     style.caption(
         figure,

@@ -1,7 +1,7 @@
 """Tables 2 and 3: energy per operation, and energy per inference under each reading of the paper's formula."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -11,7 +11,6 @@ from bntt.drawing.tables import _lines
 from bntt.drawing.tables._table import Table
 from bntt.measurements.operations import AC_PJ, MAC_PJ
 from bntt.paper import published
-from bntt.paper.published import Cell
 from bntt.results.collect import Results, at_threshold, select
 from bntt.results.energy import READINGS, energy_ratios, exit_energy_ratios
 
@@ -19,8 +18,8 @@ from bntt.results.energy import READINGS, energy_ratios, exit_energy_ratios
 def table2() -> Table:
     """The energy constants as printed and as the energy formula here uses them."""
     used = {"mac": MAC_PJ, "ac": AC_PJ}
-    cells = {cell.row: cell for cell in _lines.printed_cells(2, "energy")}
-    printed = {name: cell.value or math.nan for name, cell in cells.items()}
+    cells = _lines.printed_cells(2, "energy")
+    printed = {cell.row: cell.number for cell in cells}
     operations = published.table(2)["Operation"]
     data = pd.DataFrame(
         {
@@ -31,17 +30,17 @@ def table2() -> Table:
         }
         for name, value in printed.items()
     )
-    total = printed["mult"] + printed["add"]
-    agree = math.isclose(total, MAC_PJ) and all(math.isclose(printed[name], value) for name, value in used.items())
-    sums = f"{printed['mult']:g} + {printed['add']:g} = {total:g} pJ"
     shown = pd.DataFrame(
         {
             "Operation": data["operation"],
-            "Paper (pJ)": [cell.printed for cell in cells.values()],
+            "Paper (pJ)": [cell.printed for cell in cells],
             "Used here (pJ)": [number(value, 1) for value in data["used_pj"]],
             "Note": data["note"],
         }
     )
+    total = printed["mult"] + printed["add"]
+    agree = math.isclose(total, MAC_PJ) and all(math.isclose(printed[name], value) for name, value in used.items())
+    sums = f"{printed['mult']:g} + {printed['add']:g} = {total:g} pJ"
     notes = [
         f"Check: MULT + ADD = MAC, {sums}, and what is used is what is printed."
         if agree
@@ -104,9 +103,10 @@ def _energy_lines(results: Results, dataset: str, row: str) -> Iterator[dict[str
     """A row's lines, each with its energy ratios, and the line of the paper at the same number of steps."""
     ratios = energy_ratios(results.frame("energy.csv", dataset=dataset, row=row))
     printed = [
-        cell
-        for cell in _lines.printed_cells(3, "energy_ratio")
-        if cell.dataset == _lines.nearest_dataset(dataset) and _row_of_line(cell, results.experiment.rows) == row
+        published.published("Table 3", cell.row, "energy_ratio")
+        for cell in _lines.printed_cells(3, "accuracy")  # since the line of the dense network names its row only there
+        if cell.dataset == _lines.nearest_dataset(dataset)
+        and _lines.counterpart(cell.run, results.experiment.rows) == row
     ]
     for line in _lines.accuracy_lines(results, dataset, row):
         if line["early_exit"]:
@@ -131,8 +131,3 @@ def _exit_ratios(results: Results, dataset: str, row: str) -> pd.DataFrame:
         exit_energy_ratios(select(energy, seed=seed), select(spikes, seed=seed), step)
         for seed, step in zip(exits["seed"], exits["exit_step"], strict=True)
     )
-
-
-def _row_of_line(cell: Cell, rows: Iterable[str]) -> str | None:
-    """The row of a line of Table 3; its ANN line names a row only with its accuracy."""
-    return _lines.counterpart(published.published("Table 3", cell.row, "accuracy").run, rows)

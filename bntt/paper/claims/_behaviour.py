@@ -1,36 +1,18 @@
 """Claims about what BNTT does: the wave of gamma, spikes, early exit, noise, training, energy (Sections 3.4 and 4)."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from bntt.common.text import listed, number
-from bntt.paper.claims._evidence import (
-    ANN,
-    BNTT,
-    SURROGATE,
-    Evidence,
-    Missing,
-    Outcome,
-    Part,
-    above,
-    baselines,
-    claim,
-    part,
-    versus,
-)
-from bntt.results.collect import at_threshold, last_step
+from bntt.paper.claims._evidence import ANN, BNTT, SURROGATE, Evidence, Missing, Part, above, claim, part, versus
+from bntt.results import intervals
+from bntt.results.collect import at_threshold, gammas, last_step
 from bntt.results.energy import READINGS, energy_ratios
-from bntt.results.intervals import (
-    Estimate,
-    bootstrap_mean,
-    paired_difference,
-    paired_mean_difference,
-    peak_delay,
-    peak_step,
-)
+from bntt.results.intervals import Estimate
 
 SAVED_PERCENT = 20.0  # Section 4.2: an early exit "further reduces the latency by ~20 %"
 Right = NDArray[np.bool_]  # which test images a row has right
@@ -46,9 +28,9 @@ FEWER = "mean over images of (spikes per neuron of the other − of bntt); Stude
 )
 def gamma_peaks_later(evidence: Evidence) -> list[Part]:
     def delay(row: str) -> Part:
-        gammas = evidence.gammas(row)
-        tau = peak_delay(list(gammas.values()))
-        peaks = ", ".join(f"{layer} {peak_step(gamma)}" for layer, gamma in gammas.items())
+        layers = gammas(evidence.table("gamma", row))
+        tau = intervals.peak_delay(list(layers.values()))
+        peaks = ", ".join(f"{layer} {intervals.peak_step(gamma)}" for layer, gamma in layers.items())
         return Part(row, tau, above(tau), f"peak steps: {peaks}")
 
     return [part(row, delay, counts=row == BNTT) for row in dict.fromkeys([BNTT, *evidence.has("gamma")])]
@@ -63,12 +45,12 @@ def gamma_peaks_later(evidence: Evidence) -> list[Part]:
 def fewer_spikes(evidence: Evidence) -> list[Part]:
     def compare(row: str) -> Part:
         own, other = evidence.last_step(BNTT), evidence.last_step(row)
-        fewer = paired_mean_difference(evidence.image_spikes(row, other), evidence.image_spikes(BNTT, own))
+        fewer = intervals.paired_mean_difference(evidence.image_spikes(row, other), evidence.image_spikes(BNTT, own))
         layers, others = (evidence.table("spikes", r).groupby("layer")["spikes"].sum() for r in (BNTT, row))
         lower = int((layers < others.reindex(layers.index)).sum())
         return Part(row, fewer, above(fewer), f"T = {other}; bntt is lower in {lower} of {len(layers)} layers")
 
-    return versus(evidence, baselines(evidence), compare)
+    return versus(evidence, compare)
 
 
 @claim(
@@ -81,11 +63,11 @@ def fewer_spikes(evidence: Evidence) -> list[Part]:
 def fewer_spikes_at_equal_steps(evidence: Evidence) -> list[Part]:
     def compare(row: str) -> Part:
         step = evidence.last_step(BNTT)
-        fewer = paired_mean_difference(evidence.image_spikes(row, step), evidence.image_spikes(BNTT, step))
+        fewer = intervals.paired_mean_difference(evidence.image_spikes(row, step), evidence.image_spikes(BNTT, step))
         note = f"after {step} steps it has {evidence.percent(row, step)}, bntt {evidence.percent(BNTT, step)}"
         return Part(row, fewer, above(fewer), note)
 
-    return versus(evidence, baselines(evidence), compare)
+    return versus(evidence, compare)
 
 
 @claim(
@@ -105,8 +87,8 @@ def early_exit_saves(evidence: Evidence) -> list[Part]:
         saved = 100 * (last - step) / last
         exits = found["exits"].iloc[0]
         note = f"{step} of {last} steps" if exits else "gamma reaches the threshold at the last step: no exit"
-        change = paired_difference(evidence.right(row, step), evidence.right(row, last)).times(100)
-        enough: Outcome = "holds" if saved >= SAVED_PERCENT else "fails"
+        change = intervals.paired_difference(evidence.right(row, step), evidence.right(row, last)).times(100)
+        enough: Literal["holds", "fails"] = "holds" if saved >= SAVED_PERCENT else "fails"
         return [
             Part(f"{row}: steps saved, %", Estimate.exact(saved), enough, note, counts),
             Part(f"{row}: accuracy at exit − at T, points", change, above(change, -LITTLE_POINTS), "", counts),
@@ -139,25 +121,25 @@ def _ranking(evidence: Evidence) -> str:
 def better_under_noise(evidence: Evidence) -> list[Part]:
     def compare(row: str) -> Part:
         levels = _noise_pairs(evidence, row)
-        gain = bootstrap_mean(100 * np.mean([own.astype(float) - other for _, own, other in levels], axis=0))
-        per_level = {sigma: paired_difference(own, other) for sigma, own, other in levels}
+        gain = intervals.bootstrap_mean(100 * np.mean([own.astype(float) - other for _, own, other in levels], axis=0))
+        per_level = {sigma: intervals.paired_difference(own, other) for sigma, own, other in levels}
         better = [sigma for sigma, one in per_level.items() if one.low > 0]
         worse = [sigma for sigma, one in per_level.items() if one.high < 0]
         note = f"bntt is better at {_sigmas(better)}, worse at {_sigmas(worse)}"
         return Part(row, gain, above(gain), note)
 
-    others = [*baselines(evidence), ANN]
-    beside = [row for row in evidence.has("noise") if row not in (BNTT, *others)]
-    return [*versus(evidence, others, compare), *(part(row, compare, counts=False) for row in beside)]
+    parts = versus(evidence, compare, ANN)
+    compared = {BNTT, *(one.label for one in parts)}
+    return parts + [part(row, compare, counts=False) for row in evidence.has("noise") if row not in compared]
 
 
 def noise_differences(evidence: Evidence) -> pd.DataFrame:
     """Accuracy of bntt minus each other row's at each sigma, in points, with Tango's paired interval."""
     rows = evidence.has("noise")
     lines = [
-        (row, sigma, *paired_difference(own, other).times(100))
-        for row in (rows if BNTT in rows else [])
-        if row != BNTT
+        (row, sigma, *intervals.paired_difference(own, other).times(100))
+        for row in rows
+        if BNTT in rows and row != BNTT
         for sigma, own, other in _noise_pairs(evidence, row, zero=True)
     ]
     return pd.DataFrame(lines, columns=["row", "sigma", "difference", "low", "high"])
@@ -188,7 +170,7 @@ def surrogate_trains_worse(evidence: Evidence) -> list[Part]:
         if row in evidence.diverged:
             return Part(row, None, "holds", f"row {row} {evidence.absent[row]}")
         other = evidence.last_step(row)
-        gain = paired_difference(evidence.right(BNTT, own), evidence.right(row, other)).times(100)
+        gain = intervals.paired_difference(evidence.right(BNTT, own), evidence.right(row, other)).times(100)
         note = f"bntt {evidence.percent(BNTT, own)} at T = {own}, {row} {evidence.percent(row, other)} at T = {other}"
         return Part(row, gain, above(gain), note)
 
@@ -216,4 +198,4 @@ def low_energy(evidence: Evidence) -> list[Part]:
         note = f"the same under {same} of {len(times)} readings of the formula"
         return Part(row, estimate, above(estimate, 1.0), note)
 
-    return [part(ANN, compare), *versus(evidence, baselines(evidence), compare)]
+    return [part(ANN, compare), *versus(evidence, compare)]

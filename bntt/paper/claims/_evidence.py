@@ -133,14 +133,6 @@ class Evidence:
             raise Missing(f"row {row}: spikes are not reported after {step} steps")
         return frame["spikes"].to_numpy(dtype=float)
 
-    def gammas(self, row: str) -> dict[str, NDArray[np.float64]]:
-        """Scales ``[T, C]`` of each layer, conv1 first."""
-        frame = self.table("gamma", row)
-        return {
-            str(layer): part.pivot(index="time_step", columns="channel", values="gamma").to_numpy(dtype=float)
-            for layer, part in frame.groupby("layer", sort=False)
-        }
-
     def percent(self, row: str, step: int) -> str:
         """The accuracy of a row after so many steps, for a reader."""
         found = select(self.table("anytime", row), time_step=step)
@@ -152,22 +144,20 @@ class Evidence:
 # -- what the claims are made of -----------------------------------------------------------------------------------
 
 Text = str | Callable[[Evidence], str]
-CLAIMS: list[Callable[[Evidence], Claim]] = []
+Parts = Callable[[Evidence], list[Part]]
+Weigh = Callable[[Evidence], Claim]
+CLAIMS: list[Weigh] = []
 
 
-def claim(
-    text: str, where: str, statistic: Text, unit: str = "", note: Text = ""
-) -> Callable[[Callable[[Evidence], list[Part]]], Callable[[Evidence], Claim]]:
+def claim(text: str, where: str, statistic: Text, unit: str = "", note: Text = "") -> Callable[[Parts], Weigh]:
     """Makes a claim of CLAIMS from a function that gives its parts, and after which it is called."""
 
-    def said(text: Text, evidence: Evidence) -> str:
-        return text if isinstance(text, str) else text(evidence)
-
-    def of(parts: Callable[[Evidence], list[Part]]) -> Callable[[Evidence], Claim]:
+    def of(parts: Parts) -> Weigh:
         @wraps(parts)
         def weighed(evidence: Evidence) -> Claim:
             name = parts.__name__.replace("_", "-")
-            return Claim(name, text, where, said(statistic, evidence), unit, parts(evidence), said(note, evidence))
+            said = [one if isinstance(one, str) else one(evidence) for one in (statistic, note)]
+            return Claim(name, text, where, said[0], unit, parts(evidence), said[1])
 
         CLAIMS.append(weighed)
         return weighed
@@ -183,12 +173,11 @@ def part(row: str, compare: Callable[[str], Part], counts: bool = True) -> Part:
         return Part(row, None, "undecided", str(reason), counts)
 
 
-def versus(evidence: Evidence, rows: Sequence[str], compare: Callable[[str], Part]) -> list[Part]:
-    """One part for each row that is compared; one that diverged has no measurement and does not count."""
-    return [part(row, compare, row not in evidence.diverged) for row in rows]
+def versus(evidence: Evidence, compare: Callable[[str], Part], *further: str) -> list[Part]:
+    """A part for each spiking baseline, which are the surrogate row and every conversion, and for further rows.
 
-
-def baselines(evidence: Evidence) -> list[str]:
-    """The spiking baselines: the surrogate row and every conversion."""
+    One that diverged has no measurement and does not count.
+    """
     conversions = [row for row, method in evidence.rows.items() if method == "conversion"]
-    return [SURROGATE, *(conversions or ["conversion"])]  # which is then reported as missing
+    rows = [SURROGATE, *(conversions or ["conversion"]), *further]  # a conversion that is not there is missing
+    return [part(row, compare, row not in evidence.diverged) for row in rows]
