@@ -90,6 +90,8 @@ def decay_table(results: Results, dataset: str) -> Markup:
             results.frame(f"{name}.csv", **keys) for name in ("gamma", "spikes", "anytime", "early_exit")
         )
         layers = gammas(gamma).values()
+        exits = at_threshold(exits, run.evaluation["exit_threshold"])
+        exit_step = "".join(str(one.exit_step) if one.exits else "no exit" for one in exits.itertuples())
         lines.append(
             {
                 "": f"{run.row}, seed {run.seed}" if several else run.row,
@@ -97,7 +99,7 @@ def decay_table(results: Results, dataset: str) -> Markup:
                 "Budget (e-folds)": number(select(results.summary, **keys)["decay_budget"].iloc[0], 1),
                 "Peak step of mean gamma, by depth": ", ".join(str(peak_step(one)) for one in layers) or DASH,
                 "Largest mean gamma at T": number(max((one.iloc[-1].mean() for one in layers), default=None)),
-                "Exit step": _exit(at_threshold(exits, run.evaluation["exit_threshold"])),
+                "Exit step": exit_step or DASH,
                 "Spikes per neuron, over layers": _spikes_per_neuron(spikes),
                 "Accuracy (%)": _last_accuracy(anytime, test_images(results, dataset)),
             }
@@ -106,12 +108,6 @@ def decay_table(results: Results, dataset: str) -> Markup:
         stated = {"Decay on gamma": f"{decay:g}", "Budget (e-folds)": number(budget, 1)}
         lines.append({"": piece("small", source)} | stated)
     return table(pd.DataFrame(lines).fillna(DASH))
-
-
-def _exit(exits: pd.DataFrame) -> str:
-    if exits.empty:
-        return DASH
-    return str(exits["exit_step"].iloc[0]) if exits["exits"].iloc[0] else "no exit"
 
 
 def _spikes_per_neuron(spikes: pd.DataFrame) -> str:
@@ -141,10 +137,7 @@ def provenance_table(results: Results) -> Markup:
             ("Trained", f"{dates[0]} to {dates[-1]} UTC"),
         ]
     facts = pd.DataFrame(lines, columns=["", " "]).drop_duplicates().groupby("", sort=False)[" "]
-    return table(facts.agg(Markup("<br>").join).reset_index())
-
-
-# -- verdicts ----------------------------------------------------------------------------------------------------
+    return table(pd.DataFrame([(key, Markup("<br>").join(values)) for key, values in facts], columns=["", " "]))
 
 
 def verdict_counts(judged: Sequence[Judged]) -> str:

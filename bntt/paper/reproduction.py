@@ -31,11 +31,10 @@ ONLY_ROUNDING = frozenset({"precision", "time_chunk"})  # options that change a 
 
 @dataclass(frozen=True)
 class Judged:
-    """A printed number, its verdict, and the runs that it rests on, one for each seed with a result."""
+    """A printed number and its verdict."""
 
     cell: Cell
     verdict: Verdict
-    runs: tuple[Found, ...] = ()
 
 
 def judge_all(results: Results) -> list[Judged]:
@@ -47,7 +46,7 @@ def judge_cell(results: Results, cell: Cell) -> Judged:
     """One printed number with its verdict."""
     try:
         planned, found = _runs(results, cell)
-        runs = tuple(one for one in found if one.status.measured)
+        runs = [one for one in found if one.status.measured]
         readings = [_Reading(results, one, cell).estimate for one in runs]
     except _NotRunError as error:
         return Judged(cell, Verdict("NOT_RUN", str(error)))
@@ -58,12 +57,12 @@ def judge_cell(results: Results, cell: Cell) -> Judged:
         if others:
             might = " or ".join(word for word in WORDS if word in others)
             reason = f"{verdict.word}, but {might} for what may be in test items not known to be the publisher's"
-            return Judged(cell, Verdict("NOT_RUN", reason, values), runs)
+            return Judged(cell, Verdict("NOT_RUN", reason, values))
     versions = {one.training["code"] for one in runs if one.training is not None}
     if len(versions) > 1:
         remark = f"its seeds were trained by {len(versions)} versions of the code"
         verdict = replace(verdict, reason="; ".join(filter(None, [verdict.reason, remark])))
-    return Judged(cell, verdict, runs)
+    return Judged(cell, verdict)
 
 
 def protocol_digest(experiment: Experiment) -> str:
@@ -206,9 +205,8 @@ class _Reading:
 
     def setting(self) -> float:
         name, _, index = self.cell.option.partition(".")
-        value = self.found.run.options[name]
-        if index:
-            value = value[int(index)]
+        option = self.found.run.options[name]
+        value = option[int(index)] if index else option
         return 100 * value if self.cell.unit == "%" else value
 
     def _table(self, name: str) -> pd.DataFrame:

@@ -75,7 +75,8 @@ class Results:
         if parts:
             return pd.concat(parts, ignore_index=True)
         columns = declared.literal(f"bntt.measurements.{name.removesuffix('.csv')}", "COLUMNS")
-        return pd.DataFrame(columns=["dataset", "row", "seed", *columns], dtype=float)
+        nothing = pd.DataFrame(columns=["dataset", "row", "seed", *columns], dtype=float)
+        return nothing.astype({"dataset": str, "row": str, "seed": int})
 
     @cached_property
     def summary(self) -> pd.DataFrame:
@@ -90,9 +91,6 @@ class Results:
             line["data_state"] = training.get("data", {}).get("state")
             lines.append(line)
         return pd.DataFrame(lines)
-
-
-# -- parts of frames ------------------------------------------------------------------------------------------------
 
 
 def select(frame: pd.DataFrame, **keys: object) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """Paired comparisons: two methods, or the same one in two folders of results, on the same seeds and test images."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -14,20 +13,17 @@ from bntt.results.intervals import Estimate, decode_bits, paired_difference, pai
 BY_SEED, BY_IMAGE = "paired by seed, Student", "paired by image, Tango"
 
 
-def accuracy_difference(first: pd.DataFrame, second: pd.DataFrame, images: int | None) -> tuple[Estimate | None, str]:
-    """First minus second in points, over the seeds that both frames have, and how it was paired.
+def accuracy_difference(both: pd.DataFrame, images: int | None) -> tuple[Estimate | None, str]:
+    """Of two methods on the seeds that both have: ``accuracy`` minus ``accuracy_other``, and how it was paired.
 
-    With several common seeds it is paired by seed, with Student's interval; with one, by image, with Tango's. Frames
-    have ``seed``, ``accuracy`` in per cent and ``correct``, the bits of the test images.
+    With several seeds it is paired by seed, with Student's interval; with one, by image, with Tango's, from the bits
+    of the test images, ``correct`` and ``correct_other``, where their number is known.
     """
-    both = first.merge(second, on="seed", suffixes=("", "_other")).sort_values("seed")
     if len(both) > 1:
+        both = both.sort_values("seed")
         return paired_mean_difference(both["accuracy"], both["accuracy_other"]), BY_SEED
-    if len(both) == 1 and images is not None:
-        one = both.iloc[0]
-        if one["correct"] and one["correct_other"]:
-            bits = (decode_bits(one[name], images) for name in ("correct", "correct_other"))
-            return paired_difference(*bits).times(100), BY_IMAGE
+    if len(both) == 1 and images is not None and all(bits := both[["correct", "correct_other"]].iloc[0]):
+        return paired_difference(*(decode_bits(one, images) for one in bits)).times(100), BY_IMAGE
     return None, ""
 
 
@@ -47,27 +43,18 @@ class Difference:
 
 def compare(first: Results, second: Results) -> list[Difference]:
     """Accuracy, exit step and energy ratio of every row that both have, on every dataset."""
-    lines: list[Difference] = []
-    for dataset in _common(first.experiment.datasets, second.experiment.datasets):
+    keys = ["dataset", "row", "metric", "seed"]
+    both = _numbers(first).merge(_numbers(second), on=keys, suffixes=("_other", ""))
+    lines = []
+    for (dataset, row), of_row in both.groupby(["dataset", "row"], sort=False):
         images = _same_images(first, second, dataset)
-        for row in _common(*(results.experiment.rows_on(dataset) for results in (first, second))):
-            values, others = (_values(results, dataset, row) for results in (first, second))
-            for metric, one in values.items():
-                other = others[metric]
-                common = one.merge(other, on="seed", suffixes=("", "_other"))
-                if common.empty:
-                    continue
-                means = float(common["accuracy"].mean()), float(common["accuracy_other"].mean())
-                estimate, pairing = accuracy_difference(other, one, images if metric == "accuracy" else None)
-                lines.append(Difference(dataset, row, metric, *means, estimate, len(common), pairing))
+        for metric, common in of_row.groupby("metric", sort=False):
+            means = float(common["accuracy_other"].mean()), float(common["accuracy"].mean())
+            estimate, pairing = accuracy_difference(common, images if metric == "accuracy" else None)
+            lines.append(Difference(dataset, row, str(metric), *means, estimate, len(common), pairing))
     if not lines:
         raise UserError(f"{first.folder} and {second.folder} have no run of the same dataset, row and seed")
     return lines
-
-
-def _common(first: Iterable[str], second: Iterable[str]) -> list[str]:
-    second = set(second)
-    return [one for one in first if one in second]
 
 
 def _same_images(first: Results, second: Results, dataset: str) -> int | None:
@@ -80,15 +67,14 @@ def _same_images(first: Results, second: Results, dataset: str) -> int | None:
     return seen(first)[0] if seen(first) == seen(second) else None
 
 
-def _values(results: Results, dataset: str, row: str) -> dict[str, pd.DataFrame]:
-    """Of each metric one number of each seed, under the names that the pairing reads: ``seed, accuracy, correct``."""
-    anytime, exits, energy = (
-        results.frame(f"{name}.csv", dataset=dataset, row=row) for name in ("anytime", "early_exit", "energy")
-    )
-    exits = at_threshold(exits, results.experiment.evaluation["exit_threshold"])
-    ratios = last_step(energy_ratios(energy))
-    return {
-        "accuracy": last_step(anytime)[["seed", "accuracy", "correct"]],
-        "exit step": exits[["seed"]].assign(accuracy=exits["exit_step"], correct=""),
-        "E_ANN/E_method": ratios[["seed"]].assign(accuracy=ratios["own"], correct=""),
+def _numbers(results: Results) -> pd.DataFrame:
+    """One number of each run and metric, under the names that the pairing reads."""
+    exits = at_threshold(results.frame("early_exit.csv"), results.experiment.evaluation["exit_threshold"])
+    ratios = last_step(energy_ratios(results.frame("energy.csv")))
+    metrics = {
+        "accuracy": last_step(results.frame("anytime.csv")),
+        "exit step": exits.assign(accuracy=exits["exit_step"].astype(float), correct=""),
+        "E_ANN/E_method": ratios.assign(accuracy=ratios["own"], correct=""),
     }
+    columns = ["dataset", "row", "seed", "metric", "accuracy", "correct"]
+    return pd.concat([frame.assign(metric=metric)[columns] for metric, frame in metrics.items()])

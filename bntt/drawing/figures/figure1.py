@@ -22,13 +22,16 @@ _LINES = ["-", (0, (5, 1.5)), (0, (1, 1.1)), (0, (5, 1.5, 1, 1.5))]
 def draw(spikes: pd.DataFrame, summary: pd.DataFrame, rows: Sequence[str] = PANELS) -> Figure:
     """Figure 1: a panel for each row, a line for each layer, over the row's own T.
 
-    ``spikes`` and ``summary`` are `spikes.csv` and `Results.summary` of one dataset. Several seeds: their mean, with
-    a band of one standard deviation. Dots mark the peaks of layers that rise and fall. The vertical axes differ.
+    Several seeds: their mean, with a band of one standard deviation. Dots mark the peaks of layers that rise and fall.
     """
     lines, columns = style.panel_grid(len(rows))
     figure = style.canvas(3.55 * columns + 0.9, 3.0 * lines + 0.45)
     layers = list(dict.fromkeys(spikes["layer"]))
-    looks = layer_looks(layers)
+    colours = colormaps["plasma"]
+    looks: dict[str, tuple[Any, Any]] = {  # the deeper, the brighter
+        layer: (colours(0.85 * depth / max(len(layers) - 1, 1)), _LINES[depth % len(_LINES)])
+        for depth, layer in enumerate(layers)
+    }
     for position, (axes, row) in enumerate(zip(style.panels(figure, len(rows)), rows, strict=True)):
         axes.set_title(f"({ascii_lowercase[position]}) {style.name_of(row)}")
         if (of_row := select(spikes, row=row)).empty:
@@ -47,15 +50,6 @@ def draw(spikes: pd.DataFrame, summary: pd.DataFrame, rows: Sequence[str] = PANE
         "Dots: peaks of layers that fall below half their peak by the last step. The vertical axes differ.",
     )
     return figure
-
-
-def layer_looks(layers: Sequence[str]) -> dict[str, tuple[Any, Any]]:
-    """Colour and line style of each layer: the deeper, the brighter."""
-    colours = colormaps["plasma"]
-    return {
-        layer: (colours(0.85 * position / max(len(layers) - 1, 1)), _LINES[position % len(_LINES)])
-        for position, layer in enumerate(layers)
-    }
 
 
 def _panel(axes: Axes, spikes: pd.DataFrame, looks: dict[str, tuple[Any, Any]]) -> None:

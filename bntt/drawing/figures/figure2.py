@@ -39,14 +39,6 @@ def draw(neuron: "LIF") -> Figure:
     return figure
 
 
-def input_current() -> np.ndarray:
-    """The current of each time-step: the weighted sum of the input spikes of (a)."""
-    current = np.zeros(STEPS, dtype=np.float32)
-    for weight, times in SYNAPSES:
-        current[np.array(times) - 1] += weight
-    return current
-
-
 def membrane(neuron: "LIF", current: np.ndarray) -> pd.DataFrame:
     """Membrane potential of a neuron after each step, and before its reset (Eq. 4): time_step, before, after, spike."""
     import torch
@@ -73,7 +65,10 @@ def _dynamics(figure: Figure, place: SubplotSpec, neuron: "LIF") -> None:
     parts = GridSpecFromSubplotSpec(3, 1, place, height_ratios=[0.5, 3, 1], hspace=0.02)
     middle = figure.add_subplot(parts[1])
     top, bottom = (figure.add_subplot(parts[k], sharex=middle) for k in (0, 2))
-    trace = membrane(neuron, input_current())
+    current = np.zeros(STEPS, dtype=np.float32)
+    for weight, arrivals in SYNAPSES:
+        current[np.array(arrivals) - 1] += weight
+    trace = membrane(neuron, current)
     fired = trace.loc[trace["spike"] == 1, "time_step"]
 
     top.set_title(f"(a) LIF neuron with {neuron.reset} reset")

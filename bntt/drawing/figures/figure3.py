@@ -43,7 +43,6 @@ def draw(
 ) -> Figure:
     """Figure 3: heat maps of mean gamma with printed values, and the exit step as a yellow dotted line.
 
-    ``gamma``, ``early_exit`` and ``summary`` are `gamma.csv`, `early_exit.csv` and `Results.summary` of one dataset.
     All panels share one colour scale. Several seeds: gamma is their mean, and each seed's exit has a line.
     """
     maps = {row: layer_means(of_row, "gamma") for row in rows if len(of_row := select(gamma, row=row))}

@@ -25,9 +25,8 @@ def draw(
 ) -> Figure:
     """Figure 4: (a) spikes per neuron over all T, log axis; (b) accuracy against the noise's standard deviation.
 
-    The frames are `spikes.csv`, `anytime.csv`, `noise.csv` and `Results.summary` of one dataset. Error bars are one
-    standard deviation over seeds; of a single seed, in (b), one binomial standard error where the number of test
-    ``images`` is given.
+    Error bars are one standard deviation over seeds; of a single seed, in (b), one binomial standard error where the
+    number of test ``images`` is given.
     """
     rows = style.paper_first(rows)
     figure = style.canvas(11.5, 4.7)

@@ -21,9 +21,8 @@ HEIGHT = 0.84  # of the highest bar, in distances between two time-steps
 def draw(gamma: pd.DataFrame, summary: pd.DataFrame, row: str = "bntt", layers: Sequence[str] = LAYERS) -> Figure:
     """Figure 5: for each of ``layers`` a line of histograms of gamma over channels, one for each time-step.
 
-    Histograms stand beside their time-step, so that time runs to the right as in Figures 1 and 3. ``gamma`` and
-    ``summary`` are `gamma.csv` and `Results.summary` of one dataset; the channels of several seeds are pooled. A line
-    follows the mean; the histogram of the step at which it peaks stands out.
+    Histograms stand beside their time-step, so that time runs to the right as in Figures 1 and 3. The channels of
+    several seeds are pooled. A line follows the mean; the histogram of the step at which it peaks stands out.
     """
     of_row = select(gamma, row=row)
     parts = {layer: part for layer in layers if len(of_row) and len(part := select(of_row, layer=layer))}

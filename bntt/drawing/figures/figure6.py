@@ -21,9 +21,8 @@ def draw(
 ) -> Figure:
     """Figure 6: accuracy (left axis) and exit step (right axis) against the threshold, a panel for each row.
 
-    ``early_exit`` and ``summary`` are `early_exit.csv` and `Results.summary` of one dataset. Error bars are one
-    standard deviation over seeds; of a single seed, one binomial standard error where the number of test ``images`` is
-    given. Open symbols: the rule gives no exit, so all T steps are used.
+    Error bars are one standard deviation over seeds; of a single seed, one binomial standard error where the number of
+    test ``images`` is given. Open symbols: the rule gives no exit, so all T steps are used.
     """
     lines, columns = style.panel_grid(len(rows))
     figure = style.canvas(max(5.6, 4.7 * columns), 3.5 * lines + 0.8)

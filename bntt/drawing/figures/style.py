@@ -171,8 +171,7 @@ class _Layout(ConstrainedLayoutEngine):
 
 def canvas(width: float, height: float) -> Figure:
     """An empty figure of that size in inches, which lays itself out; unknown to pyplot, so nobody need close it."""
-    layout = _Layout(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03)
-    return Figure(figsize=(width, height), layout=layout)
+    return Figure(figsize=(width, height), layout=_Layout(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03))
 
 
 def panels(figure: Figure, count: int) -> list[Axes]:

@@ -81,10 +81,7 @@ def table3(results: Results) -> Table:
             }
         )
         readings.append(name | {header: ratio(line, key) for key, header in READINGS.items()})
-    sections = {
-        "": pd.DataFrame(shown),
-        "E_ANN/E_method under other readings of the formula": pd.DataFrame(readings),
-    }
+    sections = {"": pd.DataFrame(shown), "E_ANN/E_method under other readings of the formula": pd.DataFrame(readings)}
     printed = published.published("Table 3", "bntt", "energy_ratio")
     notes = [
         "± is the standard deviation over seeds.",

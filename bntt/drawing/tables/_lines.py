@@ -85,10 +85,10 @@ def _line(results: Results, run: Run, found: pd.DataFrame, cell: Cell | None) ->
 def _minus_bntt(results: Results, run: Run, found: pd.DataFrame, images: int | None) -> Estimate | None:
     """Paired difference to the row bntt after all its steps, in points."""
     bntt = last_step(results.frame("anytime.csv", dataset=run.dataset, row="bntt"))
-    both = found.merge(bntt, on="seed", suffixes=("", "_bntt"))
-    if run.row == "bntt" and (both["correct"] == both["correct_bntt"]).all():
+    both = found.merge(bntt, on="seed", suffixes=("", "_other"))
+    if run.row == "bntt" and (both["correct"] == both["correct_other"]).all():
         return None
-    return accuracy_difference(found, bntt, images)[0]
+    return accuracy_difference(both, images)[0]
 
 
 def _over_draws(results: Results, run: Run, found: pd.DataFrame) -> float:

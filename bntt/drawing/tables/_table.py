@@ -26,12 +26,10 @@ class Table:
 def write(table: Table, folder: str | Path) -> list[Path]:
     """Write a table as csv, md and tex under ``folder``; returns the paths."""
     contents = {"csv": table.data.to_csv(index=False), "md": to_markdown(table), "tex": to_latex(table)}
-    paths = []
-    for suffix, content in contents.items():
-        path = Path(folder) / f"{table.name}.{suffix}"
+    paths = {Path(folder) / f"{table.name}.{suffix}": content for suffix, content in contents.items()}
+    for path, content in paths.items():
         write_atomically(path, partial(Path.write_text, data=content, encoding="utf-8"))
-        paths.append(path)
-    return paths
+    return list(paths)
 
 
 def to_html(table: Table) -> Markup:

@@ -8,6 +8,7 @@ import pandas as pd
 from bntt.common.text import listed, number
 from bntt.paper.claims._evidence import BNTT, Evidence, Part, below, claim, part
 from bntt.results.collect import select
+from bntt.results.energy import ratio
 from bntt.results.intervals import bootstrap_median
 
 SMALL_MEAN = 0.1  # a mean of a tenth of a standard deviation changes E[x^2] by 1 %, so that it can be neglected
@@ -32,12 +33,8 @@ def _over_layers(evidence: Evidence, statistic: Callable[[pd.DataFrame], float],
     return [part(BNTT, compare)]
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else math.inf
-
-
 def _wrong_share(frame: pd.DataFrame) -> float:
-    return _ratio(frame["wrong"].sum(), frame["spikes"].sum())
+    return ratio(frame["wrong"].sum(), frame["spikes"].sum())
 
 
 def _wrong_together(evidence: Evidence) -> str:
@@ -72,7 +69,7 @@ def scale_varies_slowly(evidence: Evidence) -> list[Part]:
     note="A layer that no spike reaches at the first steps has a variance near 0 there.",
 )
 def variance_alike(evidence: Evidence) -> list[Part]:
-    return _over_layers(evidence, lambda layer: _ratio(layer["variance"].max(), layer["variance"].min()), ALIKE)
+    return _over_layers(evidence, lambda layer: ratio(layer["variance"].max(), layer["variance"].min()), ALIKE)
 
 
 @claim(
