@@ -25,6 +25,7 @@ class Results:
     def __init__(self, experiment: Experiment, results: Path = RESULTS, here: bool = True) -> None:
         """With ``here`` false, runs need not be of the code and the data that are here; see `bntt.runs.status`."""
         self.experiment, self.root, self.here = experiment, results, here
+        self.folder = results / experiment.name
         self._frames: dict[str, pd.DataFrame] = {}
 
     @classmethod
@@ -41,11 +42,6 @@ class Results:
         if loaded.name != folder.name:
             raise UserError(f"{folder} is not of experiment {loaded.name}; its folder is called {loaded.name}")
         return cls(loaded, folder.parent, here)
-
-    @property
-    def folder(self) -> Path:
-        """Where the results of this experiment lie."""
-        return self.root / self.experiment.name
 
     @cached_property
     def runs(self) -> list[Found]:
