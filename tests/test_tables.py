@@ -211,6 +211,13 @@ def test_nothing_at_all_still_makes_tables(tmp_path):
     assert {claim.outcome for claim in weigh(nothing, "digits")} == {"undecided"}
 
 
+def test_a_measurement_that_no_run_has_is_a_frame_with_its_columns(tmp_path):
+    found = results(tmp_path)
+    assert {"dataset", "row", "seed", "sigma", "accuracy"} <= set(found.frame("noise.csv").columns)
+    assert found.frame("noise.csv").empty and found.frame("anytime.csv", row="nowhere").empty
+    assert set(found.frame("anytime.csv", row="ann", seed=0)["row"]) == {"ann"}
+
+
 def test_several_seeds_are_mean_and_deviation(tmp_path):
     correct = {("bntt", 0): "f0", ("bntt", 1): "fc", ("bntt", 2): "ff"}  # 50, 75, 100 %
     three = results(tmp_path, seeds=(0, 1, 2), correct=correct, surrogate=("done", "diverged", "missing"))
@@ -403,6 +410,18 @@ def test_claims_and_provenance_are_escaped_tables(tmp_path):
     assert page.count("<tr>") == 1 + 11 and "undecided" in page
     provenance = overview.provenance_table(found)
     assert "abc" in provenance and "a | b" in provenance and "2024-01-02 03:04" in provenance
+
+
+def test_provenance_lists_each_value_once_and_escapes_it(tmp_path, monkeypatch):
+    made = Planned.training.fget
+
+    def training(self):
+        record = made(self)
+        record["provenance"]["device"] = "a <GPU>" if self.run.row == "ann" else "cpu"
+        return record
+
+    monkeypatch.setattr(Planned, "training", property(training))
+    assert overview.provenance_table(results(tmp_path)).count("cpu<br>a &lt;GPU&gt;") == 1
 
 
 def test_a_figure_is_within_the_page(tmp_path):

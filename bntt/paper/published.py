@@ -163,6 +163,7 @@ Checked = TypeVar("Checked")
 
 
 def _checked(kind: TypeAdapter[Checked], given: object, where: str) -> Checked:
+    """What is given as its model; the first thing that is wrong with it is a ValueError that names the place."""
     try:
         return kind.validate_python(given)
     except ValidationError as error:

@@ -150,7 +150,7 @@ CLAIMS: list[Weigh] = []
 
 
 def claim(text: str, where: str, statistic: Text, unit: str = "", note: Text = "") -> Callable[[Parts], Weigh]:
-    """Makes a claim of CLAIMS from a function that gives its parts, and after which it is called."""
+    """Add to CLAIMS a claim whose parts the decorated function gives, and which is named after that function."""
 
     def of(parts: Parts) -> Weigh:
         @wraps(parts)
@@ -174,10 +174,10 @@ def part(row: str, compare: Callable[[str], Part], counts: bool = True) -> Part:
 
 
 def versus(evidence: Evidence, compare: Callable[[str], Part], *further: str) -> list[Part]:
-    """A part for each spiking baseline, which are the surrogate row and every conversion, and for further rows.
+    """One part for each spiking baseline (the surrogate row and every conversion), then for each of the further rows.
 
-    One that diverged has no measurement and does not count.
+    A row that diverged has no measurement and does not count.
     """
     conversions = [row for row, method in evidence.rows.items() if method == "conversion"]
-    rows = [SURROGATE, *(conversions or ["conversion"]), *further]  # a conversion that is not there is missing
+    rows = [SURROGATE, *(conversions or ["conversion"]), *further]  # without conversions, one is missing
     return [part(row, compare, row not in evidence.diverged) for row in rows]
