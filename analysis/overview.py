@@ -37,7 +37,7 @@ from bntt.drawing.overview import (
     verdict_counts,
     verdicts_table,
 )
-from bntt.drawing.page import figure, grid
+from bntt.drawing.page import figure, piece
 from bntt.drawing.tables import condensed, table1, to_html
 from bntt.paper.claims import BNTT, Evidence, noise_differences, weigh
 from bntt.paper.decay import PAPER, RELEASED
@@ -145,7 +145,7 @@ FIGURES = titles("figure")
 cards = [
     figure(Path(output) / "figures" / f"{name}.png", title, f"notebooks/{name}.html") for name, title in FIGURES.items()
 ]
-HTML(grid(cards))
+HTML(piece("grid", cards))
 
 # %%
 recordings = [name for name in datasets if store.is_of_recordings(name) and store.manifest_path(name).is_file()]
@@ -163,7 +163,7 @@ if sheets:
             "## Event recordings\n\nOne recording of each class. Its frames, evenly spaced in time, show where pixels "
             "became brighter (ON) and darker (OFF). Networks see whether a square of pixels had an event in a frame."
         ),
-        HTML(grid(sheets)),
+        HTML(piece("grid", sheets)),
     )
 
 # %% [markdown]

@@ -96,6 +96,11 @@ def noise(rows=("bntt", "surrogate", "conversion", "ann", "mine"), seeds=(0,)):
     )
 
 
+def nothing(frame: pd.DataFrame) -> pd.DataFrame:
+    """The measurement as `Results.frame` gives it where no run has it."""
+    return pd.DataFrame(columns=frame.columns, dtype=float)
+
+
 def words(figure: Figure) -> str:
     """Everything written in a figure."""
     return " ".join(" ".join(text.get_text().split()) for text in figure.findobj(matplotlib.text.Text))
@@ -155,7 +160,9 @@ def test_figure2_membrane_and_gradient_are_the_neurons():
 
 
 def test_figure2_has_both_panels_and_the_threshold():
-    figure = figure2.draw()
+    from bntt.spiking.neurons import LIF
+
+    figure = figure2.draw(LIF(leak=0.95))
     assert {"(a) LIF neuron with soft reset", "(b) Approximate gradient"} <= {a.get_title() for a in figure.axes}
     middle = figure.axes[0]
     assert middle.get_ylabel() == "Membrane potential u"
@@ -218,7 +225,7 @@ def test_the_papers_values_are_drawn_on_its_dataset_only():
 
 def test_peaks():
     assert figure3.peaks(gamma(), "gamma")["BNTT"].to_dict() == {"conv1": 2, "conv4": 3, "conv7": 4}
-    assert figure3.peaks(pd.DataFrame(columns=COLUMNS), "gamma").empty
+    assert figure3.peaks(nothing(gamma()), "gamma").empty
 
 
 # -- Figure 4 --------------------------------------------------------------------------------------------------------
@@ -283,7 +290,9 @@ def test_figure4b_has_standard_deviations_for_several_seeds():
 
 
 def test_a_caption_says_which_rows_have_fewer_seeds():
-    summary = pd.DataFrame({"row": ["bntt"] * 3 + ["ann-bn"], "seed": [0, 1, 2, 0], "dataset": "digits"})
+    summary = pd.DataFrame(
+        {"row": ["bntt"] * 3 + ["ann-bn"], "seed": [0, 1, 2, 0], "dataset": "digits", "status": "done"}
+    )
     assert "n = 3 seeds (0, 1, 2), 1 of ann-bn;" in style.data_sentence(summary, ["bntt", "ann-bn"])
     assert "n = 3 seeds (0, 1, 2);" in style.data_sentence(summary, ["bntt"])
 
@@ -299,7 +308,7 @@ def test_figure4_tables():
     assert list(table.columns) == ["BNTT", "Surrogate BP", "ANN-SNN conversion", "mine"]
     assert table.loc["conv4", "Surrogate BP"] == pytest.approx(1.6)
     assert figure4.noise_table(noise(seeds=(0, 1))).loc[0.8, "ANN"] == pytest.approx(25)
-    assert figure4.spike_count_table(pd.DataFrame(columns=COLUMNS)).empty
+    assert figure4.spike_count_table(nothing(spikes())).empty and figure4.noise_table(nothing(noise())).empty
 
 
 # -- Figure 5 --------------------------------------------------------------------------------------------------------
@@ -354,14 +363,14 @@ def test_figure6_does_not_magnify_noise():
 
 
 def test_every_figure_is_drawn_without_any_result():
-    nothing, about = pd.DataFrame(columns=COLUMNS), summary(**dict.fromkeys(("bntt", "surrogate", "ann"), "missing"))
+    about = summary(**dict.fromkeys(("bntt", "surrogate", "ann"), "missing"))
     about["status"] = "missing"
     for figure in (
-        figure1.draw(nothing, about),
-        figure3.draw(nothing, nothing, about, ["bntt", "bntt-unscaled"]),
-        figure4.draw(nothing, nothing, nothing, about),
-        figure5.draw(nothing, about),
-        figure6.draw(nothing, about, ["bntt", "bntt-unscaled"]),
+        figure1.draw(nothing(spikes()), about),
+        figure3.draw(nothing(gamma()), nothing(early_exit()), about, ["bntt", "bntt-unscaled"]),
+        figure4.draw(nothing(spikes()), nothing(anytime()), nothing(noise()), about),
+        figure5.draw(nothing(gamma()), about),
+        figure6.draw(nothing(early_exit()), about, ["bntt", "bntt-unscaled"]),
     ):
         figure.canvas.draw()
         assert "BNTT (no result yet)" in words(figure)
@@ -384,7 +393,7 @@ def test_a_figure_is_of_one_dataset():
 def test_rows_look_different_and_keep_the_papers_looks():
     rows = [*paper.NAMES, *"abcdef"]
     drawn = style.looks(rows)
-    assert len({look.colour for look in drawn.values()}) == len({look.marker for look in drawn.values()}) == 10
+    assert len({look.color for look in drawn.values()}) == len({look.marker for look in drawn.values()}) == 10
     assert style.looks(["z", "bntt"])["bntt"] == drawn["bntt"]
     assert style.name_of("surrogate") == "Surrogate BP" and style.name_of("my-norm") == "my-norm"
 

@@ -13,6 +13,7 @@ from tiny import python
 from bntt.common import text as words
 from bntt.drawing import overview, palette, tables
 from bntt.drawing import page as pages
+from bntt.drawing.tables._table import latex_escape
 from bntt.experiment.schema import load
 from bntt.paper.claims import weigh
 from bntt.results import facts
@@ -210,6 +211,13 @@ def test_nothing_at_all_still_makes_tables(tmp_path):
     assert {claim.outcome for claim in weigh(nothing, "digits")} == {"undecided"}
 
 
+def test_a_measurement_that_no_run_has_is_a_frame_with_its_columns(tmp_path):
+    found = results(tmp_path)
+    assert {"dataset", "row", "seed", "sigma", "accuracy"} <= set(found.frame("noise.csv").columns)
+    assert found.frame("noise.csv").empty and found.frame("anytime.csv", row="nowhere").empty
+    assert set(found.frame("anytime.csv", row="ann", seed=0)["row"]) == {"ann"}
+
+
 def test_several_seeds_are_mean_and_deviation(tmp_path):
     correct = {("bntt", 0): "f0", ("bntt", 1): "fc", ("bntt", 2): "ff"}  # 50, 75, 100 %
     three = results(tmp_path, seeds=(0, 1, 2), correct=correct, surrogate=("done", "diverged", "missing"))
@@ -321,7 +329,7 @@ def test_files_are_written_whole(tmp_path):
 
 
 def test_latex_is_escaped():
-    assert tables.latex_escape(r"a_b & 50 % #1 {x} ~ ^ $ \ − ×") == (
+    assert latex_escape(r"a_b & 50 % #1 {x} ~ ^ $ \ − ×") == (
         r"a\_b \& 50 \% \#1 \{x\} \textasciitilde{} \textasciicircum{} \$ \textbackslash{} $-$ $\times$"
     )
 
@@ -404,9 +412,21 @@ def test_claims_and_provenance_are_escaped_tables(tmp_path):
     assert "abc" in provenance and "a | b" in provenance and "2024-01-02 03:04" in provenance
 
 
+def test_provenance_lists_each_value_once_and_escapes_it(tmp_path, monkeypatch):
+    made = Planned.training.fget
+
+    def training(self):
+        record = made(self)
+        record["provenance"]["device"] = "a <GPU>" if self.run.row == "ann" else "cpu"
+        return record
+
+    monkeypatch.setattr(Planned, "training", property(training))
+    assert overview.provenance_table(results(tmp_path)).count("cpu<br>a &lt;GPU&gt;") == 1
+
+
 def test_a_figure_is_within_the_page(tmp_path):
     (tmp_path / "figure1.png").write_bytes(b"png")
     assert "data:image/png;base64,cG5n" in pages.figure(tmp_path / "figure1.png", "Figure <1>", "notebooks/f.html")
     missing = pages.figure(tmp_path / "none.png", "Figure <2>", "notebooks/f.html")
     assert "not drawn yet" in missing and "Figure &lt;2&gt;" in missing
-    assert isinstance(pages.grid([missing]), Markup)
+    assert isinstance(pages.piece("grid", [missing]), Markup)

@@ -43,11 +43,8 @@ def opened(experiment: str, results: str) -> Results:
 
 def titles(kind: str) -> dict[str, str]:
     """The notebooks of a kind, ``figure`` or ``table``, by name, each with its heading: there is no list of them."""
-    headings = {}
-    for source in sorted(ANALYSIS.glob(f"{kind}*.py")):
-        text = source.read_text(encoding="utf-8")
-        headings[source.stem] = text.partition("\n# # ")[2].partition("\n")[0]
-    return headings
+    sources = {source.stem: source.read_text(encoding="utf-8") for source in sorted(ANALYSIS.glob(f"{kind}*.py"))}
+    return {name: text.partition("\n# # ")[2].partition("\n")[0] for name, text in sources.items()}
 
 
 def execute(source: Path, notebook: Path, page: Path, parameters: dict[str, str]) -> None:

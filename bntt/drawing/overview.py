@@ -1,6 +1,5 @@
 """The tables of the overview: claims, verdicts, runs, decay of gamma, provenance."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,12 +9,11 @@ from markupsafe import Markup
 
 from bntt.common.text import DASH, duration, ends, listed, number
 from bntt.drawing.page import piece, table
-from bntt.experiment.schema import Run
 from bntt.paper.claims import Claim
 from bntt.paper.decay import PAPER, RELEASED
 from bntt.paper.reproduction import Judged
 from bntt.paper.verdicts import DECIDED, WORDS, what_chance_does
-from bntt.results.collect import Results, at_threshold, last_step, select
+from bntt.results.collect import Results, at_threshold, gammas, last_step, select
 from bntt.results.facts import test_images
 from bntt.results.intervals import peak_step, standard_error
 
@@ -44,10 +42,9 @@ def noise_table(differences: pd.DataFrame) -> Markup:
 
 def runs_table(results: Results) -> Markup:
     """Every planned run: status, accuracy after all steps, T, parameters, training time, decay budget."""
-    anytime = results.frame("anytime.csv")
     lines = []
     for one in results.summary.itertuples():
-        found = select(anytime, dataset=one.dataset, row=one.row, seed=one.seed)
+        found = results.frame("anytime.csv", dataset=one.dataset, row=one.row, seed=one.seed)
         reason = "" if one.status in ("done", "missing") else one.reason
         lines.append(
             {
@@ -88,44 +85,29 @@ def decay_table(results: Results, dataset: str) -> Markup:
         decay = gamma_decay(run.options)
         if decay is None:
             continue
+        keys = {"dataset": dataset, "row": run.row, "seed": run.seed}
         gamma, spikes, anytime, exits = (
-            _of_run(results.frame(name), run) for name in ("gamma.csv", "spikes.csv", "anytime.csv", "early_exit.csv")
+            results.frame(f"{name}.csv", **keys) for name in ("gamma", "spikes", "anytime", "early_exit")
         )
-        layers = {layer: part.pivot(index="time_step", columns="channel", values="gamma")
-                  for layer, part in (gamma.groupby("layer", sort=False) if len(gamma) else ())}  # fmt: skip
+        layers = gammas(gamma).values()
+        exits = at_threshold(exits, run.evaluation["exit_threshold"])
+        exit_step = "".join(str(one.exit_step) if one.exits else "no exit" for one in exits.itertuples())
         lines.append(
             {
                 "": f"{run.row}, seed {run.seed}" if several else run.row,
                 "Decay on gamma": f"{decay:g}",
-                "Budget (e-folds)": number(_of_run(results.summary, run)["decay_budget"].iloc[0], 1),
-                "Peak step of mean gamma, by depth": ", ".join(str(peak_step(one)) for one in layers.values()) or DASH,
-                "Largest mean gamma at T": number(
-                    max((one.iloc[-1].mean() for one in layers.values()), default=math.nan)
-                ),
-                "Exit step": _exit(at_threshold(exits, run.evaluation["exit_threshold"])),
+                "Budget (e-folds)": number(select(results.summary, **keys)["decay_budget"].iloc[0], 1),
+                "Peak step of mean gamma, by depth": ", ".join(str(peak_step(one)) for one in layers) or DASH,
+                "Largest mean gamma at T": number(max((one.iloc[-1].mean() for one in layers), default=None)),
+                "Exit step": exit_step or DASH,
                 "Spikes per neuron, over layers": _spikes_per_neuron(spikes),
                 "Accuracy (%)": _last_accuracy(anytime, test_images(results, dataset)),
             }
         )
-    for one in (PAPER, RELEASED):
-        lines.append(
-            {
-                "": piece("small", one.source),
-                "Decay on gamma": f"{one.decay:g}",
-                "Budget (e-folds)": number(one.budget, 1),
-            }
-        )
+    for source, decay, _, budget in (PAPER, RELEASED):
+        stated = {"Decay on gamma": f"{decay:g}", "Budget (e-folds)": number(budget, 1)}
+        lines.append({"": piece("small", source)} | stated)
     return table(pd.DataFrame(lines).fillna(DASH))
-
-
-def _exit(exits: pd.DataFrame) -> str:
-    if exits.empty:
-        return DASH
-    return str(exits["exit_step"].iloc[0]) if exits["exits"].iloc[0] else "no exit"
-
-
-def _of_run(frame: pd.DataFrame, run: Run) -> pd.DataFrame:
-    return select(frame, dataset=run.dataset, row=run.row, seed=run.seed)
 
 
 def _spikes_per_neuron(spikes: pd.DataFrame) -> str:
@@ -139,27 +121,23 @@ def _spikes_per_neuron(spikes: pd.DataFrame) -> str:
 def provenance_table(results: Results) -> Markup:
     """Where the numbers come from: code, versions, device, threads, data and dates, each value once."""
     records = [one.training for one in results.runs if one.training]
-    facts: dict[str, list[str]] = {
-        key: [] for key in ("Code", "Python", "Packages", "Platform", "Device", "Threads", "Data", "Trained")
-    }
-    for record in records:
-        made = record["provenance"]
-        commit = made.get("commit", "")[:12] + (" with local changes" if made.get("dirty") else "")
-        facts["Code"].append(commit or f"source {made.get('source_sha256', 'unknown')[:12]}, no git")
-        facts["Python"].append(made["python"])
-        facts["Packages"].append(", ".join(f"{name} {version}" for name, version in made["packages"].items()))
-        facts["Platform"].append(f"{made['platform']}, {made['processor']}")
-        facts["Device"].append(made["device"])
-        facts["Threads"].append(f"{made['threads']} per run")
-        facts["Data"].append(f"{record['data']['dataset']}, content {record['data']['content_sha256'][:12]}, "
-                             f"split {record['data']['split_sha256'][:12]}")  # fmt: skip
     dates = sorted(record["started"][:16].replace("T", " ") for record in records)
-    facts["Trained"] = [f"{dates[0]} to {dates[-1]} UTC"] if dates else []
-    lines = [(key, Markup("<br>").join(dict.fromkeys(values)) or DASH) for key, values in facts.items()]
-    return table(pd.DataFrame(lines, columns=["", " "]))
-
-
-# -- verdicts ----------------------------------------------------------------------------------------------------
+    lines = []
+    for record in records:
+        made, data = record["provenance"], record["data"]
+        commit = made.get("commit", "")[:12] + (" with local changes" if made.get("dirty") else "")
+        lines += [
+            ("Code", commit or f"source {made.get('source_sha256', 'unknown')[:12]}, no git"),
+            ("Python", made["python"]),
+            ("Packages", ", ".join(f"{name} {version}" for name, version in made["packages"].items())),
+            ("Platform", f"{made['platform']}, {made['processor']}"),
+            ("Device", made["device"]),
+            ("Threads", f"{made['threads']} per run"),
+            ("Data", f"{data['dataset']}, content {data['content_sha256'][:12]}, split {data['split_sha256'][:12]}"),
+            ("Trained", f"{dates[0]} to {dates[-1]} UTC"),
+        ]
+    facts = pd.DataFrame(lines, columns=["", " "]).drop_duplicates().groupby("", sort=False)[" "]
+    return table(pd.DataFrame([(key, Markup("<br>").join(values)) for key, values in facts], columns=["", " "]))
 
 
 def verdict_counts(judged: Sequence[Judged]) -> str:

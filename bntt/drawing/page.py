@@ -4,7 +4,7 @@ Nothing refers to another host.
 """
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def whole(title: str, body: Markup) -> str:
 
 
 def piece(name: str, *arguments: object) -> Markup:
-    """A macro of ``parts.html`` with its arguments: ``word``, a coloured status or verdict, or ``small``, a remark."""
+    """A macro of ``parts.html`` with its arguments: ``word``, a coloured status or verdict, ``small``, a remark, ..."""
     return Markup(getattr(_templates().get_template("parts.html").module, name)(*arguments))
 
 
@@ -49,8 +49,3 @@ def table(frame: pd.DataFrame, right: Sequence[str] = ()) -> Markup:
 def figure(path: Path, title: str, link: str) -> Markup:
     """A figure as a card: the picture within the page, its title below, both linked to the notebook."""
     return piece("figure", title, link, base64.b64encode(path.read_bytes()).decode("ascii") if path.is_file() else "")
-
-
-def grid(cards: Iterable[Markup]) -> Markup:
-    """Cards side by side, as many as the page is wide."""
-    return piece("grid", list(cards))

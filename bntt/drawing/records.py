@@ -14,11 +14,6 @@ from bntt.results.collect import Results
 from bntt.runs import provenance
 
 
-def record_path(folder: Path, name: str) -> Path:
-    """Where the record of a table, a figure or the overview lies, in a folder of results."""
-    return folder / "notebooks" / f"{name}.json"
-
-
 def write_record(path: Path, source: Path, experiment: str, results: Results, outputs: list[Path]) -> None:
     """Record at ``path`` a drawing that has just been made from ``results``, with what of it lies in their folder."""
     folder = results.folder
@@ -43,8 +38,8 @@ def write_record(path: Path, source: Path, experiment: str, results: Results, ou
 
 
 def read_record(folder: Path, name: str) -> dict[str, Any]:
-    """The record of a drawing; an error where there is none, or where it is damaged."""
-    path = record_path(folder, name)
+    """The record of a table, a figure or the overview; an error where there is none, or where it is damaged."""
+    path = folder / "notebooks" / f"{name}.json"
     try:
         record = read_sealed(path)
         if not isinstance(record["files"], dict) or not isinstance(record["measured"], dict):

@@ -8,7 +8,6 @@ the verdict must be the same whatever is in them. Everything else is NOT_RUN, wi
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -19,7 +18,7 @@ from bntt.data import store
 from bntt.experiment.schema import Experiment, Run, load
 from bntt.paper.published import Cell, cells
 from bntt.paper.verdicts import WORDS, Verdict, Word, between, judge
-from bntt.results.collect import Results, at_threshold, select
+from bntt.results.collect import Results, at_threshold, gammas, select
 from bntt.results.energy import energy_ratios
 from bntt.results.facts import why_absent
 from bntt.results.intervals import Estimate, decode_bits, peak_step
@@ -32,11 +31,10 @@ ONLY_ROUNDING = frozenset({"precision", "time_chunk"})  # options that change a 
 
 @dataclass(frozen=True)
 class Judged:
-    """A printed number, its verdict, and the runs that it rests on, one for each seed with a result."""
+    """A printed number and its verdict."""
 
     cell: Cell
     verdict: Verdict
-    runs: tuple[Found, ...] = ()
 
 
 def judge_all(results: Results) -> list[Judged]:
@@ -48,29 +46,23 @@ def judge_cell(results: Results, cell: Cell) -> Judged:
     """One printed number with its verdict."""
     try:
         planned, found = _runs(results, cell)
-        runs = tuple(one for one in found if one.status.measured)
-        readings = [_READERS[cell.metric](results, one, cell) for one in runs]
+        runs = [one for one in found if one.status.measured]
+        readings = [_Reading(results, one, cell).estimate for one in runs]
     except _NotRunError as error:
         return Judged(cell, Verdict("NOT_RUN", str(error)))
-    values = tuple(reading.value for reading in readings)
+    values, low, high = (tuple(bounds) for bounds in zip(*readings, strict=True)) if readings else ((), (), ())
     verdict = _verdict(cell, values, planned, found)
-    low, high = ([getattr(one, bound) for one in readings] for bound in ("low", "high"))
     if low != high and verdict.word != "UNDERSPECIFIED":
         others = {_verdict(cell, one, planned, found).word for one in between(low, high)} - {verdict.word}
         if others:
             might = " or ".join(word for word in WORDS if word in others)
             reason = f"{verdict.word}, but {might} for what may be in test items not known to be the publisher's"
-            return Judged(cell, Verdict("NOT_RUN", reason, values), runs)
-    return Judged(cell, _with_versions(verdict, runs), runs)
-
-
-def _with_versions(verdict: Verdict, runs: Sequence[Found]) -> Verdict:
-    """The verdict, with a remark where the seeds were not all trained by the same code."""
+            return Judged(cell, Verdict("NOT_RUN", reason, values))
     versions = {one.training["code"] for one in runs if one.training is not None}
-    if len(versions) < 2:
-        return verdict
-    remark = f"its seeds were trained by {len(versions)} versions of the code"
-    return replace(verdict, reason="; ".join(filter(None, [verdict.reason, remark])))
+    if len(versions) > 1:
+        remark = f"its seeds were trained by {len(versions)} versions of the code"
+        verdict = replace(verdict, reason="; ".join(filter(None, [verdict.reason, remark])))
+    return Judged(cell, verdict)
 
 
 def protocol_digest(experiment: Experiment) -> str:
@@ -156,120 +148,102 @@ def _verdict(cell: Cell, values: tuple[float, ...], planned: int, found: list[Fo
 # -- what a run answers -----------------------------------------------------------------------------------------
 
 
-# An Estimate here is a value with its bounds, where some test items are not known to be the publisher's.
+@dataclass(frozen=True)
+class _Reading:
+    """What a run says of a cell: a method for each metric that a run can answer.
 
+    Where some test items are not known to be the publisher's, the estimate's ends are what may be in them.
+    """
 
-def _foreign_items(found: Found) -> list[int]:
-    """Test items that are not known to be the publisher's."""
-    assert found.training is not None
-    if found.training["data"]["state"] != "partial":
-        return []
-    return list(store.facts(found.run.dataset)["partial"]["items"])
+    results: Results
+    found: Found
+    cell: Cell
 
+    @property
+    def estimate(self) -> Estimate:
+        read = getattr(self, self.cell.metric)()
+        return read if isinstance(read, Estimate) else Estimate.exact(read)
 
-def _table(results: Results, found: Found, name: str) -> pd.DataFrame:
-    """A measurement of one run, from the frame that is read once for all runs and cells."""
-    run = found.run
-    frame = select(results.frame(name), dataset=run.dataset, row=run.row, seed=run.seed)
-    if frame.empty:
-        raise _NotRunError(f"{run.name} has no {name}")
-    return frame
+    def accuracy(self) -> Estimate:
+        step = self.cell.time_step
+        return self._accuracy(int(self._table("anytime.csv")["time_step"].max()) if step is None else step)
 
+    def exit_accuracy(self) -> Estimate:
+        return self._accuracy(self.exit_step())
 
-def _at_step(table: pd.DataFrame, found: Found, step: int) -> pd.Series:
-    """The line of a measurement at a time-step."""
-    table = select(table, time_step=step)
-    if table.empty:
-        raise _NotRunError(f"{found.run.name} is not measured at time_step {step}")
-    return table.iloc[0]
+    def exit_step(self) -> int:
+        default = self.found.run.evaluation["exit_threshold"]
+        threshold = default if self.cell.threshold is None else self.cell.threshold
+        exits = at_threshold(self._table("early_exit.csv"), threshold)
+        if exits.empty:
+            raise _NotRunError(f"{self.found.run.name} is not measured at threshold {threshold:g}")
+        return int(exits["exit_step"].iloc[0])
 
+    def energy_ratio(self) -> Estimate:
+        step = self.found.run.options.get("time_steps", 1) if self.cell.time_step is None else self.cell.time_step
+        line = self._at_step(energy_ratios(self._table("energy.csv")), step)
+        images, items = self._test_items()
+        if not items:
+            return Estimate.exact(line["own"])
+        # Spikes per neuron are a mean over test images, each of which has at most one spike per neuron and step.
+        share = len(items) / images * step
+        per_spike = line["own"] * line["spikes"]
+        return Estimate(
+            line["own"], per_spike / (line["spikes"] + share), per_spike / max(line["spikes"] - share, 1e-12)
+        )
 
-def _accuracy(results: Results, found: Found, cell: Cell) -> Estimate:
-    anytime = _table(results, found, "anytime.csv")
-    step = int(anytime["time_step"].max()) if cell.time_step is None else cell.time_step
-    return _with_bounds(_at_step(anytime, found, step), found)
+    def mean_gamma(self) -> float:
+        return float(self._gammas().loc[self.cell.time_step].mean())
 
+    def peak_step(self) -> int:
+        return peak_step(self._gammas())
 
-def _with_bounds(line: pd.Series, found: Found) -> Estimate:
-    items = _foreign_items(found)
-    if not items:
-        return Estimate.exact(line["accuracy"])
-    assert found.training is not None
-    images = int(found.training["data"]["images"]["test"])
-    if not line["correct"]:
-        raise _NotRunError(f"{found.run.name} has no record of the single test images at step {line['time_step']}")
-    right = decode_bits(line["correct"], images)
-    right[items] = False
-    known = int(right.sum())
-    return Estimate(float(line["accuracy"]), 100 * known / images, 100 * (known + len(items)) / images)
+    def time_steps(self) -> float:
+        """T; of a conversion, which answers at any step, the printed step if it runs as long."""
+        run, steps = self.found.run, self.found.run.options.get("time_steps", 1)
+        return min(steps, self.cell.value or steps) if run.method == "conversion" else steps
 
+    def setting(self) -> float:
+        name, _, index = self.cell.option.partition(".")
+        option = self.found.run.options[name]
+        value = option[int(index)] if index else option
+        return 100 * value if self.cell.unit == "%" else value
 
-def _exit(results: Results, found: Found, cell: Cell) -> pd.Series:
-    threshold = found.run.evaluation["exit_threshold"] if cell.threshold is None else cell.threshold
-    exits = at_threshold(_table(results, found, "early_exit.csv"), threshold)
-    if exits.empty:
-        raise _NotRunError(f"{found.run.name} is not measured at threshold {threshold:g}")
-    return exits.iloc[0]
+    def _table(self, name: str) -> pd.DataFrame:
+        """A measurement of the run, from the frame that is read once for all runs and cells."""
+        run = self.found.run
+        frame = self.results.frame(name, dataset=run.dataset, row=run.row, seed=run.seed)
+        if frame.empty:
+            raise _NotRunError(f"{run.name} has no {name}")
+        return frame
 
+    def _at_step(self, table: pd.DataFrame, step: int) -> pd.Series:
+        table = select(table, time_step=step)
+        if table.empty:
+            raise _NotRunError(f"{self.found.run.name} is not measured at time_step {step}")
+        return table.iloc[0]
 
-def _exit_step(results: Results, found: Found, cell: Cell) -> Estimate:
-    return Estimate.exact(_exit(results, found, cell)["exit_step"])
+    def _accuracy(self, step: int) -> Estimate:
+        line = self._at_step(self._table("anytime.csv"), step)
+        images, items = self._test_items()
+        if not items:
+            return Estimate.exact(line["accuracy"])
+        if not line["correct"]:
+            raise _NotRunError(f"{self.found.run.name} has no record of the single test images at step {step}")
+        right = decode_bits(line["correct"], images)
+        right[items] = False
+        known = int(right.sum())
+        return Estimate(float(line["accuracy"]), 100 * known / images, 100 * (known + len(items)) / images)
 
+    def _test_items(self) -> tuple[int, list[int]]:
+        """The number of test items, and those that are not known to be the publisher's."""
+        assert self.found.training is not None
+        data = self.found.training["data"]
+        items = store.facts(self.found.run.dataset)["partial"]["items"] if data["state"] == "partial" else []
+        return int(data["images"]["test"]), list(items)
 
-def _exit_accuracy(results: Results, found: Found, cell: Cell) -> Estimate:
-    step = int(_exit(results, found, cell)["exit_step"])
-    return _with_bounds(_at_step(_table(results, found, "anytime.csv"), found, step), found)
-
-
-def _energy_ratio(results: Results, found: Found, cell: Cell) -> Estimate:
-    step = found.run.options.get("time_steps", 1) if cell.time_step is None else cell.time_step
-    line = _at_step(energy_ratios(_table(results, found, "energy.csv")), found, step)
-    items = _foreign_items(found)
-    if not items:
-        return Estimate.exact(line["own"])
-    # Spikes per neuron are a mean over test images, each of which has at most one spike per neuron and step.
-    assert found.training is not None
-    share = len(items) / int(found.training["data"]["images"]["test"]) * step
-    per_spike = line["own"] * line["spikes"]
-    return Estimate(line["own"], per_spike / (line["spikes"] + share), per_spike / max(line["spikes"] - share, 1e-12))
-
-
-def _gammas(results: Results, found: Found, layer: str) -> pd.DataFrame:
-    gamma = select(_table(results, found, "gamma.csv"), layer=layer)
-    if gamma.empty:
-        raise _NotRunError(f"{found.run.name} has no layer {layer}")
-    return gamma.pivot(index="time_step", columns="channel", values="gamma")
-
-
-def _mean_gamma(results: Results, found: Found, cell: Cell) -> Estimate:
-    return Estimate.exact(_gammas(results, found, cell.layer).loc[cell.time_step].mean())
-
-
-def _peak_step(results: Results, found: Found, cell: Cell) -> Estimate:
-    return Estimate.exact(peak_step(_gammas(results, found, cell.layer)))
-
-
-def _time_steps(results: Results, found: Found, cell: Cell) -> Estimate:
-    """T; of a conversion, which answers at any step, the printed step if it runs as long."""
-    steps = found.run.options.get("time_steps", 1)
-    return Estimate.exact(min(steps, cell.value or steps) if found.run.method == "conversion" else steps)
-
-
-def _setting(results: Results, found: Found, cell: Cell) -> Estimate:
-    name, _, index = cell.option.partition(".")
-    value = found.run.options[name]
-    if index:
-        value = value[int(index)]
-    return Estimate.exact(100 * value if cell.unit == "%" else value)
-
-
-_READERS: Mapping[str, Callable[[Results, Found, Cell], Estimate]] = {
-    "accuracy": _accuracy,
-    "exit_step": _exit_step,
-    "exit_accuracy": _exit_accuracy,
-    "energy_ratio": _energy_ratio,
-    "mean_gamma": _mean_gamma,
-    "peak_step": _peak_step,
-    "time_steps": _time_steps,
-    "setting": _setting,
-}
+    def _gammas(self) -> pd.DataFrame:
+        layers = gammas(self._table("gamma.csv"))
+        if self.cell.layer not in layers:
+            raise _NotRunError(f"{self.found.run.name} has no layer {self.cell.layer}")
+        return layers[self.cell.layer]

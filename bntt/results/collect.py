@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bntt.common.errors import UserError
+from bntt.experiment import declared
 from bntt.experiment.schema import Experiment, load
 from bntt.runs.directory import RESULTS
 from bntt.runs.status import Found, found
@@ -24,6 +25,7 @@ class Results:
     def __init__(self, experiment: Experiment, results: Path = RESULTS, here: bool = True) -> None:
         """With ``here`` false, runs need not be of the code and the data that are here; see `bntt.runs.status`."""
         self.experiment, self.root, self.here = experiment, results, here
+        self.folder = results / experiment.name
         self._frames: dict[str, pd.DataFrame] = {}
 
     @classmethod
@@ -41,11 +43,6 @@ class Results:
             raise UserError(f"{folder} is not of experiment {loaded.name}; its folder is called {loaded.name}")
         return cls(loaded, folder.parent, here)
 
-    @property
-    def folder(self) -> Path:
-        """Where the results of this experiment lie."""
-        return self.root / self.experiment.name
-
     @cached_property
     def runs(self) -> list[Found]:
         return list(found(self.experiment, self.root, self.here))
@@ -54,11 +51,14 @@ class Results:
         """The runs of a row, one per seed (and dataset, unless one is named)."""
         return [one for one in self.runs if one.run.row == row and dataset in (None, one.run.dataset)]
 
-    def frame(self, name: str) -> pd.DataFrame:
-        """A measurement of all runs that have it, with the columns ``dataset, row, seed`` in front."""
+    def frame(self, name: str, **keys: object) -> pd.DataFrame:
+        """A measurement of the runs that have it, with the columns ``dataset, row, seed`` in front.
+
+        ``keys`` select some of them: ``frame("anytime.csv", dataset="digits", row="bntt")``.
+        """
         if name not in self._frames:
             self._frames[name] = self._joined(name)
-        return self._frames[name].copy()
+        return select(self._frames[name], **keys).copy()
 
     def _joined(self, name: str) -> pd.DataFrame:
         parts = []
@@ -68,7 +68,11 @@ class Results:
                 for place, key in enumerate(("dataset", "row", "seed")):
                     table.insert(place, key, getattr(one.run, key))
                 parts.append(table)
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["dataset", "row", "seed"])
+        if parts:
+            return pd.concat(parts, ignore_index=True)
+        columns = declared.literal(f"bntt.measurements.{name.removesuffix('.csv')}", "COLUMNS")
+        nothing = pd.DataFrame(columns=["dataset", "row", "seed", *columns], dtype=float)
+        return nothing.astype({"dataset": str, "row": str, "seed": int})
 
     @cached_property
     def summary(self) -> pd.DataFrame:
@@ -76,22 +80,13 @@ class Results:
         lines = []
         for one in self.runs:
             training: Mapping[str, Any] = one.training or {}
-            recorded = {key: training.get(key) for key in ("parameters", "decay_budget", "steps", "seconds")}
-            planned = {key: getattr(one.run, key) for key in ("dataset", "row", "seed", "method")}
-            lines.append(
-                {
-                    **planned,
-                    "status": "done" if one.status.measured else str(one.status),
-                    "reason": one.reason,
-                    "time_steps": one.run.options.get("time_steps", 1),
-                    **recorded,
-                    "data_state": training.get("data", {}).get("state"),
-                }
-            )
+            line = {key: getattr(one.run, key) for key in ("dataset", "row", "seed", "method")}
+            line |= {"status": "done" if one.status.measured else str(one.status), "reason": one.reason}
+            line["time_steps"] = one.run.options.get("time_steps", 1)
+            line |= {key: training.get(key) for key in ("parameters", "decay_budget", "steps", "seconds")}
+            line["data_state"] = training.get("data", {}).get("state")
+            lines.append(line)
         return pd.DataFrame(lines)
-
-
-# -- parts of frames ------------------------------------------------------------------------------------------------
 
 
 def select(frame: pd.DataFrame, **keys: object) -> pd.DataFrame:
@@ -101,14 +96,20 @@ def select(frame: pd.DataFrame, **keys: object) -> pd.DataFrame:
     return frame
 
 
+def gammas(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Scales of each layer of one run, ``[T, C]``, from ``gamma.csv``: conv1 first."""
+    return {
+        str(layer): part.pivot(index="time_step", columns="channel", values="gamma")
+        for layer, part in frame.groupby("layer", sort=False)
+    }
+
+
 def last_step(frame: pd.DataFrame) -> pd.DataFrame:
     """Each run's lines after all of its time-steps."""
-    if frame.empty:
-        return frame
     run = [column for column in ("dataset", "row", "seed") if column in frame]
     return frame[frame["time_step"] == frame.groupby(run)["time_step"].transform("max")]
 
 
 def at_threshold(exits: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """The lines of ``early_exit.csv`` at a threshold, of which the file has six digits."""
-    return exits[np.isclose(exits["threshold"], threshold, rtol=1e-5, atol=0)] if len(exits) else exits
+    return exits[np.isclose(exits["threshold"], threshold, rtol=1e-5, atol=0)]

@@ -25,13 +25,13 @@ def energy_ratios(energy: pd.DataFrame) -> pd.DataFrame:
     """
     lines = []
     keys = ["dataset", "row", "seed", "time_step"]
-    for key, layers in energy.groupby(keys, sort=False) if len(energy) else ():
+    for key, layers in energy.groupby(keys, sort=False):
         line = dict(zip(keys, key, strict=True))
         for suffix, part in (("", layers), ("_hidden", layers[layers["layer"] != layers["layer"].iloc[0]])):
             dense = part["dense_mj"].sum()
             for accounting in ACCOUNTINGS:
                 own = part[f"{accounting}_mj"]
-                line[accounting + suffix] = 1.0 if own.isna().all() else _ratio(dense, own.sum())
+                line[accounting + suffix] = 1.0 if own.isna().all() else ratio(dense, own.sum())
         counts = layers["count_own"]
         line["spikes"] = math.nan if counts.isna().all() else (layers["macs"] * counts).sum() / layers["macs"].sum()
         lines.append(line)
@@ -49,12 +49,12 @@ def exit_energy_ratios(energy: pd.DataFrame, spikes: pd.DataFrame, exit_step: in
     counts = [*(counts[name] for name in layers["layer"].iloc[:-1]), counts[layers["layer"].iloc[-2]]]
     dense, spent = layers["macs"] * MAC_PJ, layers["macs"] * counts * AC_PJ
     return {
-        "own": _ratio(dense.sum(), spent.sum()),
-        "own_hidden": _ratio(dense.iloc[1:].sum(), spent.iloc[1:].sum()),
+        "own": ratio(dense.sum(), spent.sum()),
+        "own_hidden": ratio(dense.iloc[1:].sum(), spent.iloc[1:].sum()),
         "spikes": (layers["macs"] * counts).sum() / layers["macs"].sum(),
     }
 
 
-def _ratio(dense: float, spent: float) -> float:
-    """A silent network spends nothing: its ratio is infinite."""
+def ratio(dense: float, spent: float) -> float:
+    """Infinite for a silent network, which spends nothing."""
     return dense / spent if spent > 0 else math.inf

@@ -20,7 +20,6 @@ def sources(results: Results, dataset: str | None = None, rows: Iterable[str] | 
     Of all datasets and rows of the experiment, unless they are named.
     """
     lines = []
-    name = results.experiment.name
     for one in results.experiment.datasets if dataset is None else [dataset]:
         of_dataset = select(results.summary, dataset=one)
         drawn = list(dict.fromkeys(of_dataset["row"] if rows is None else rows))
@@ -30,7 +29,7 @@ def sources(results: Results, dataset: str | None = None, rows: Iterable[str] | 
         steps = own.groupby("row")["time_steps"].first()
         words = [f"`{row}` ({f'T = {steps[row]}' if row in steps else 'not in this experiment'})" for row in drawn]
         lines.append(
-            f"**Data drawn.** Experiment `{name}`, dataset {store.facts(one)['title']} "
+            f"**Data drawn.** Experiment `{results.experiment.name}`, dataset {store.facts(one)['title']} "
             f"({listed([STATES.get(state, state) for state in states]) or 'not read yet'}); "
             f"{'test images not read yet' if images is None else f'{images} test images'}; rows {listed(words)}; "
             f"{'seed' if len(seeds) == 1 else f'n = {len(seeds)} seeds'} {listed([str(seed) for seed in seeds])}."

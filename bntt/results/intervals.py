@@ -128,21 +128,21 @@ def paired_mean_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
 # -- bootstrap and ranks -----------------------------------------------------------------------------------------
 
 
-def bootstrap_mean(values: ArrayLike, seed: int = SEED) -> Estimate:
+def bootstrap_mean(values: ArrayLike) -> Estimate:
     """Mean with the percentile interval of its bootstrap (Efron and Tibshirani 1993, chapter 13)."""
     array = np.asarray(values, dtype=float)
-    means = _resampled_means(array[None], np.random.default_rng(seed))[:, 0]
+    means = _resampled_means(array[None], np.random.default_rng(SEED))[:, 0]
     return _percentiles(float(array.mean()), means)
 
 
-def bootstrap_median(values: ArrayLike, seed: int = SEED) -> Estimate:
+def bootstrap_median(values: ArrayLike) -> Estimate:
     """Median with the percentile interval of its bootstrap; values may be infinite."""
     array = np.asarray(values, dtype=float)
-    drawn = np.random.default_rng(seed).choice(array, size=(DRAWS, array.size))
+    drawn = np.random.default_rng(SEED).choice(array, size=(DRAWS, array.size))
     return _percentiles(float(np.median(array)), np.median(drawn, axis=1))
 
 
-def kendall_tau(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64] | float:
+def kendall_tau(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
     """Rank correlation tau-b (Kendall 1945, Biometrika 33:239) along the last axis; 0 where one side is all ties.
 
     ``y`` may carry leading axes, one correlation with ``x`` for each.
@@ -152,8 +152,7 @@ def kendall_tau(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64] | float:
     sign_x, sign_y = np.sign(x[..., j] - x[..., i]), np.sign(y[..., j] - y[..., i])
     untied = np.sqrt((sign_x**2).sum(-1) * (sign_y**2).sum(-1))
     concordance = (sign_x * sign_y).sum(-1)
-    tau = np.divide(concordance, untied, out=np.zeros_like(concordance * untied), where=untied > 0)
-    return float(tau) if tau.ndim == 0 else tau
+    return np.divide(concordance, untied, out=np.zeros_like(concordance * untied), where=untied > 0)
 
 
 def peak_step(scale: ArrayLike) -> int:
@@ -161,17 +160,17 @@ def peak_step(scale: ArrayLike) -> int:
     return int(np.asarray(scale, dtype=float).mean(1).argmax()) + 1
 
 
-def peak_delay(scales: Sequence[ArrayLike], seed: int = SEED) -> Estimate:
+def peak_delay(scales: Sequence[ArrayLike]) -> Estimate:
     """Kendall's tau between depth and peak step of layers ``[T, C]``; percentile bootstrap over their channels.
 
     The channels of each layer are drawn anew, independently of the other layers.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(SEED)
     layers = [np.asarray(scale, dtype=float) for scale in scales]
     depth = np.arange(len(layers))
     drawn = np.stack([_resampled_means(layer, generator).argmax(1) for layer in layers], axis=1)
     value = kendall_tau(depth, [peak_step(layer) for layer in layers])
-    return _percentiles(float(value), np.asarray(kendall_tau(depth, drawn)))
+    return _percentiles(float(value), kendall_tau(depth, drawn))
 
 
 def _resampled_means(rows: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """Figure 1: the average number of spikes of each layer in each time-step."""
 
 from collections.abc import Sequence
+from string import ascii_lowercase
 from typing import Any
 
 import pandas as pd
@@ -8,6 +9,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from bntt.drawing.figures import style
 from bntt.results.collect import select
@@ -20,15 +22,18 @@ _LINES = ["-", (0, (5, 1.5)), (0, (1, 1.1)), (0, (5, 1.5, 1, 1.5))]
 def draw(spikes: pd.DataFrame, summary: pd.DataFrame, rows: Sequence[str] = PANELS) -> Figure:
     """Figure 1: a panel for each row, a line for each layer, over the row's own T.
 
-    ``spikes`` and ``summary`` are `spikes.csv` and `Results.summary` of one dataset. Several seeds: their mean, with
-    a band of one standard deviation. Dots mark the peaks of layers that rise and fall. The vertical axes differ.
+    Several seeds: their mean, with a band of one standard deviation. Dots mark the peaks of layers that rise and fall.
     """
     lines, columns = style.panel_grid(len(rows))
     figure = style.canvas(3.55 * columns + 0.9, 3.0 * lines + 0.45)
-    layers = list(dict.fromkeys(spikes.get("layer", ())))
-    looks = layer_looks(layers)
+    layers = list(dict.fromkeys(spikes["layer"]))
+    colours = colormaps["plasma"]
+    looks: dict[str, tuple[Any, Any]] = {  # the deeper, the brighter
+        layer: (colours(0.85 * depth / max(len(layers) - 1, 1)), _LINES[depth % len(_LINES)])
+        for depth, layer in enumerate(layers)
+    }
     for position, (axes, row) in enumerate(zip(style.panels(figure, len(rows)), rows, strict=True)):
-        axes.set_title(f"{style.letter(position)} {style.name_of(row)}")
+        axes.set_title(f"({ascii_lowercase[position]}) {style.name_of(row)}")
         if (of_row := select(spikes, row=row)).empty:
             style.empty_panel(axes, style.gap(summary, row) or "no time-steps: this row does not spike")
         else:
@@ -41,20 +46,10 @@ def draw(spikes: pd.DataFrame, summary: pd.DataFrame, rows: Sequence[str] = PANE
     style.caption(
         figure,
         style.data_sentence(summary, rows),
-        style.gaps(summary, rows),
         "Mean over seeds, bands: ± 1 s.d." if summary["seed"].nunique() > 1 else "",
         "Dots: peaks of layers that fall below half their peak by the last step. The vertical axes differ.",
     )
     return figure
-
-
-def layer_looks(layers: Sequence[str]) -> dict[str, tuple[Any, Any]]:
-    """Colour and line style of each layer: the deeper, the brighter."""
-    colours = colormaps["plasma"]
-    return {
-        layer: (colours(0.85 * position / max(len(layers) - 1, 1)), _LINES[position % len(_LINES)])
-        for position, layer in enumerate(layers)
-    }
 
 
 def _panel(axes: Axes, spikes: pd.DataFrame, looks: dict[str, tuple[Any, Any]]) -> None:
@@ -69,5 +64,7 @@ def _panel(axes: Axes, spikes: pd.DataFrame, looks: dict[str, tuple[Any, Any]]) 
         if mean.iloc[-1] < mean[peak] / 2:
             dot: Any = {"markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.6}
             axes.plot(steps[peak], mean[peak], "o", color=colour, zorder=3, gid="peak", **dot)
-    style.step_axis(axes, int(spikes["time_step"].max()))
+    steps = int(spikes["time_step"].max())
+    axes.set(xlabel="Time-steps", xlim=(0.5 if steps < 60 else 0, steps + 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_ylim(bottom=0)

@@ -24,14 +24,8 @@ SYNAPSES = (
 
 
 @style.styled
-def draw(neuron: "LIF | None" = None) -> Figure:
-    """Figure 2: (a) membrane potential, input and output spikes of ``neuron``; (b) its gradient, by autograd.
-
-    Without a neuron, the released code's: leak 0.95, threshold 1, soft reset, alpha 0.3.
-    """
-    from bntt.spiking.neurons import LIF
-
-    neuron = neuron or LIF()
+def draw(neuron: "LIF") -> Figure:
+    """Figure 2: (a) membrane potential, input and output spikes of ``neuron``; (b) its gradient, by autograd."""
     figure = style.canvas(10.2, 4.1)
     grid = figure.add_gridspec(1, 2, width_ratios=[1.9, 1])
     _dynamics(figure, grid[0], neuron)
@@ -43,14 +37,6 @@ def draw(neuron: "LIF | None" = None) -> Figure:
         "time-steps is drawn as continuous decay. (b) Eq. 8, by automatic differentiation through one time-step.",
     )
     return figure
-
-
-def input_current() -> np.ndarray:
-    """The current of each time-step: the weighted sum of the input spikes of (a)."""
-    current = np.zeros(STEPS, dtype=np.float32)
-    for weight, times in SYNAPSES:
-        current[np.array(times) - 1] += weight
-    return current
 
 
 def membrane(neuron: "LIF", current: np.ndarray) -> pd.DataFrame:
@@ -79,7 +65,10 @@ def _dynamics(figure: Figure, place: SubplotSpec, neuron: "LIF") -> None:
     parts = GridSpecFromSubplotSpec(3, 1, place, height_ratios=[0.5, 3, 1], hspace=0.02)
     middle = figure.add_subplot(parts[1])
     top, bottom = (figure.add_subplot(parts[k], sharex=middle) for k in (0, 2))
-    trace = membrane(neuron, input_current())
+    current = np.zeros(STEPS, dtype=np.float32)
+    for weight, arrivals in SYNAPSES:
+        current[np.array(arrivals) - 1] += weight
+    trace = membrane(neuron, current)
     fired = trace.loc[trace["spike"] == 1, "time_step"]
 
     top.set_title(f"(a) LIF neuron with {neuron.reset} reset")

@@ -26,8 +26,6 @@ def layer_means(frame: pd.DataFrame, value: str) -> pd.DataFrame:
 
 def peaks(frame: pd.DataFrame, value: str) -> pd.DataFrame:
     """For each layer, the time-step at which the mean of ``value`` (gamma or spikes) is largest, a column per row."""
-    if value not in frame:
-        return pd.DataFrame()
     of_rows = {
         style.name_of(row): layer_means(select(frame, row=row), value).idxmax(axis=1)
         for row in style.paper_first(frame["row"])
@@ -45,7 +43,6 @@ def draw(
 ) -> Figure:
     """Figure 3: heat maps of mean gamma with printed values, and the exit step as a yellow dotted line.
 
-    ``gamma``, ``early_exit`` and ``summary`` are `gamma.csv`, `early_exit.csv` and `Results.summary` of one dataset.
     All panels share one colour scale. Several seeds: gamma is their mean, and each seed's exit has a line.
     """
     maps = {row: layer_means(of_row, "gamma") for row in rows if len(of_row := select(gamma, row=row))}
@@ -86,7 +83,6 @@ def draw(
     style.caption(
         figure,
         style.data_sentence(summary, rows),
-        style.gaps(summary, rows),
         f"γ: mean over channels{' and seeds' if summary['seed'].nunique() > 1 else ''}.",
         f"Yellow dotted line: early exit, after it γ of every layer stays below {threshold:g}.",
         "Decay budget: sum of learning rate times weight decay on γ, over 1 - momentum.",

@@ -25,22 +25,19 @@ def draw(
 ) -> Figure:
     """Figure 4: (a) spikes per neuron over all T, log axis; (b) accuracy against the noise's standard deviation.
 
-    The frames are `spikes.csv`, `anytime.csv`, `noise.csv` and `Results.summary` of one dataset. Error bars are one
-    standard deviation over seeds; of a single seed, in (b), one binomial standard error where the number of test
-    ``images`` is given.
+    Error bars are one standard deviation over seeds; of a single seed, in (b), one binomial standard error where the
+    number of test ``images`` is given.
     """
     rows = style.paper_first(rows)
-    looks = style.looks(rows)
     figure = style.canvas(11.5, 4.7)
     left, right = figure.subplots(1, 2)
-    dead = _spike_counts(left, spikes, anytime, rows, looks)
-    _accuracy_under_noise(right, noise, rows, looks, images)
-    spaces = [_SPACES.get(space, space) for space in noise.get("space", pd.Series(dtype=str)).unique()]
+    dead = _spike_counts(left, spikes, anytime, rows)
+    _accuracy_under_noise(right, noise, rows, images)
+    spaces = [_SPACES.get(space, space) for space in noise["space"].unique()]
     several = summary["seed"].nunique() > 1
     style.caption(
         figure,
         style.data_sentence(summary, rows),
-        style.gaps(summary, rows),
         "(a) Summed over all T; legend: accuracy / T.",
         "Open triangles: layers without a spike." if dead else "",
         f"(b) Gaussian noise, {' or '.join(spaces)}; the same noisy images for every row." if spaces else "",
@@ -51,12 +48,12 @@ def draw(
 
 def spike_count_table(spikes: pd.DataFrame) -> pd.DataFrame:
     """Panel (a) in numbers: spikes per neuron over all T, mean over seeds, layers by rows."""
-    return _table(spike_counts(spikes), "layer", "spikes") if len(spikes) else pd.DataFrame()
+    return _table(spike_counts(spikes), "layer", "spikes")
 
 
 def noise_table(noise: pd.DataFrame) -> pd.DataFrame:
     """Panel (b) in numbers: accuracy in per cent, mean over seeds, noise levels by rows."""
-    return _table(last_step(noise), "sigma", "accuracy") if len(noise) else pd.DataFrame()
+    return _table(last_step(noise), "sigma", "accuracy")
 
 
 def _table(frame: pd.DataFrame, index: str, value: str) -> pd.DataFrame:
@@ -69,18 +66,15 @@ def spike_counts(spikes: pd.DataFrame) -> pd.DataFrame:
     return spikes.groupby(["row", "seed", "layer"], sort=False)["spikes"].sum().reset_index()
 
 
-def _spike_counts(
-    axes: Axes, spikes: pd.DataFrame, anytime: pd.DataFrame, rows: Sequence[str], looks: dict[str, style.Look]
-) -> bool:
+def _spike_counts(axes: Axes, spikes: pd.DataFrame, anytime: pd.DataFrame, rows: Sequence[str]) -> bool:
     """Panel (a). Returns whether some layer has no spike, which a log axis cannot show."""
     axes.set_title("(a)")
     spiking = [row for row in rows if len(select(spikes, row=row))]
     if not spiking:
         style.empty_panel(axes, "no spiking row has a result yet")
         return False
-    counts = spike_counts(spikes)
+    counts, looks, dead = spike_counts(spikes), style.looks(rows), False
     layers = list(dict.fromkeys(counts["layer"]))
-    dead = False
     for row in spiking:
         of_row = style.over_seeds(select(counts, row=row), "layer", "spikes")
         x = of_row["layer"].map(layers.index)
@@ -91,14 +85,12 @@ def _spike_counts(
             of_row["mean"].where(fired),
             yerr=of_row["std"].fillna(0) if several else None,
             label=f"{style.name_of(row)} ({_accuracy_and_steps(select(anytime, row=row))})",
-            **looks[row].line_style,
+            **looks[row]._asdict(),
         )
-        silent = x[~fired]
-        if silent.empty:
-            continue
-        dead = True
-        axes.plot(silent, [0.02] * len(silent), "v", transform=axes.get_xaxis_transform(), markersize=7,
-                  markerfacecolor="none", color=looks[row].colour, clip_on=False)  # fmt: skip
+        if len(silent := x[~fired]):
+            dead = True
+            axes.plot(silent, [0.02] * len(silent), "v", transform=axes.get_xaxis_transform(), markersize=7,
+                      markerfacecolor="none", color=looks[row].color, clip_on=False)  # fmt: skip
     axes.set_yscale("log")
     axes.set_xticks(range(len(layers)), layers)
     axes.set(xlabel="Layers", ylabel="Spike rate (spikes per neuron over all T)")
@@ -116,19 +108,18 @@ def _accuracy_and_steps(anytime: pd.DataFrame) -> str:
     return f"{last['accuracy'].mean():.1f}% / {last['time_step'].max()} steps"
 
 
-def _accuracy_under_noise(
-    axes: Axes, noise: pd.DataFrame, rows: Sequence[str], looks: dict[str, style.Look], images: int | None
-) -> None:
+def _accuracy_under_noise(axes: Axes, noise: pd.DataFrame, rows: Sequence[str], images: int | None) -> None:
     """Panel (b), after all time-steps of each row."""
     axes.set_title("(b)")
     present = [row for row in rows if len(select(noise, row=row))]
     if not present:
         style.empty_panel(axes, "no row has a result yet")
         return
+    looks = style.looks(rows)
     for row in present:
         of_row = style.over_seeds(last_step(select(noise, row=row)), "sigma", "accuracy")
-        errors = style.accuracy_errors(of_row["mean"], of_row["std"], of_row["count"], images)
-        axes.errorbar(of_row["sigma"], of_row["mean"], yerr=errors, label=style.name_of(row), **looks[row].line_style)
+        errors = style.accuracy_errors(of_row, images)
+        axes.errorbar(of_row["sigma"], of_row["mean"], yerr=errors, label=style.name_of(row), **looks[row]._asdict())
     axes.set(xlabel="Noise stddev σ", ylabel="Accuracy (%)")
     axes.xaxis.set_major_locator(MultipleLocator(0.1))
     low, high = axes.get_ylim()

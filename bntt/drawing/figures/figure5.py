@@ -21,9 +21,8 @@ HEIGHT = 0.84  # of the highest bar, in distances between two time-steps
 def draw(gamma: pd.DataFrame, summary: pd.DataFrame, row: str = "bntt", layers: Sequence[str] = LAYERS) -> Figure:
     """Figure 5: for each of ``layers`` a line of histograms of gamma over channels, one for each time-step.
 
-    Histograms stand beside their time-step, so that time runs to the right as in Figures 1 and 3. ``gamma`` and
-    ``summary`` are `gamma.csv` and `Results.summary` of one dataset; the channels of several seeds are pooled. A line
-    follows the mean; the histogram of the step at which it peaks stands out.
+    Histograms stand beside their time-step, so that time runs to the right as in Figures 1 and 3. The channels of
+    several seeds are pooled. A line follows the mean; the histogram of the step at which it peaks stands out.
     """
     of_row = select(gamma, row=row)
     parts = {layer: part for layer in layers if len(of_row) and len(part := select(of_row, layer=layer))}
@@ -33,23 +32,21 @@ def draw(gamma: pd.DataFrame, summary: pd.DataFrame, row: str = "bntt", layers: 
     figure = style.canvas(max(7.0, 0.38 * steps + 1.2), 2.15 * len(layers) + 0.9)
     figure.suptitle(f"Histograms of γ: {style.name_of(row)}", fontsize=11)
     panels = figure.subplots(len(layers), 1, sharex=bool(parts), sharey=bool(parts), squeeze=False).flatten()
+    drawn = of_row.loc[of_row["layer"].isin(layers), "gamma"]
+    edges = np.linspace(min(0.0, drawn.min()), max(0.1, drawn.max()), BINS + 1)
     for axes, layer in zip(panels, layers, strict=True):
-        axes.set_title(layer, loc="left")
-        if layer not in parts:
+        if layer in parts:
+            printed = paper.PEAK_STEPS.get(layer) if of_paper and steps == paper.STEPS else None
+            _histograms(axes, layer, parts[layer], edges, printed)
+        else:
+            axes.set_title(layer, loc="left")
             missing = f"no layer {layer}" if parts else style.gap(summary, row) or "no γ that changes with time"
             style.empty_panel(axes, missing)
     if parts:
-        drawn = pd.concat(parts.values())["gamma"]
-        edges = np.linspace(min(0.0, drawn.min()), max(0.1, drawn.max()), BINS + 1)
-        for axes, layer in zip(panels, layers, strict=True):
-            if layer in parts:
-                printed = paper.PEAK_STEPS.get(layer) if of_paper and steps == paper.STEPS else None
-                _histograms(axes, layer, parts[layer], edges, printed)
         panels[-1].set_xlabel("Time-steps")
     style.caption(
         figure,
         style.data_sentence(summary, [row]),
-        style.gaps(summary, [row]),
         "One histogram over channels for each time-step, its bars to the right, scaled to its highest bar.",
         "Line: mean γ; its peak is the histogram in another colour.",
         "Dotted: the paper's peak." if of_paper else "",

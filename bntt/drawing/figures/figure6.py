@@ -21,13 +21,12 @@ def draw(
 ) -> Figure:
     """Figure 6: accuracy (left axis) and exit step (right axis) against the threshold, a panel for each row.
 
-    ``early_exit`` and ``summary`` are `early_exit.csv` and `Results.summary` of one dataset. Error bars are one
-    standard deviation over seeds; of a single seed, one binomial standard error where the number of test ``images`` is
-    given. Open symbols: the rule gives no exit, so all T steps are used.
+    Error bars are one standard deviation over seeds; of a single seed, one binomial standard error where the number of
+    test ``images`` is given. Open symbols: the rule gives no exit, so all T steps are used.
     """
     lines, columns = style.panel_grid(len(rows))
     figure = style.canvas(max(5.6, 4.7 * columns), 3.5 * lines + 0.8)
-    low = early_exit.loc[early_exit["row"].isin(rows), "accuracy"].min() if len(early_exit) else 0.0
+    low = early_exit.loc[early_exit["row"].isin(rows), "accuracy"].min()
     for axes, row in zip(style.panels(figure, len(rows)), rows, strict=True):
         axes.set_title(style.name_of(row))
         if (of_row := select(early_exit, row=row)).empty:
@@ -43,7 +42,6 @@ def draw(
     style.caption(
         figure,
         style.data_sentence(summary, rows),
-        style.gaps(summary, rows),
         "Open symbols: no exit, since γ of some layer reaches the threshold at the last step; all T steps are used.",
         f"Error bars: {errors}." if errors else "",
     )
@@ -55,7 +53,7 @@ def _panel(axes: Axes, early_exit: pd.DataFrame, images: int | None, low: float)
     accuracy = style.over_seeds(early_exit, "threshold", "accuracy")
     step = style.over_seeds(early_exit, "threshold", "exit_step")
     exits = early_exit.groupby("threshold", sort=False)["exits"].min().reset_index(drop=True) == 1
-    errors = style.accuracy_errors(accuracy["mean"], accuracy["std"], accuracy["count"], images)
+    errors = style.accuracy_errors(accuracy, images)
 
     right = axes.twinx()
     right.spines["right"].set_visible(True)

@@ -7,7 +7,7 @@ printer.
 import functools
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
 
 from bntt.common.files import write_atomically
 from bntt.drawing.palette import BLUE, FAINT, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION
@@ -56,15 +55,11 @@ RC: Any = {  # matplotlib settings
 
 
 class Look(NamedTuple):
-    """How a row is drawn, wherever it is drawn."""
+    """How a row is drawn, wherever it is drawn, by matplotlib's names."""
 
-    colour: str
+    color: str
     marker: str
-    line: str | tuple[int, tuple[float, ...]]
-
-    @property
-    def line_style(self) -> dict[str, Any]:
-        return {"color": self.colour, "linestyle": self.line, "marker": self.marker}
+    linestyle: str | tuple[int, tuple[float, ...]]
 
 
 _LOOKS = {
@@ -101,11 +96,6 @@ def paper_first(rows: Iterable[str]) -> list[str]:
     return [row for row in paper.NAMES if row in rows] + [row for row in rows if row not in paper.NAMES]
 
 
-def letter(position: int) -> str:
-    """The label of a panel: (a), (b), ..."""
-    return f"({chr(ord('a') + position)})"
-
-
 # -- frames ------------------------------------------------------------------------------------------------------
 
 
@@ -127,14 +117,14 @@ def over_seeds(frame: pd.DataFrame, by: str | list[str], value: str) -> pd.DataF
     return frame.groupby(by, sort=False)[value].agg(["mean", "std", "count"]).reset_index()
 
 
-def accuracy_errors(mean: pd.Series, std: pd.Series, count: pd.Series, images: int | None) -> list[float]:
-    """Half-widths of an accuracy's error bars in per cent: the standard deviation over seeds.
+def accuracy_errors(curve: pd.DataFrame, images: int | None) -> list[float]:
+    """Half-widths of the error bars of an accuracy in per cent, as `over_seeds` gives it: the standard deviation.
 
     For one seed, the binomial standard error over the test images, where their number is known.
     """
     return [
-        s if n > 1 else math.sqrt(max(m * (100 - m), 0) / images) if images else 0.0
-        for m, s, n in zip(mean, std, count, strict=True)
+        std if count > 1 else math.sqrt(max(mean * (100 - mean), 0) / images) if images else 0.0
+        for mean, std, count in curve[["mean", "std", "count"]].itertuples(index=False)
     ]
 
 
@@ -153,21 +143,6 @@ def gap(summary: pd.DataFrame, row: str) -> str:
     )
 
 
-def gaps(summary: pd.DataFrame, rows: Iterable[str]) -> str:
-    """What is missing of some rows, as a sentence; empty where nothing is."""
-    found = [f"{name_of(row)} ({why})" for row in rows if (why := gap(summary, row))]
-    return f"Missing: {', '.join(found)}." if found else ""
-
-
-def seeds_text(summary: pd.DataFrame, rows: Iterable[str] = ()) -> str:
-    """The planned seeds: how many and which, and which of the rows have fewer."""
-    seeds = sorted(summary["seed"].unique())
-    text = f"n = {len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))})"
-    counts = summary.groupby("row")["seed"].nunique()
-    fewer = [f"{counts[row]} of {name_of(row)}" for row in rows if 0 < counts.get(row, 0) < len(seeds)]
-    return text + (f", {', '.join(fewer)}" if fewer else "")
-
-
 def one_dataset(summary: pd.DataFrame) -> str:
     """The dataset of a summary; a figure is of one."""
     names = summary["dataset"].unique()
@@ -179,15 +154,7 @@ def one_dataset(summary: pd.DataFrame) -> str:
 # -- drawing -----------------------------------------------------------------------------------------------------
 
 
-def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draw in this project's style, whatever the caller's settings are."""
-
-    @functools.wraps(draw)
-    def drawn(*args: Any, **kwargs: Any) -> Figure:
-        with matplotlib.rc_context(RC):
-            return draw(*args, **kwargs)
-
-    return drawn
+styled = matplotlib.rc_context(RC)  # a decorator: draws in this style, whatever the caller's settings are
 
 
 class _Layout(ConstrainedLayoutEngine):
@@ -204,8 +171,7 @@ class _Layout(ConstrainedLayoutEngine):
 
 def canvas(width: float, height: float) -> Figure:
     """An empty figure of that size in inches, which lays itself out; unknown to pyplot, so nobody need close it."""
-    layout = _Layout(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03)
-    return Figure(figsize=(width, height), layout=layout)
+    return Figure(figsize=(width, height), layout=_Layout(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03))
 
 
 def panels(figure: Figure, count: int) -> list[Axes]:
@@ -229,11 +195,15 @@ def caption(figure: Figure, *sentences: str) -> None:
     figure.supxlabel("\n".join(lines), x=0.012, ha="left", fontsize=7.5, color=GREY, linespacing=1.35)
 
 
-def data_sentence(summary: pd.DataFrame, rows: Iterable[str]) -> str:
-    """The caption's beginning: dataset and seeds, and which of the rows have fewer."""
-    dataset = one_dataset(summary)
+def data_sentence(summary: pd.DataFrame, rows: Sequence[str]) -> str:
+    """The caption's beginning: dataset, planned seeds, which of the rows have fewer, and what is missing of them."""
+    dataset, seeds = one_dataset(summary), sorted(summary["seed"].unique())
+    counts = summary.groupby("row")["seed"].nunique()
+    fewer = [f", {counts[row]} of {name_of(row)}" for row in rows if 0 < counts.get(row, 0) < len(seeds)]
+    text = f"Data: {dataset}, n = {len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))})"
     other = "" if dataset == paper.DATASET else "; the paper's figure is of CIFAR-10, nothing of it is overlaid"
-    return f"Data: {dataset}, {seeds_text(summary, rows)}{other}."
+    missing = [f"{name_of(row)} ({why})" for row in rows if (why := gap(summary, row))]
+    return f"{text}{''.join(fewer)}{other}." + (f" Missing: {', '.join(missing)}." if missing else "")
 
 
 def empty_panel(axes: Axes, words: str) -> None:
@@ -243,13 +213,6 @@ def empty_panel(axes: Axes, words: str) -> None:
     axes.spines[:].set(visible=True, color=FAINT)
     axes.text(0.5, 0.5, "\n".join(textwrap.wrap(words, 40)), transform=axes.transAxes, ha="center", va="center",
               color=GREY, style="italic")  # fmt: skip
-
-
-def step_axis(axes: Axes, steps: int) -> None:
-    """A time axis 1..T with whole numbers."""
-    axes.set_xlim(0.5 if steps < 60 else 0, steps + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.set_xlabel("Time-steps")
 
 
 def save(figure: Figure, folder: str | Path, name: str) -> Path:

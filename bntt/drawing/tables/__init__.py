@@ -1,22 +1,11 @@
 """Tables 1, 2 and 3: the measured columns, with the paper's printed number in a column of its own beside them.
 
-Pure functions from the frames of `Results` to a `Table`. No line is given a verdict here: a printed number is about
-the paper's dataset, and a note of the table says where the data is another.
+Pure functions from the frames of `Results` to a `Table`. A printed number is about the paper's dataset: where the data
+is another, no line has a verdict, and a note of the table says so.
 """
 
 from bntt.drawing.tables._accuracy import condensed, table1
 from bntt.drawing.tables._energy import table2, table3
-from bntt.drawing.tables._table import Table, latex_escape, to_html, to_latex, to_markdown, write
+from bntt.drawing.tables._table import Table, to_html, to_latex, to_markdown, write
 
-__all__ = [
-    "Table",
-    "condensed",
-    "latex_escape",
-    "table1",
-    "table2",
-    "table3",
-    "to_html",
-    "to_latex",
-    "to_markdown",
-    "write",
-]
+__all__ = ["Table", "condensed", "table1", "table2", "table3", "to_html", "to_latex", "to_markdown", "write"]

@@ -1,6 +1,5 @@
 """Table 1: accuracy."""
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,23 +9,18 @@ from bntt.common.text import DASH, ends, interval, number
 from bntt.drawing.tables import _lines
 from bntt.drawing.tables._table import Table
 from bntt.results.collect import Results
-from bntt.results.intervals import Estimate
 
 
 def table1(results: Results) -> Table:
     """Accuracy: every row of the experiment on every dataset, then the paper's lines that none of them answers."""
     lines: list[dict[str, Any]] = []
     for dataset in results.experiment.datasets:
-        cells = {
-            cell.row: cell
-            for cell in _lines.printed_cells(1, "accuracy")
-            if cell.dataset == _lines.nearest_dataset(dataset)
-        }
+        nearest = _lines.nearest_dataset(dataset)
+        cells = [cell for cell in _lines.printed_cells(1, "accuracy") if cell.dataset == nearest]
         for row in results.experiment.rows_on(dataset):
             lines += _lines.accuracy_lines(results, dataset, row, cells)
-    absent = _lines.absent_lines(1, results, {line["paper_line"] for line in lines})
+    _lines.judge(results, lines)
     several = len({run.seed for run in results.experiment.runs}) > 1
-    judged = _lines.verdicts(results, lines)
     shown = pd.DataFrame(
         {
             "Dataset": line["dataset"],
@@ -39,13 +33,13 @@ def table1(results: Results) -> Table:
             "Over draws": number(line["over_draws"]),
             "Minus bntt (points)": interval(line["minus_bntt"]),
             "Paper": _lines.beside(line),
-            "Verdict": DASH if found is None else str(found),
+            "Verdict": str(line["verdict"] or DASH),
             "Note": line["note"],
         }
-        for line, found in zip(lines, judged, strict=True)
+        for line in lines
     )
     needed = {
-        "Verdict": any(judged),
+        "Verdict": any(line["verdict"] for line in lines),
         "95 %": several,
         "Over draws": shown["Over draws"].ne(DASH).any(),
         "Note": any(line["note"] for line in lines),
@@ -58,20 +52,8 @@ def table1(results: Results) -> Table:
         "Over draws: standard deviation over draws of the input's Poisson noise, the network being the same.",
         "Minus bntt: difference of accuracy over the seeds that both have, paired by seed, with Student's 95 % "
         "interval; where they share one seed, on the same test images, with Tango's interval for paired proportions.",
-        *_lines.dataset_notes(results),
     ]
-    measured = [
-        _lines.flat(line, found, "paper_accuracy", _flat_difference(line["minus_bntt"]))
-        for line, found in zip(lines, judged, strict=True)
-    ]
-    data = pd.DataFrame(measured + [_lines.flat_absent(line, "paper_accuracy") for line in absent])
-    sections = {"": shown, _lines.NOT_RUN: _lines.shown_absent(absent)}
-    return Table("table1", "Table 1. Classification accuracy", data, sections, notes)
-
-
-def _flat_difference(difference: Estimate | None) -> dict[str, float]:
-    columns = {"value": "minus_bntt", "low": "minus_bntt_low", "high": "minus_bntt_high"}
-    return {column: getattr(difference, name, math.nan) for name, column in columns.items()}
+    return _lines.finished(1, "Classification accuracy", results, lines, {"": shown}, notes)
 
 
 def condensed(table: Table) -> Table:

@@ -1,7 +1,7 @@
 """Tables 2 and 3: energy per operation, and energy per inference under each reading of the paper's formula."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -11,7 +11,6 @@ from bntt.drawing.tables import _lines
 from bntt.drawing.tables._table import Table
 from bntt.measurements.operations import AC_PJ, MAC_PJ
 from bntt.paper import published
-from bntt.paper.published import Cell
 from bntt.results.collect import Results, at_threshold, select
 from bntt.results.energy import READINGS, energy_ratios, exit_energy_ratios
 
@@ -19,8 +18,8 @@ from bntt.results.energy import READINGS, energy_ratios, exit_energy_ratios
 def table2() -> Table:
     """The energy constants as printed and as the energy formula here uses them."""
     used = {"mac": MAC_PJ, "ac": AC_PJ}
-    cells = {cell.row: cell for cell in _lines.printed_cells(2, "energy")}
-    printed = {name: cell.value or math.nan for name, cell in cells.items()}
+    cells = _lines.printed_cells(2, "energy")
+    printed = {cell.row: cell.number for cell in cells}
     operations = published.table(2)["Operation"]
     data = pd.DataFrame(
         {
@@ -31,17 +30,17 @@ def table2() -> Table:
         }
         for name, value in printed.items()
     )
-    total = printed["mult"] + printed["add"]
-    agree = math.isclose(total, MAC_PJ) and all(math.isclose(printed[name], value) for name, value in used.items())
-    sums = f"{printed['mult']:g} + {printed['add']:g} = {total:g} pJ"
     shown = pd.DataFrame(
         {
             "Operation": data["operation"],
-            "Paper (pJ)": [cell.printed for cell in cells.values()],
+            "Paper (pJ)": [cell.printed for cell in cells],
             "Used here (pJ)": [number(value, 1) for value in data["used_pj"]],
             "Note": data["note"],
         }
     )
+    total = printed["mult"] + printed["add"]
+    agree = math.isclose(total, MAC_PJ) and all(math.isclose(printed[name], value) for name, value in used.items())
+    sums = f"{printed['mult']:g} + {printed['add']:g} = {total:g} pJ"
     notes = [
         f"Check: MULT + ADD = MAC, {sums}, and what is used is what is printed."
         if agree
@@ -53,62 +52,36 @@ def table2() -> Table:
 
 def table3(results: Results) -> Table:
     """Latency, accuracy and E_ANN / E_method of every row, beside the paper's VGG9 on CIFAR-10."""
-    measures = [*READINGS, "spikes"]
-    energy = results.frame("energy.csv")
-    ratios = energy_ratios(energy)
-    cells = _lines.printed_cells(3, "energy_ratio")
-    lines: list[dict[str, Any]] = []
-    for dataset in results.experiment.datasets:
-        for row in results.experiment.rows_on(dataset):
-            of_row = [cell for cell in cells if _row_of_line(cell, results.experiment.rows) == row]
-            cells_of_row = [cell for cell in of_row if cell.dataset == _lines.nearest_dataset(dataset)]
-            for line in _lines.accuracy_lines(results, dataset, row, {}):
-                found = select(ratios, dataset=dataset, row=row)
-                if line["early_exit"]:
-                    found = _exit_ratios(results, dataset, row)
-                else:
-                    found = select(found, time_step=line["time_steps"])
-                    line["paper"] = _cell_at(cells_of_row, line["time_steps"])
-                means = {name: found[name].mean() if name in found and len(found) else math.nan for name in measures}
-                means["own_deviation"] = found["own"].std() if len(found) > 1 else math.nan
-                lines.append(line | means | {"paper_line": line["paper"].row if line["paper"] else ""})
+    lines = [
+        line
+        for dataset in results.experiment.datasets
+        for row in results.experiment.rows_on(dataset)
+        for line in _energy_lines(results, dataset, row)
+    ]
+    _lines.judge(results, lines)
 
     def ratio(line: Mapping[str, Any], name: str) -> str:
         return "n/a" if line["status"] == "diverged" else number(line[name]) + ("×" if line[name] > 0 else "")
 
-    def with_deviation(line: Mapping[str, Any]) -> str:
-        deviation = line["own_deviation"]
-        return ratio(line, "own") + (f" ± {number(deviation)}" if deviation > 0 else "")
-
-    several = len(results.experiment.datasets) > 1
-    judged = _lines.verdicts(results, lines)
-    names = [
-        ({"Dataset": line["dataset"]} if several else {})
-        | {
-            "Row": line["row"] + (" + early exit" if line["early_exit"] else ""),
-            "Latency": _lines.steps(line["time_steps"]),
-        }
-        for line in lines
-    ]
-    shown = [
-        {
-            "Accuracy (%)": _lines.accuracy(line),
-            "E_ANN/E_method": with_deviation(line),
-            "Paper": _lines.beside(line),
-            **({"Verdict": DASH if found is None else str(found)} if any(judged) else {}),
-            "Spikes per neuron": number(line["spikes"], 3),
-        }
-        for line, found in zip(lines, judged, strict=True)
-    ]
-    readings = [{header: ratio(line, name) for name, header in READINGS.items()} for line in lines]
-    absent = _lines.absent_lines(3, results, {line["paper_line"] for line in lines})
-    sections = {
-        "": pd.DataFrame([name | line for name, line in zip(names, shown, strict=True)]),
-        "E_ANN/E_method under other readings of the formula": pd.DataFrame(
-            [name | line for name, line in zip(names, readings, strict=True)]
-        ),
-        _lines.NOT_RUN: _lines.shown_absent(absent),
-    }
+    shown, readings = [], []
+    for line in lines:
+        name = {"Dataset": line["dataset"]} if len(results.experiment.datasets) > 1 else {}
+        name["Row"] = line["row"] + (" + early exit" if line["early_exit"] else "")
+        name["Latency"] = _lines.steps(line["time_steps"])
+        deviation = f" ± {number(line['own_deviation'])}" if line["own_deviation"] > 0 else ""
+        verdict = {"Verdict": str(line["verdict"] or DASH)} if any(one["verdict"] for one in lines) else {}
+        shown.append(
+            {
+                **name,
+                "Accuracy (%)": _lines.accuracy(line),
+                "E_ANN/E_method": ratio(line, "own") + deviation,
+                "Paper": _lines.beside(line),
+                **verdict,
+                "Spikes per neuron": number(line["spikes"], 3),
+            }
+        )
+        readings.append(name | {header: ratio(line, key) for key, header in READINGS.items()})
+    sections = {"": pd.DataFrame(shown), "E_ANN/E_method under other readings of the formula": pd.DataFrame(readings)}
     printed = published.published("Table 3", "bntt", "energy_ratio")
     notes = [
         "± is the standard deviation over seeds.",
@@ -119,32 +92,39 @@ def table3(results: Results) -> Table:
         "Spikes per neuron: over all steps, weighted by dense operations; the paper's "
         f"{printed.printed} implies {MAC_PJ / (AC_PJ * printed.number):.3f}.",
         "A conversion that has not begun to answer spends little: read a ratio beside its accuracy.",
-        *_lines.dataset_notes(results),
     ]
-    made = [_lines.flat(line, found, "paper_ratio") for line, found in zip(lines, judged, strict=True)]
-    data = pd.DataFrame(made + [_lines.flat_absent(line, "paper_ratio") for line in absent])
-    return Table("table3", "Table 3. Energy efficiency", data, sections, notes)
+    return _lines.finished(3, "Energy efficiency", results, lines, sections, notes)
+
+
+def _energy_lines(results: Results, dataset: str, row: str) -> Iterator[dict[str, Any]]:
+    """A row's lines, each with its energy ratios, and the line of the paper at the same number of steps."""
+    ratios = energy_ratios(results.frame("energy.csv", dataset=dataset, row=row))
+    printed = [
+        published.published("Table 3", cell.row, "energy_ratio")
+        for cell in _lines.printed_cells(3, "accuracy")  # since the line of the dense network names its row only there
+        if cell.dataset == _lines.nearest_dataset(dataset)
+        and _lines.counterpart(cell.run, results.experiment.rows) == row
+    ]
+    for line in _lines.accuracy_lines(results, dataset, row):
+        if line["early_exit"]:
+            found = _exit_ratios(results, dataset, row)
+        else:
+            found = select(ratios, time_step=line["time_steps"])
+            at_step = [cell for cell in printed if len(printed) == 1 or cell.time_step == line["time_steps"]]
+            line["paper"] = next(iter(at_step), None)
+        means = {name: found[name].mean() if name in found else math.nan for name in (*READINGS, "spikes")}
+        deviation = found["own"].std() if len(found) > 1 else math.nan
+        paper_line = line["paper"].row if line["paper"] else ""
+        yield line | means | {"own_deviation": deviation, "paper_line": paper_line}
 
 
 def _exit_ratios(results: Results, dataset: str, row: str) -> pd.DataFrame:
     """Energy ratios at the exit step, one line per seed."""
     exits, energy, spikes = (
-        _lines.measured(results, name, dataset, row) for name in ("early_exit", "energy", "spikes")
+        results.frame(f"{name}.csv", dataset=dataset, row=row) for name in ("early_exit", "energy", "spikes")
     )
     exits = at_threshold(exits, results.experiment.evaluation["exit_threshold"])
     return pd.DataFrame(
         exit_energy_ratios(select(energy, seed=seed), select(spikes, seed=seed), step)
         for seed, step in zip(exits["seed"], exits["exit_step"], strict=True)
     )
-
-
-def _row_of_line(cell: Cell, rows: Iterable[str]) -> str | None:
-    """The row of a line of Table 3; its ANN line names a row only with its accuracy."""
-    return _lines.counterpart(published.published("Table 3", cell.row, "accuracy").run, rows)
-
-
-def _cell_at(cells: Sequence[Cell], step: float) -> Cell | None:
-    """The line of the paper beside a row: the only one there is, or of several the one at the same number of steps."""
-    if len(cells) == 1:
-        return cells[0]
-    return next((cell for cell in cells if cell.time_step == step), None)

@@ -9,12 +9,11 @@ import pandas as pd
 
 from bntt.common.text import DASH, listed, number
 from bntt.data import store
-from bntt.experiment import declared
+from bntt.drawing.tables._table import Table
 from bntt.experiment.schema import Run
 from bntt.paper import published
 from bntt.paper.published import DATASETS, Cell
 from bntt.paper.reproduction import judge_cell
-from bntt.paper.verdicts import Verdict
 from bntt.results.collect import Results, at_threshold, last_step, select
 from bntt.results.comparison import accuracy_difference
 from bntt.results.facts import test_images, why_absent
@@ -22,30 +21,27 @@ from bntt.results.intervals import Estimate, mean_std, standard_error, student_i
 
 TRAINING_METHODS = {"surrogate": "Surrogate gradient", "ann": "Dense network", "conversion": "ANN-SNN conversion"}
 
-NOT_RUN = "Lines of the paper that this experiment does not run"
-
 # -- measured -----------------------------------------------------------------------------------------------------
 
 
-def accuracy_lines(results: Results, dataset: str, row: str, cells: Mapping[str, Cell]) -> list[dict[str, Any]]:
+def accuracy_lines(results: Results, dataset: str, row: str, cells: Iterable[Cell] = ()) -> list[dict[str, Any]]:
     """A row's lines: its last step; a conversion's reported steps before it; early exit where there is one."""
     run = next(one.run for one in results.of_row(row, dataset))
-    anytime = measured(results, "anytime", dataset, row)
-    mine = [cell for cell in cells.values() if counterpart(cell.run, results.experiment.rows) == row]
-    full = next((cell for cell in mine if cell.metric == "accuracy"), None)
+    anytime = results.frame("anytime.csv", dataset=dataset, row=row)
+    printed = {cell.metric: cell for cell in cells if counterpart(cell.run, results.experiment.rows) == row}
     last = run.options.get("time_steps", 1)
     steps = {step for step in run.evaluation["report_steps"] if step < last} if run.method == "conversion" else set()
     lines = []
     for step in [*sorted(steps), last]:
-        line = _line(results, run, select(anytime, time_step=step), cell=full if step == last else None)
+        line = _line(results, run, select(anytime, time_step=step), printed.get("accuracy") if step == last else None)
         lines.append(line | {"time_steps": step, "early_exit": False})
-    exits = measured(results, "early_exit", dataset, row)
+    exits = results.frame("early_exit.csv", dataset=dataset, row=row)
     if len(exits):
-        exits = at_threshold(exits, run.evaluation["exit_threshold"])
+        threshold = run.evaluation["exit_threshold"]
+        exits = at_threshold(exits, threshold)
         at_exit = exits.merge(anytime[["seed", "time_step", "correct"]], left_on=["seed", "exit_step"],
                               right_on=["seed", "time_step"])  # fmt: skip
-        line = _line(results, run, at_exit, cell=next((cell for cell in mine if cell.metric == "exit_accuracy"), None))
-        threshold = run.evaluation["exit_threshold"]
+        line = _line(results, run, at_exit, printed.get("exit_accuracy"))
         exiting = int(exits["exits"].sum())
         how = f"threshold {threshold:g}" if exiting else f"no exit at {threshold:g}"
         if 0 < exiting < len(exits):
@@ -64,9 +60,9 @@ def _line(results: Results, run: Run, found: pd.DataFrame, cell: Cell | None) ->
     else:
         kind = "standard error over test images"
         uncertainty = 100 * standard_error(mean / 100 * images, images) if len(found) and images else math.nan
-    absent = [one for one in results.of_row(run.row, run.dataset) if not one.status.measured]
-    seeds = len(results.of_row(run.row, run.dataset))
-    reasons = [(f"seed {one.run.seed}: " if seeds > 1 else "") + why_absent(one.status, one.reason) for one in absent]
+    runs = results.of_row(run.row, run.dataset)
+    absent = [one for one in runs if not one.status.measured]
+    reasons = [f"seed {one.run.seed}: " * (len(runs) > 1) + why_absent(one.status, one.reason) for one in absent]
     return {
         "dataset": run.dataset,
         "row": run.row,
@@ -88,16 +84,16 @@ def _line(results: Results, run: Run, found: pd.DataFrame, cell: Cell | None) ->
 
 def _minus_bntt(results: Results, run: Run, found: pd.DataFrame, images: int | None) -> Estimate | None:
     """Paired difference to the row bntt after all its steps, in points."""
-    bntt = last_step(measured(results, "anytime", run.dataset, "bntt"))
-    both = found.merge(bntt, on="seed", suffixes=("", "_bntt"))
-    if run.row == "bntt" and (both["correct"] == both["correct_bntt"]).all():
+    bntt = last_step(results.frame("anytime.csv", dataset=run.dataset, row="bntt"))
+    both = found.merge(bntt, on="seed", suffixes=("", "_other"))
+    if run.row == "bntt" and (both["correct"] == both["correct_other"]).all():
         return None
-    return accuracy_difference(found, bntt, images)[0]
+    return accuracy_difference(both, images)[0]
 
 
 def _over_draws(results: Results, run: Run, found: pd.DataFrame) -> float:
     """Standard deviation of the accuracy over draws of the input's noise, pooled over seeds; NaN for none."""
-    draws = measured(results, "draws", run.dataset, run.row)
+    draws = results.frame("draws.csv", dataset=run.dataset, row=run.row)
     if draws.empty or "time_step" not in found:
         return math.nan
     draws = draws.merge(found[["seed", "time_step"]], on=["seed", "time_step"])
@@ -114,14 +110,6 @@ def accuracy(line: Mapping[str, Any]) -> str:
 def steps(steps: float) -> str:
     """A number of time-steps; a mean over seeds may be broken."""
     return DASH if math.isnan(steps) else f"{steps:.1f}".removesuffix(".0")
-
-
-def measured(results: Results, name: str, dataset: str, row: str) -> pd.DataFrame:
-    """A measurement of a row; where there is none, no lines, but the columns that it would have."""
-    frame = results.frame(f"{name}.csv")
-    if frame.empty:
-        frame = frame.reindex(columns=[*frame.columns, *declared.literal(f"bntt.measurements.{name}", "COLUMNS")])
-    return select(frame, dataset=dataset, row=row)
 
 
 def architecture(run: Run) -> str:
@@ -185,64 +173,69 @@ def _printed(cell: Cell) -> str:
     return f"{cell.printed} ({printed.iloc[0]}, {architecture}T = {steps})"
 
 
-def absent_lines(table: int, results: Results, beside: set[str]) -> list[tuple[Cell, str]]:
-    """The paper's lines that stand beside no row, each with the reason."""
-    column = {1: "accuracy", 3: "energy_ratio"}[table]
-    datasets = {nearest_dataset(dataset) for dataset in results.experiment.datasets}
-    lines = []
-    for cell in printed_cells(table, column):
-        if cell.row in beside:
-            continue
-        row = counterpart(cell.run, results.experiment.rows)
-        if cell.not_run and not cell.run:
-            reason = cell.not_run
-        elif cell.dataset not in datasets:
-            reason = f"{DATASETS[cell.dataset]} is no dataset of this experiment"
-        elif row is None:
-            reason = f"this experiment has no row {cell.run}"
-        elif cell.time_step is not None and table == 3:
-            reason = f"row {row} is not reported at T = {cell.time_step}"
-        else:
-            reason = f"row {row} has no such measurement yet"
-        lines.append((cell, reason))
-    return lines
+def judge(results: Results, lines: Iterable[dict[str, Any]]) -> None:
+    """Add to each line the verdict on the printed number beside it, where that is about the line's own dataset."""
+    for line in lines:
+        printed = line["paper"] if line["dataset"] in DATASETS else None
+        line["verdict"] = judge_cell(results, printed).verdict if printed else None
 
 
-def shown_absent(absent: Sequence[tuple[Cell, str]]) -> pd.DataFrame:
-    lines = [(DATASETS[cell.dataset], _printed(cell), reason) for cell, reason in absent]
-    return pd.DataFrame(lines, columns=["Dataset", "Paper", "Not run, because"])
-
-
-def flat_absent(line: tuple[Cell, str], column: str) -> dict[str, Any]:
-    cell, reason = line
-    return {"dataset": cell.dataset, "status": "not run", "paper_line": cell.row, column: cell.printed, "note": reason}
-
-
-def verdicts(results: Results, lines: Iterable[Mapping[str, Any]]) -> list[Verdict | None]:
-    """The verdict on the printed number beside each line, where it is about the line's own dataset."""
-    return [
-        judge_cell(results, line["paper"]).verdict if line["paper"] and line["dataset"] in DATASETS else None
-        for line in lines
+def finished(
+    number: int,
+    title: str,
+    results: Results,
+    lines: Sequence[Mapping[str, Any]],
+    sections: Mapping[str, pd.DataFrame],
+    notes: Sequence[str],
+) -> Table:
+    """The table of a number of the paper: its lines here, then the paper's lines that stand beside none of them."""
+    column, header = {1: ("accuracy", "paper_accuracy"), 3: ("energy_ratio", "paper_ratio")}[number]
+    beside = {line["paper_line"] for line in lines}
+    absent = [(cell, _why_not(cell, results)) for cell in printed_cells(number, column) if cell.row not in beside]
+    further = [
+        {"dataset": cell.dataset, "status": "not run", "paper_line": cell.row, header: cell.printed, "note": reason}
+        for cell, reason in absent
     ]
-
-
-def flat(
-    line: Mapping[str, Any], verdict: Verdict | None, paper_column: str, further: Mapping[str, float] | None = None
-) -> dict[str, Any]:
-    """A line for the csv file: its interval over columns, the paper's cell as its number, the verdict in words."""
-    plain = {key: value for key, value in line.items() if key not in ("minus_bntt", "paper", "interval")}
-    interval = {f"interval_{name}": getattr(line["interval"], name, math.nan) for name in ("low", "high")}
-    judged = {} if verdict is None else {"verdict": verdict.word, "verdict_weak": verdict.weak, "why": verdict.reason}
-    return (
-        plain | interval | dict(further or {}) | {paper_column: line["paper"].printed if line["paper"] else ""} | judged
+    shown = [(DATASETS[cell.dataset], _printed(cell), reason) for cell, reason in absent]
+    not_run = pd.DataFrame(shown, columns=["Dataset", "Paper", "Not run, because"])
+    foreign = [dataset for dataset in results.experiment.datasets if dataset not in DATASETS]
+    of_verdicts = (
+        f"No verdict: the data is {listed(foreign)}, not {DATASETS[nearest_dataset(foreign[0])]}."
+        if foreign
+        else "Verdict: on the printed number beside. MATCH: within half its last digit. CONSISTENT: it is in the 95 % "
+        "prediction interval of one new run; weak: that interval is wider than a point to either side."
+    )
+    return Table(
+        f"table{number}",
+        f"Table {number}. {title}",
+        pd.DataFrame([_flat(line, header) for line in lines] + further),
+        {**sections, "Lines of the paper that this experiment does not run": not_run},
+        [*notes, of_verdicts],
     )
 
 
-def dataset_notes(results: Results) -> list[str]:
-    foreign = [dataset for dataset in results.experiment.datasets if dataset not in DATASETS]
-    if not foreign:
-        return [
-            "Verdict: on the printed number beside. MATCH: within half its last digit. CONSISTENT: it is in the 95 % "
-            "prediction interval of one new run; weak: that interval is wider than a point to either side."
-        ]
-    return [f"No verdict: the data is {listed(foreign)}, not {DATASETS[nearest_dataset(foreign[0])]}."]
+def _why_not(cell: Cell, results: Results) -> str:
+    """Why a line of the paper stands beside no row."""
+    row = counterpart(cell.run, results.experiment.rows)
+    if cell.not_run:
+        return cell.not_run
+    if cell.dataset not in map(nearest_dataset, results.experiment.datasets):
+        return f"{DATASETS[cell.dataset]} is no dataset of this experiment"
+    if row is None:
+        return f"this experiment has no row {cell.run}"
+    if cell.time_step is not None and cell.metric == "energy_ratio":
+        return f"row {row} is not reported at T = {cell.time_step}"
+    return f"row {row} has no such measurement yet"
+
+
+def _flat(line: Mapping[str, Any], header: str) -> dict[str, Any]:
+    """A line for the csv file: intervals over columns, the paper's cell as its number, the verdict in words."""
+    plain = {key: value for key, value in line.items() if key not in ("minus_bntt", "paper", "interval", "verdict")}
+    plain |= {f"interval_{end}": getattr(line["interval"], end, math.nan) for end in ("low", "high")}
+    if header == "paper_accuracy":
+        ends = {"minus_bntt": "value", "minus_bntt_low": "low", "minus_bntt_high": "high"}
+        plain |= {column: getattr(line["minus_bntt"], end, math.nan) for column, end in ends.items()}
+    plain[header] = line["paper"].printed if line["paper"] else ""
+    if verdict := line["verdict"]:
+        plain |= {"verdict": verdict.word, "verdict_weak": verdict.weak, "why": verdict.reason}
+    return plain

@@ -26,12 +26,10 @@ class Table:
 def write(table: Table, folder: str | Path) -> list[Path]:
     """Write a table as csv, md and tex under ``folder``; returns the paths."""
     contents = {"csv": table.data.to_csv(index=False), "md": to_markdown(table), "tex": to_latex(table)}
-    paths = []
-    for suffix, content in contents.items():
-        path = Path(folder) / f"{table.name}.{suffix}"
+    paths = {Path(folder) / f"{table.name}.{suffix}": content for suffix, content in contents.items()}
+    for path, content in paths.items():
         write_atomically(path, partial(Path.write_text, data=content, encoding="utf-8"))
-        paths.append(path)
-    return paths
+    return list(paths)
 
 
 def to_html(table: Table) -> Markup:
@@ -52,39 +50,29 @@ def to_markdown(table: Table) -> str:
     return "\n\n".join([*parts, *(f"* {note}" for note in table.notes)]) + "\n"
 
 
-_LATEX = {
+_LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": r"$-$", "×": r"$\times$", "–": "--",
     "∞": r"$\infty$",
-}  # fmt: skip
+})  # fmt: skip
 
 
 def latex_escape(text: object) -> str:
     """Text for LaTeX: its special characters, and the signs that tables here use."""
-    return "".join(_LATEX.get(character, character) for character in str(text))
+    return str(text).translate(_LATEX)
 
 
 def to_latex(table: Table) -> str:
     """The table for LaTeX with booktabs: one ``table`` per section, the notes below the first."""
-    parts = ["% needs \\usepackage{booktabs}"]
+    parts = ["% needs \\usepackage{booktabs}\n"]
     for heading, frame in table.sections.items():
         if frame.empty:
             continue
-        lines = [" & ".join(map(latex_escape, line)) + r" \\" for line in frame.to_numpy().tolist()]
         caption = latex_escape(table.title + (f": {heading[0].lower()}{heading[1:]}" if heading else ""))
-        notes = [rf"\par {latex_escape(note)}" for note in table.notes] if not heading else []
-        parts += [
-            r"\begin{table}",
-            rf"\caption{{{caption}}}",
-            rf"\begin{{tabular}}{{{'l' * len(frame.columns)}}}",
-            r"\toprule",
-            " & ".join(map(latex_escape, frame.columns)) + r" \\",
-            r"\midrule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
-            *(["\\par\\footnotesize"] if notes else []),
-            *notes,
-            r"\end{table}",
-        ]
-    return "\n".join(parts) + "\n"
+        escaped = frame.map(latex_escape).rename(columns=latex_escape)
+        text = escaped.to_latex(index=False, escape=False, caption=caption, column_format="l" * len(frame.columns))
+        notes = "".join(f"\\par {latex_escape(note)}\n" for note in table.notes)
+        if notes and not heading:
+            text = text.replace("\\end{table}", f"\\par\\footnotesize\n{notes}\\end{{table}}")
+        parts.append(text)
+    return "".join(parts)

@@ -5,44 +5,16 @@ where the interval includes the border or a run that it needs is missing. Interv
 unless a claim says otherwise; methods are compared image by image.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from bntt.common.text import listed
 from bntt.data.store import is_of_recordings
-from bntt.paper.claims import _behaviour, _section3
+from bntt.paper.claims import _behaviour, _section3  # noqa: F401 (each adds to CLAIMS)
 from bntt.paper.claims._behaviour import noise_differences
-from bntt.paper.claims._evidence import ANN, BNTT, SURROGATE, Claim, Evidence, Missing, Part, above, below
+from bntt.paper.claims._evidence import BNTT, CLAIMS, Claim, Evidence, Part, above, below
 from bntt.results.collect import Results
 
-__all__ = [
-    "ANN",
-    "BNTT",
-    "CLAIMS",
-    "SURROGATE",
-    "Claim",
-    "Evidence",
-    "Missing",
-    "Part",
-    "above",
-    "below",
-    "noise_differences",
-    "weigh",
-]
-
-CLAIMS: tuple[Callable[[Evidence], Claim], ...] = (
-    _behaviour.gamma_peaks_later,
-    _behaviour.fewer_spikes,
-    _behaviour.fewer_spikes_at_equal_steps,
-    _behaviour.early_exit_saves,
-    _behaviour.better_under_noise,
-    _behaviour.surrogate_trains_worse,
-    _behaviour.low_energy,
-    _section3.mean_negligible,
-    _section3.scale_varies_slowly,
-    _section3.variance_alike,
-    _section3.threshold_equivalent,
-)
+__all__ = ["BNTT", "CLAIMS", "Claim", "Evidence", "Part", "above", "below", "noise_differences", "weigh"]
 
 
 def weigh(results: Results, dataset: str) -> list[Claim]:

@@ -1,180 +1,147 @@
 """Claims about what BNTT does: the wave of gamma, spikes, early exit, noise, training, energy (Sections 3.4 and 4)."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from bntt.common.text import listed, number
-from bntt.paper.claims._evidence import (
-    ANN,
-    BNTT,
-    SURROGATE,
-    Claim,
-    Evidence,
-    Missing,
-    Outcome,
-    Part,
-    above,
-    baselines,
-    part,
-    versus,
-)
-from bntt.results.collect import at_threshold, last_step, select
+from bntt.paper.claims._evidence import ANN, BNTT, SURROGATE, Evidence, Missing, Part, above, claim, part, versus
+from bntt.results import intervals
+from bntt.results.collect import at_threshold, gammas, last_step
 from bntt.results.energy import READINGS, energy_ratios
-from bntt.results.intervals import (
-    Estimate,
-    bootstrap_mean,
-    paired_difference,
-    paired_mean_difference,
-    peak_delay,
-    peak_step,
-)
+from bntt.results.intervals import Estimate
+
+Right = NDArray[np.bool_]  # which test images a row has right
 
 SAVED_PERCENT = 20.0  # Section 4.2: an early exit "further reduces the latency by ~20 %"
-Right = NDArray[np.bool_]  # which test images a row has right
 LITTLE_POINTS = 1.0  # Table 1's early exits lose 0.2, 0.8 and 1.0 points: the largest loss that the paper calls none
+FEWER = "mean over images of (spikes per neuron of the other − of bntt); Student's interval, paired by image"
 
 
-def gamma_peaks_later(evidence: Evidence) -> Claim:
-    """Section 4.4: the deeper the layer, the later gamma peaks."""
-
+@claim(
+    "Gamma peaks later in deeper layers.",
+    "Section 4.4, Figs. 3 and 5",
+    "Kendall's tau-b between depth and the step at which mean gamma peaks; percentile bootstrap over channels",
+)
+def gamma_peaks_later(evidence: Evidence) -> list[Part]:
     def delay(row: str) -> Part:
-        gammas = evidence.gammas(row)
-        tau = peak_delay(list(gammas.values()))
-        peaks = ", ".join(f"{layer} {peak_step(gamma)}" for layer, gamma in gammas.items())
+        layers = gammas(evidence.table("gamma", row))
+        tau = intervals.peak_delay(list(layers.values()))
+        peaks = ", ".join(f"{layer} {intervals.peak_step(gamma)}" for layer, gamma in layers.items())
         return Part(row, tau, above(tau), f"peak steps: {peaks}")
 
-    beside = [row for row in evidence.has("gamma") if row != BNTT]
-    return Claim(
-        "gamma-peaks-later",
-        "Gamma peaks later in deeper layers.",
-        "Section 4.4, Figs. 3 and 5",
-        "Kendall's tau-b between depth and the step at which mean gamma peaks; percentile bootstrap over channels",
-        "",
-        [part(BNTT, delay), *(part(row, delay, counts=False) for row in beside)],
-    )
+    return [part(row, delay, counts=row == BNTT) for row in dict.fromkeys([BNTT, *evidence.has("gamma")])]
 
 
-def fewer_spikes(evidence: Evidence) -> Claim:
-    """Section 4.3: fewer spikes than the other spiking methods, each after all of its steps."""
-
+@claim(
+    "BNTT spikes less than the other spiking methods, each after all of its own time-steps.",
+    "Section 4.3, Fig. 4(a)",
+    FEWER,
+    "spikes per neuron",
+)
+def fewer_spikes(evidence: Evidence) -> list[Part]:
     def compare(row: str) -> Part:
         own, other = evidence.last_step(BNTT), evidence.last_step(row)
-        fewer = paired_mean_difference(evidence.image_spikes(row, other), evidence.image_spikes(BNTT, own))
+        fewer = intervals.paired_mean_difference(evidence.image_spikes(row, other), evidence.image_spikes(BNTT, own))
         layers, others = (evidence.table("spikes", r).groupby("layer")["spikes"].sum() for r in (BNTT, row))
         lower = int((layers < others.reindex(layers.index)).sum())
         return Part(row, fewer, above(fewer), f"T = {other}; bntt is lower in {lower} of {len(layers)} layers")
 
-    return Claim(
-        "fewer-spikes",
-        "BNTT spikes less than the other spiking methods, each after all of its own time-steps.",
-        "Section 4.3, Fig. 4(a)",
-        "mean over images of (spikes per neuron of the other − of bntt); Student's interval, paired by image",
-        "spikes per neuron",
-        versus(evidence, baselines(evidence), compare),
-    )
+    return versus(evidence, compare)
 
 
-def fewer_spikes_at_equal_steps(evidence: Evidence) -> Claim:
-    """The same after as many steps as BNTT has, with the accuracy that each then has."""
-
+@claim(
+    "BNTT spikes less than the other spiking methods after equally many time-steps.",
+    "Section 4.3",
+    FEWER,
+    "spikes per neuron",
+    "A network that cannot answer yet has spiked little.",
+)
+def fewer_spikes_at_equal_steps(evidence: Evidence) -> list[Part]:
     def compare(row: str) -> Part:
         step = evidence.last_step(BNTT)
-        fewer = paired_mean_difference(evidence.image_spikes(row, step), evidence.image_spikes(BNTT, step))
+        fewer = intervals.paired_mean_difference(evidence.image_spikes(row, step), evidence.image_spikes(BNTT, step))
         note = f"after {step} steps it has {evidence.percent(row, step)}, bntt {evidence.percent(BNTT, step)}"
         return Part(row, fewer, above(fewer), note)
 
-    return Claim(
-        "fewer-spikes-at-equal-steps",
-        "BNTT spikes less than the other spiking methods after equally many time-steps.",
-        "Section 4.3",
-        "mean over images of (spikes per neuron of the other − of bntt); Student's interval, paired by image",
-        "spikes per neuron",
-        versus(evidence, baselines(evidence), compare),
-        "A network that cannot answer yet has spiked little.",
-    )
+    return versus(evidence, compare)
 
 
-def early_exit_saves(evidence: Evidence) -> Claim:
-    """Section 3.4: early exit saves time-steps at little loss of accuracy."""
-    threshold = evidence.exit_threshold
-
+@claim(
+    "Early exit saves steps at little loss of accuracy.",
+    "Sections 3.4 and 4.5, Fig. 6, Table 1",
+    lambda evidence: (
+        f"at threshold {evidence.exit_threshold:g} on gamma: at least {SAVED_PERCENT:g} % of the steps saved, and at "
+        f"most {LITTLE_POINTS:g} point of accuracy lost, with Tango's interval, paired by image"
+    ),
+)
+def early_exit_saves(evidence: Evidence) -> list[Part]:
     def measured(row: str, counts: bool) -> list[Part]:
-        found = at_threshold(evidence.table("early_exit", row), threshold)
+        found = at_threshold(evidence.table("early_exit", row), evidence.exit_threshold)
         if found.empty:
-            raise Missing(f"row {row}: no exit at threshold {threshold:g} was measured")
+            raise Missing(f"row {row}: no exit at threshold {evidence.exit_threshold:g} was measured")
         step, last = int(found["exit_step"].iloc[0]), evidence.last_step(row)
         saved = 100 * (last - step) / last
-        enough: Outcome = "holds" if saved >= SAVED_PERCENT else "fails"
-        note = (
-            f"{step} of {last} steps"
-            if found["exits"].iloc[0]
-            else "gamma reaches the threshold at the last step: no exit"
-        )
-        change = paired_difference(evidence.right(row, step), evidence.right(row, last)).times(100)
+        exits = found["exits"].iloc[0]
+        note = f"{step} of {last} steps" if exits else "gamma reaches the threshold at the last step: no exit"
+        change = intervals.paired_difference(evidence.right(row, step), evidence.right(row, last)).times(100)
+        enough: Literal["holds", "fails"] = "holds" if saved >= SAVED_PERCENT else "fails"
         return [
             Part(f"{row}: steps saved, %", Estimate.exact(saved), enough, note, counts),
             Part(f"{row}: accuracy at exit − at T, points", change, above(change, -LITTLE_POINTS), "", counts),
         ]
 
-    def parts(row: str, counts: bool) -> list[Part]:
+    parts: list[Part] = []
+    for row in dict.fromkeys([BNTT, *evidence.has("early_exit")]):
         try:
-            return measured(row, counts)
+            parts += measured(row, row == BNTT)
         except Missing as reason:
-            return [Part(row, None, "undecided", str(reason), counts)]
-
-    beside = [row for row in evidence.has("early_exit") if row != BNTT]
-    return Claim(
-        "early-exit-saves",
-        "Early exit saves steps at little loss of accuracy.",
-        "Sections 3.4 and 4.5, Fig. 6, Table 1",
-        f"at threshold {threshold:g} on gamma: at least {SAVED_PERCENT:g} % of the steps saved, and at most "
-        f"{LITTLE_POINTS:g} point of accuracy lost, with Tango's interval, paired by image",
-        "",
-        [*parts(BNTT, True), *(part for row in beside for part in parts(row, False))],
-    )
+            parts.append(Part(row, None, "undecided", str(reason), row == BNTT))
+    return parts
 
 
-def better_under_noise(evidence: Evidence) -> Claim:
-    """Section 4.6: higher accuracy than every other method under input noise."""
+def _ranking(evidence: Evidence) -> str:
+    noisy = last_step(evidence.frames["noise"])
+    means = noisy[noisy["sigma"] > 0].groupby("row", sort=False)["accuracy"].mean()
+    ranked = [f"{row} {number(mean, 1)} %" for row, mean in means.sort_values(ascending=False, kind="stable").items()]
+    return f"Mean accuracy over sigma > 0: {', '.join(ranked)}." if ranked else ""
 
+
+@claim(
+    "BNTT is more accurate than the other methods on noisy images.",
+    "Section 4.6, Fig. 4(b)",
+    "accuracy of bntt − of the other, mean over sigma > 0, each after all of its steps; percentile bootstrap over "
+    "images. Single sigmas by Tango's interval",
+    "points",
+    _ranking,
+)
+def better_under_noise(evidence: Evidence) -> list[Part]:
     def compare(row: str) -> Part:
         levels = _noise_pairs(evidence, row)
-        gain = bootstrap_mean(100 * np.mean([own.astype(float) - other for _, own, other in levels], axis=0))
-        per_level = {sigma: paired_difference(own, other) for sigma, own, other in levels}
+        gain = intervals.bootstrap_mean(100 * np.mean([own.astype(float) - other for _, own, other in levels], axis=0))
+        per_level = {sigma: intervals.paired_difference(own, other) for sigma, own, other in levels}
         better = [sigma for sigma, one in per_level.items() if one.low > 0]
         worse = [sigma for sigma, one in per_level.items() if one.high < 0]
         note = f"bntt is better at {_sigmas(better)}, worse at {_sigmas(worse)}"
         return Part(row, gain, above(gain), note)
 
-    others = [*baselines(evidence), ANN]
-    beside = [row for row in evidence.has("noise") if row not in (BNTT, *others)]
-    parts = [*versus(evidence, others, compare), *(part(row, compare, counts=False) for row in beside)]
-    noisy = last_step(evidence.frames["noise"])
-    noisy = noisy[noisy["sigma"] > 0] if len(noisy) else noisy
-    means = {row: select(noisy, row=row)["accuracy"].mean() for row in evidence.has("noise")}
-    ranking = ", ".join(f"{row} {number(means[row], 1)} %" for row in sorted(means, key=lambda row: -means[row]))
-    return Claim(
-        "better-under-noise",
-        "BNTT is more accurate than the other methods on noisy images.",
-        "Section 4.6, Fig. 4(b)",
-        "accuracy of bntt − of the other, mean over sigma > 0, each after all of its steps; percentile bootstrap over "
-        "images. Single sigmas by Tango's interval",
-        "points",
-        parts,
-        f"Mean accuracy over sigma > 0: {ranking}." if ranking else "",
-    )
+    parts = versus(evidence, compare, ANN)
+    compared = {BNTT, *(one.label for one in parts)}
+    return parts + [part(row, compare, counts=False) for row in evidence.has("noise") if row not in compared]
 
 
 def noise_differences(evidence: Evidence) -> pd.DataFrame:
     """Accuracy of bntt minus each other row's at each sigma, in points, with Tango's paired interval."""
-    lines = []
-    for row in evidence.has("noise"):
-        if row != BNTT and BNTT in evidence.has("noise"):
-            for sigma, own, other in _noise_pairs(evidence, row, zero=True):
-                lines.append((row, sigma, *paired_difference(own, other).times(100)))
+    rows = evidence.has("noise")
+    lines = [
+        (row, sigma, *intervals.paired_difference(own, other).times(100))
+        for row in rows
+        if BNTT in rows and row != BNTT
+        for sigma, own, other in _noise_pairs(evidence, row, zero=True)
+    ]
     return pd.DataFrame(lines, columns=["row", "sigma", "difference", "low", "high"])
 
 
@@ -191,53 +158,44 @@ def _sigmas(sigmas: Sequence[float]) -> str:
     return f"sigma {listed([f'{sigma:g}' for sigma in sigmas])}" if sigmas else "no sigma"
 
 
-def surrogate_trains_worse(evidence: Evidence) -> Claim:
-    """Section 4.2: without BNTT, surrogate-gradient training reaches less accuracy, or does not converge."""
-
+@claim(
+    "Surrogate gradients without a norm train to a lower accuracy.",
+    "Section 4.2, Table 1",
+    "accuracy of bntt − of surrogate, each at its own T; Tango's interval, paired by image",
+    "points",
+)
+def surrogate_trains_worse(evidence: Evidence) -> list[Part]:
     def compare(row: str) -> Part:
         own = evidence.last_step(BNTT)
         if row in evidence.diverged:
             return Part(row, None, "holds", f"row {row} {evidence.absent[row]}")
         other = evidence.last_step(row)
-        gain = paired_difference(evidence.right(BNTT, own), evidence.right(row, other)).times(100)
+        gain = intervals.paired_difference(evidence.right(BNTT, own), evidence.right(row, other)).times(100)
         note = f"bntt {evidence.percent(BNTT, own)} at T = {own}, {row} {evidence.percent(row, other)} at T = {other}"
         return Part(row, gain, above(gain), note)
 
-    return Claim(
-        "surrogate-trains-worse",
-        "Surrogate gradients without a norm train to a lower accuracy.",
-        "Section 4.2, Table 1",
-        "accuracy of bntt − of surrogate, each at its own T; Tango's interval, paired by image",
-        "points",
-        [part(SURROGATE, compare)],
-    )
+    return [part(SURROGATE, compare)]
 
 
-def low_energy(evidence: Evidence) -> Claim:
-    """Section 4.3: less energy than the dense network, and than the other spiking methods."""
-    ratios = energy_ratios(evidence.frames["energy"])
-
-    def at_own_steps(row: str) -> pd.Series:
-        evidence.table("energy", row)
-        return last_step(select(ratios, row=row)).iloc[0]
+@claim(
+    "BNTT needs less energy than the dense network and than the other spiking methods.",
+    "Section 4.3, Table 3",
+    "energy of the other / energy of bntt, each after all of its steps, the paper's accounting; above 1. Energies "
+    "are means over all test images, without an interval",
+    "×",
+    "The dense network (ann) is bntt's own architecture at 4.6 pJ per operation.",
+)
+def low_energy(evidence: Evidence) -> list[Part]:
+    def ratios(row: str) -> pd.Series:
+        """Of a row after all of its steps, under each reading."""
+        return last_step(energy_ratios(evidence.table("energy", row)))[list(READINGS)].iloc[0]
 
     def compare(row: str) -> Part:
-        own = at_own_steps(BNTT)
-        other = pd.Series(1.0, index=list(READINGS)) if row == ANN else at_own_steps(row)
-        times = own[list(READINGS)].astype(float) / other[list(READINGS)].astype(float)
+        own = ratios(BNTT)
+        times = own / (1.0 if row == ANN else ratios(row))
         estimate = Estimate.exact(float(times["own"]))
         same = int(((times > 1) == (times["own"] > 1)).sum())
-        return Part(
-            row, estimate, above(estimate, 1.0), f"the same under {same} of {len(times)} readings of the formula"
-        )
+        note = f"the same under {same} of {len(times)} readings of the formula"
+        return Part(row, estimate, above(estimate, 1.0), note)
 
-    return Claim(
-        "low-energy",
-        "BNTT needs less energy than the dense network and than the other spiking methods.",
-        "Section 4.3, Table 3",
-        "energy of the other / energy of bntt, each after all of its steps, the paper's accounting; above 1. Energies "
-        "are means over all test images, without an interval",
-        "×",
-        [part(ANN, compare), *versus(evidence, baselines(evidence), compare)],
-        "The dense network (ann) is bntt's own architecture at 4.6 pJ per operation.",
-    )
+    return [part(ANN, compare), *versus(evidence, compare)]

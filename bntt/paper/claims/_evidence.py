@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Literal
 
 import numpy as np
@@ -86,14 +87,10 @@ class Evidence:
             dict(zip(runs["row"], runs["method"], strict=True)),
             {one.row: why_absent(one.status, one.reason) for one in gone.itertuples()},
             frozenset(select(gone, status="diverged")["row"]),
-            {name: select(results.frame(f"{name}.csv"), dataset=dataset, seed=seed) for name in names},
+            {name: results.frame(f"{name}.csv", dataset=dataset, seed=seed) for name in names},
             test_images(results, dataset) or 0,
             results.experiment.evaluation["exit_threshold"],
         )
-
-    @property
-    def conversions(self) -> list[str]:
-        return [row for row, method in self.rows.items() if method == "conversion"]
 
     def has(self, name: str) -> list[str]:
         """The rows with a measurement, in the order of the experiment."""
@@ -121,10 +118,8 @@ class Evidence:
     def right_under_noise(self, row: str) -> dict[float, NDArray[np.bool_]]:
         """The same for each noise level, after all of the row's steps."""
         frame = last_step(self.table("noise", row))
-        return {
-            float(sigma): self._bits(row, select(frame, sigma=sigma), f"at sigma {sigma:g}")
-            for sigma in frame["sigma"].unique()
-        }
+        by_sigma = frame.groupby("sigma", sort=False)
+        return {float(sigma): self._bits(row, lines, f"at sigma {sigma:g}") for sigma, lines in by_sigma}
 
     def _bits(self, row: str, lines: pd.DataFrame, what: str) -> NDArray[np.bool_]:
         if lines.empty or lines["correct"].iloc[0] == "":
@@ -136,16 +131,7 @@ class Evidence:
         frame = select(self.table("image_spikes", row), time_step=step).sort_values("sample")
         if frame.empty:
             raise Missing(f"row {row}: spikes are not reported after {step} steps")
-        spikes: NDArray[np.float64] = frame["spikes"].to_numpy(dtype=float)
-        return spikes
-
-    def gammas(self, row: str) -> dict[str, NDArray[np.float64]]:
-        """Scales ``[T, C]`` of each layer, conv1 first."""
-        frame = self.table("gamma", row)
-        return {
-            str(layer): part.pivot(index="time_step", columns="channel", values="gamma").to_numpy(dtype=float)
-            for layer, part in frame.groupby("layer", sort=False)
-        }
+        return frame["spikes"].to_numpy(dtype=float)
 
     def percent(self, row: str, step: int) -> str:
         """The accuracy of a row after so many steps, for a reader."""
@@ -155,7 +141,28 @@ class Evidence:
         return f"{number(found['accuracy'].iloc[0], 1)} %"
 
 
-# -- helpers of the claims ----------------------------------------------------------------------------------------
+# -- what the claims are made of -----------------------------------------------------------------------------------
+
+Text = str | Callable[[Evidence], str]
+Parts = Callable[[Evidence], list[Part]]
+Weigh = Callable[[Evidence], Claim]
+CLAIMS: list[Weigh] = []
+
+
+def claim(text: str, where: str, statistic: Text, unit: str = "", note: Text = "") -> Callable[[Parts], Weigh]:
+    """Add to CLAIMS a claim whose parts the decorated function gives, and which is named after that function."""
+
+    def of(parts: Parts) -> Weigh:
+        @wraps(parts)
+        def weighed(evidence: Evidence) -> Claim:
+            name = parts.__name__.replace("_", "-")
+            said = [one if isinstance(one, str) else one(evidence) for one in (statistic, note)]
+            return Claim(name, text, where, said[0], unit, parts(evidence), said[1])
+
+        CLAIMS.append(weighed)
+        return weighed
+
+    return of
 
 
 def part(row: str, compare: Callable[[str], Part], counts: bool = True) -> Part:
@@ -166,13 +173,11 @@ def part(row: str, compare: Callable[[str], Part], counts: bool = True) -> Part:
         return Part(row, None, "undecided", str(reason), counts)
 
 
-def versus(evidence: Evidence, rows: Sequence[str], compare: Callable[[str], Part]) -> list[Part]:
-    """One part for each row that is compared; one that diverged has no measurement and does not count."""
+def versus(evidence: Evidence, compare: Callable[[str], Part], *further: str) -> list[Part]:
+    """One part for each spiking baseline (the surrogate row and every conversion), then for each of the further rows.
+
+    A row that diverged has no measurement and does not count.
+    """
+    conversions = [row for row, method in evidence.rows.items() if method == "conversion"]
+    rows = [SURROGATE, *(conversions or ["conversion"]), *further]  # without conversions, one is missing
     return [part(row, compare, row not in evidence.diverged) for row in rows]
-
-
-def baselines(evidence: Evidence) -> list[str]:
-    """The spiking baselines: the surrogate row and every conversion."""
-    if not evidence.conversions:
-        return [SURROGATE, "conversion"]  # the latter is reported as missing
-    return [SURROGATE, *evidence.conversions]
