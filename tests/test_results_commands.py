@@ -230,24 +230,24 @@ def test_a_changed_table_is_not_explained(root, capsys):
 # -- plan -------------------------------------------------------------------------------------------------
 
 MEASURED = {
-    "start": 3.0, "step": 0.5, "validation": 0.25, "training": 9.0, "first_pass": 0.1, "pass": 0.05,
-    "approximations": 0.02, "noise": True, "draws": True, "memory": 1e9, "gpu_memory": 0, "weights": 1_000_000,
-    "note": "",
+    "start": 3.0, "step": 0.5, "validation": 0.25, "training": 9.0, "image": 0.1, "memory": 1e9, "gpu_memory": 0,
+    "weights": 1_000_000, "note": "",
 }  # fmt: skip
 
 
 def test_the_cost_of_a_run_by_hand(tmp_path):
-    """96 of 1,077 training images in batches of 32, 7 epochs, 540 test images, 1 + 1 further passes and 2 draws."""
+    """96 of 1,077 training images in batches of 32, 7 epochs, 540 test images."""
     _, run = one_row(tmp_path, method="surrogate", time_steps=3, epochs=7)
     assert _images(run) == {"train": 96, "validation": 180, "test": 540}
     there = [Found(run, None, status) for status in (Status.DONE, Status.OUTDATED, Status.DAMAGED)]
-    cost = _cost(run, there, MEASURED)
+    cost = _cost(there, MEASURED)
     assert cost.training == pytest.approx(3 + 7 * (3 * 0.5 + 0.25))
-    assert cost.evaluation == pytest.approx(3 + 540 * (0.1 + 3 * 0.05) + 100 * 0.02)
+    assert cost.evaluation == pytest.approx(3 + 540 * 0.1)
+    assert cost.disk == pytest.approx(1e6 + 4e6 / 3)  # the states of one training at a time
     assert cost.remaining == pytest.approx(2 * (cost.training + cost.evaluation))
-    silent = _cost(run, there, MEASURED | {"step": None, "noise": False, "draws": False})
-    assert silent.training == pytest.approx(12)
-    assert silent.evaluation == pytest.approx(3 + 54 + 2)
+    converted = _cost(there, MEASURED | {"step": None})
+    assert converted.training == pytest.approx(12)
+    assert converted.disk == pytest.approx(1e6)
 
 
 def test_the_report_adds_up():
@@ -283,7 +283,7 @@ def test_what_is_trained_and_not_evaluated_costs_its_evaluation_alone(root):
     (root / "tiny/runs/digits/bntt/seed-1/evaluate.json").unlink()
     shutil.rmtree(root / "tiny/runs/digits/bntt/seed-2")
     there = [one for one in found(tiny, root) if one.run.row == "bntt"]
-    cost = _cost(there[0].run, there, MEASURED)
+    cost = _cost(there, MEASURED)
     assert (cost.runs, cost.done, cost.trained) == (3, 1, 1)
     assert cost.remaining == pytest.approx(cost.training + 2 * cost.evaluation)
 
