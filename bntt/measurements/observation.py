@@ -59,13 +59,15 @@ def observe(subject: Subject) -> Observation:
 
 @torch.no_grad()
 def right_at_reported_steps(
-    subject: Subject, key: int, scaled: Callable[[Tensor, Tensor], Tensor] | None = None
+    subject: Subject, draw: int = 0, scaled: Callable[[Tensor, Tensor], Tensor] | None = None
 ) -> dict[int, Tensor]:
-    """Which test images are right after each reported step, bool ``[N]``, in a pass with Poisson noise of ``key``.
+    """Which test images are right after each reported step, bool ``[N]``, with a draw of the Poisson noise.
 
     ``scaled(unit, batch)`` makes the input of a batch of images in [0, 1]; by default as the classifier was trained.
     """
-    classifier, data = subject.classifier, subject.data
+    if draw == 0 and scaled is None:  # the pass that is made in any case
+        return {step: subject.observation.right[step - 1] for step in subject.report_steps}
+    classifier, data, key = subject.classifier, subject.data, subject.noise_key(draw)
     right = {step: torch.zeros(len(data.test), dtype=torch.bool) for step in subject.report_steps}
     for batch in torch.arange(len(data.test), device=data.mean.device).split(subject.run.evaluation["batch_size"]):
         unit = data.test.unit(batch)
