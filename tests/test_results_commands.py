@@ -244,28 +244,28 @@ def test_the_cost_of_a_run_by_hand(tmp_path):
     assert cost.training == pytest.approx(3 + 7 * (3 * 0.5 + 0.25))
     assert cost.evaluation == pytest.approx(3 + 540 * 0.1)
     assert cost.disk == pytest.approx(1e6 + 4e6 / 3)  # the states of one training at a time
-    assert cost.remaining == pytest.approx(2 * (cost.training + cost.evaluation))
+    assert cost.left == pytest.approx((0, cost.training + cost.evaluation, cost.training + cost.evaluation))
     converted = _cost(there, MEASURED | {"step": None})
     assert converted.training == pytest.approx(12)
     assert converted.disk == pytest.approx(1e6)
 
 
 def test_the_report_adds_up():
-    cost = Cost("digits", "bntt", None, 3, 1, 0, 0.129, 95.0, 25.0, 6e8, 0.0, 2e6)
-    *_, whole, remaining = report([cost, replace(cost, row="ann", step=None, done=3)], 2)
+    cost = Cost("digits", "bntt", None, (120.0, 0.0, 120.0), 0.129, 95.0, 25.0, 6e8, 0.0, 2e6)
+    *_, whole, remaining = report([cost, replace(cost, row="ann", step=None, left=(0.0, 0.0, 0.0))], 2)
     assert whole == "in all 6 runs, 4 done; 0.20 hours of training and evaluation, one after the other"
     assert remaining.startswith("remaining: 0.07 hours, or 2 min 0 s with 2 at once; 12 MB on disk")
 
 
 def test_what_remains_takes_as_long_as_its_longest_chain():
     """One network of ten hours and its conversion of one, on eight cores; then with the network trained already."""
-    ann = Cost("digits", "ann", None, 1, 0, 0, 0.1, 35_000.0, 1000.0, 6e8, 0.0, 2e6)
-    conversion = replace(ann, row="conversion", start="ann", step=None, training=600.0, evaluation=3000.0)
-    *_, remaining = report([ann, conversion, replace(ann, row="other", training=9000.0)], 8)
+    ann = Cost("digits", "ann", None, (36_000.0,), 0.1, 35_000.0, 1000.0, 6e8, 0.0, 2e6)
+    conversion = replace(ann, row="conversion", start="ann", step=None, left=(3600.0,))
+    *_, remaining = report([ann, conversion, replace(ann, row="other", left=(10_000.0,))], 8)
     assert remaining.startswith("remaining: 13.78 hours, or 11 h 0 min with 8 at once")
-    *_, remaining = report([replace(ann, trained=1), conversion], 8)
+    *_, remaining = report([replace(ann, left=(1000.0,)), conversion], 8)
     assert remaining.startswith("remaining: 1.28 hours, or 1 h 16 min with 8 at once")
-    *_, remaining = report([replace(ann, done=1), replace(conversion, done=1)], 8)
+    *_, remaining = report([replace(ann, left=(0.0,)), replace(conversion, left=(0.0,))], 8)
     assert remaining.startswith("remaining: 0.00 hours, or 0 s with 8 at once")
 
 
@@ -284,8 +284,7 @@ def test_what_is_trained_and_not_evaluated_costs_its_evaluation_alone(root):
     shutil.rmtree(root / "tiny/runs/digits/bntt/seed-2")
     there = [one for one in found(tiny, root) if one.run.row == "bntt"]
     cost = _cost(there, MEASURED)
-    assert (cost.runs, cost.done, cost.trained) == (3, 1, 1)
-    assert cost.remaining == pytest.approx(cost.training + 2 * cost.evaluation)
+    assert cost.left == pytest.approx((0, cost.evaluation, cost.training + cost.evaluation))
 
 
 def test_held_out_images_are_not_trained_on(tmp_path):

@@ -42,9 +42,7 @@ class Cost:
     dataset: str
     row: str
     start: str | None  # row that it starts from
-    runs: int
-    done: int
-    trained: int  # and not yet evaluated
+    left: tuple[float, ...]  # seconds that remain of each of its runs
     step: float | None  # seconds of a training step; None where a row does not train
     training: float
     evaluation: float
@@ -52,17 +50,6 @@ class Cost:
     gpu_memory: float
     disk: float
     note: str = ""
-
-    @property
-    def remaining(self) -> float:
-        """Seconds of what is not done, one after the other."""
-        return (self.runs - self.done) * (self.training + self.evaluation) - self.trained * self.training
-
-    @property
-    def longest(self) -> float:
-        """Seconds of the run of which the most remains."""
-        training = self.training if self.runs > self.done + self.trained else 0.0
-        return training + (self.evaluation if self.runs > self.done else 0.0)
 
 
 def slots(experiment: Experiment, device: str, cores: int) -> int:
@@ -106,45 +93,51 @@ def report(costs: Iterable[Cost], at_once: int) -> Iterator[str]:
     chains: dict[tuple[str, str | None], float] = {}
     for one in costs:
         measured.append(one)
-        chains[one.dataset, one.row] = chains.get((one.dataset, one.start), 0.0) + one.longest
+        chains[one.dataset, one.row] = chains.get((one.dataset, one.start), 0.0) + max(one.left)
         step = "-" if one.step is None else f"{1000 * one.step:.0f} ms"
         memory = f"{max(one.memory, one.gpu_memory) / 1e9:.1f} GB"
         times = duration(one.training), duration(one.evaluation)
-        line = columns.format(one.dataset, one.row, one.runs, one.done, step, *times, memory)
+        line = columns.format(one.dataset, one.row, len(one.left), one.left.count(0.0), step, *times, memory)
         yield f"{line}  {one.note}".rstrip()
-    whole = sum(one.runs * (one.training + one.evaluation) for one in measured) / 3600
-    remaining = sum(one.remaining for one in measured)
-    disk, memory_gb = sum(one.runs * one.disk for one in measured) / 1e6, max(one.memory for one in measured) / 1e9
-    runs, done = sum(one.runs for one in measured), sum(one.done for one in measured)
-    together = duration(max(remaining / at_once, *chains.values()))
-    yield f"in all {runs} runs, {done} done; {whole:.2f} hours of training and evaluation, one after the other"
+    whole = sum(len(one.left) * (one.training + one.evaluation) for one in measured) / 3600
+    disk, memory_gb = sum(len(one.left) * one.disk for one in measured) / 1e6, max(one.memory for one in measured) / 1e9
+    left = [seconds for one in measured for seconds in one.left]
+    together = duration(max(sum(left) / at_once, *chains.values()))
+    done = f"{len(left)} runs, {left.count(0.0)} done"
+    yield f"in all {done}; {whole:.2f} hours of training and evaluation, one after the other"
     yield (
-        f"remaining: {remaining / 3600:.2f} hours, or {together} with {at_once} at once; "
+        f"remaining: {sum(left) / 3600:.2f} hours, or {together} with {at_once} at once; "
         f"{disk:.0f} MB on disk, {memory_gb:.1f} GB of memory for the largest"
     )
 
 
 def _cost(there: Sequence[Found], measured: dict[str, Any]) -> Cost:
-    """From what was measured to what a whole run costs, and how many of a row's runs are there already."""
+    """From what was measured to what a whole run costs, and what is left of a row's runs."""
     run, images = there[0].run, _images(there[0].run)
-    step, training, states = measured["step"], measured["training"], 0.0
+    step, training, disk = measured["step"], measured["training"], measured["weights"]
     if step is not None:
         steps = images["train"] / run.options["batch_size"]
         training = run.options["epochs"] * (steps * step + measured["validation"])
-        states = 4 * measured["weights"] / len(there)  # weights and momentum, in two generations
+        disk += 4 * disk / len(there)  # the state of one of them: weights and momentum, in two generations
+    training += measured["start"]
+    evaluation = measured["start"] + images["test"] * measured["image"]
+
+    def left(status: Status) -> float:
+        if status.ended:
+            return 0.0
+        return evaluation if status is Status.TRAINED else training + evaluation
+
     return Cost(
         dataset=run.dataset,
         row=run.row,
         start=run.start,
-        runs=len(there),
-        done=sum(one.status.ended for one in there),
-        trained=sum(one.status is Status.TRAINED for one in there),
+        left=tuple(left(one.status) for one in there),
         step=step,
-        training=measured["start"] + training,
-        evaluation=measured["start"] + images["test"] * measured["image"],
+        training=training,
+        evaluation=evaluation,
         memory=measured["memory"],
         gpu_memory=measured["gpu_memory"],
-        disk=measured["weights"] + states,
+        disk=disk,
         note=measured["note"],
     )
 
