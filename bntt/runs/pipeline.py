@@ -42,8 +42,9 @@ def train(
     directory = RunDirectory.of(run, results)
     store.prepare(run.dataset)
     record: dict[str, Any] = status.decides_training(run) | {"data": store.identity(run.dataset)}
-    start = _start(experiment, run, results)
-    if start is not None:
+    start = None
+    if run.start is not None:
+        start = _trained(experiment, experiment.run(run.dataset, run.start, run.seed), results)
         record["start_sha256"] = start.training()["files"].get(WEIGHTS)
     if status.find_training(experiment, run, results).status in _CURRENT:
         return f"{directory.path}: already trained"
@@ -97,10 +98,8 @@ def evaluate(experiment: Experiment, run: Run, results: Path, device: str = "aut
     if status.find(experiment, run, results).status.measured:
         return f"{directory.path}: already evaluated"
     training = _trained(experiment, run, results).training()
-    record = status.decides_evaluation(run) | {
-        "data": training["data"],
-        "weights_sha256": training["files"].get(WEIGHTS),
-    }
+    made_from = {"data": training["data"], "weights_sha256": training["files"].get(WEIGHTS)}
+    record = status.decides_evaluation(run) | made_from
     if training["status"] != "done":
         directory.finish_evaluation(record | {"status": training["status"], "reason": training["reason"]}, {})
         return f"{directory.path}: {training['status']}, nothing to evaluate"
@@ -127,9 +126,8 @@ def subject(run: Run, directory: RunDirectory, device: torch.device) -> Subject:
     try:
         return Subject(run, images, _method(run).classifier(run, images, weights))
     except (RuntimeError, KeyError):
-        raise UserError(
-            f"{directory.path / WEIGHTS} does not hold the weights of row {run.row}; train it again"
-        ) from None
+        path = directory.path / WEIGHTS
+        raise UserError(f"{path} does not hold the weights of row {run.row}; train it again") from None
 
 
 def _method(run: Run) -> ModuleType:
@@ -140,13 +138,6 @@ def _speed(outcome: Outcome, images: int) -> dict[str, float]:
     """Training images per second over the epochs, their validation included; nothing where a method has no epochs."""
     seconds = sum(row["seconds"] for row in outcome.history)
     return {"images_per_second": round(images * len(outcome.history) / seconds, 1)} if seconds else {}
-
-
-def _start(experiment: Experiment, run: Run, results: Path) -> RunDirectory | None:
-    """The run that a run starts from."""
-    if run.start is None:
-        return None
-    return _trained(experiment, experiment.run(run.dataset, run.start, run.seed), results)
 
 
 def _trained(experiment: Experiment, run: Run, results: Path) -> RunDirectory:
@@ -161,15 +152,14 @@ def _trained(experiment: Experiment, run: Run, results: Path) -> RunDirectory:
 
 def _user_errors(work: Callable[[], T], run: Run) -> T:
     """A ValueError from the mathematics is about the options it was given, and so is a GPU that is too small."""
+    where = f"experiment {run.experiment}, row {run.row}"
     try:
         return work()
     except ValueError as error:
-        raise UserError(f"experiment {run.experiment}, row {run.row}: {error}") from None
+        raise UserError(f"{where}: {error}") from None
     except torch.OutOfMemoryError as error:
-        first_line = str(error).splitlines()[0]
-        raise UserError(
-            f"experiment {run.experiment}, row {run.row}: {first_line} Lower batch_size, or time_chunk where it has one"
-        ) from None
+        advice = "Lower batch_size, or time_chunk where it has one"
+        raise UserError(f"{where}: {str(error).splitlines()[0]} {advice}") from None
 
 
 def _device_name(device: torch.device) -> str:

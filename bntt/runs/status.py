@@ -73,11 +73,8 @@ def decides_training(run: Run) -> dict[str, Any]:
 
 def decides_evaluation(run: Run) -> dict[str, Any]:
     """The options and the code that decide the measurements of a run, given its weights."""
-    return {
-        "config": run.training_config(),
-        "code": code_hash.evaluation_code(run),
-        "evaluation": dict(run.evaluation),
-    }
+    code = code_hash.evaluation_code(run)
+    return {"config": run.training_config(), "code": code, "evaluation": dict(run.evaluation)}
 
 
 def found(experiment: Experiment, results: Path = RESULTS, here: bool = True) -> Iterator[Found]:
