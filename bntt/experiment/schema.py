@@ -59,11 +59,7 @@ EVALUATION: dict[str, dict[str, Any]] = {
         "min": 0.0,
         "help": "Thresholds on gamma swept for early exit, Fig. 6.",
     },
-    "exit_threshold": {
-        "default": 0.1,
-        "min": 0.0,
-        "help": "The threshold of the early-exit rows; the paper's is 0.1.",
-    },
+    "exit_threshold": {"default": 0.1, "min": 0.0, "help": "The threshold of the early-exit rows; the paper's is 0.1."},
 }
 
 
@@ -82,8 +78,7 @@ class Row(Strict):
         json_schema_extra={"minItems": 1},
     )
     datasets: dict[str, Strict | None] = Field(
-        default_factory=dict,
-        description="Some of the experiment's datasets, if not all; or name -> overrides there.",
+        default_factory=dict, description="Some of the experiment's datasets, if not all; or name -> overrides there."
     )
 
 

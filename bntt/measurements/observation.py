@@ -1,7 +1,8 @@
 """One pass over the test images, from which most measurements are read."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,11 +18,11 @@ class Observation:
 
     right: Tensor  # bool [T, N]: the argmax after t steps is the label
     loss: Tensor  # [T], mean cross-entropy of the running logits
-    spikes: dict[str, Tensor] = field(default_factory=dict)  # layer -> [T] spikes of its neurons
-    input_events: dict[str, Tensor] = field(default_factory=dict)  # layer -> [T] non-zero inputs
-    input_mass: dict[str, Tensor] = field(default_factory=dict)  # layer -> [T] sum of |inputs|, fractions as fractions
-    input_size: dict[str, int] = field(default_factory=dict)  # layer -> inputs per image
-    spikes_by_image: Tensor = field(default_factory=lambda: torch.zeros(0))  # [T, N] spikes of all neurons
+    spikes_by_image: Tensor  # [T, N] spikes of all neurons
+    spikes: dict[str, Tensor]  # layer -> [T] spikes of its neurons
+    input_events: dict[str, Tensor]  # layer -> [T] non-zero inputs
+    input_mass: dict[str, Tensor]  # layer -> [T] sum of |inputs|, fractions as fractions
+    input_size: dict[str, int]  # layer -> inputs per image
 
 
 @torch.no_grad()
@@ -29,11 +30,10 @@ def observe(subject: Subject) -> Observation:
     """Run the classifier once over all test images."""
     classifier, data = subject.classifier, subject.data
     steps, images = classifier.time_steps, len(data.test)
-    seen = Observation(torch.zeros(steps, images, dtype=torch.bool), torch.zeros(steps, dtype=torch.float64))
-    if classifier.spiking:
-        for kind in (seen.spikes, seen.input_events, seen.input_mass):
-            kind.update({layer.name: torch.zeros(steps, dtype=torch.float64) for layer in classifier.layers})
-        seen.spikes_by_image = torch.zeros(steps, images, dtype=torch.float64)
+    zeros = partial(torch.zeros, dtype=torch.float64)
+    spikes, events, mass = ({layer.name: zeros(steps) for layer in classifier.layers} for _ in range(3))
+    right = torch.zeros(steps, images, dtype=torch.bool)
+    seen = Observation(right, zeros(steps), zeros(steps, images), spikes, events, mass, {})
 
     for batch in torch.arange(images, device=data.mean.device).split(subject.run.evaluation["batch_size"]):
         columns = batch.cpu()

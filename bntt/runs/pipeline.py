@@ -64,13 +64,15 @@ def train(
                 stopped.args = (f"{directory.path}: {stopped}; run it again to go on",)
                 raise
         outcome, spent = trained.outcome, ledger.spent
+        if seconds := sum(row["seconds"] for row in outcome.history):  # of the epochs, their validation included
+            record["images_per_second"] = round(len(images.train) * len(outcome.history) / seconds, 1)
+        if outcome.selected_epoch is not None:
+            record["selected_epoch"] = outcome.selected_epoch
         ended = "done" if outcome.diverged is None else "diverged"
         record |= {
             "status": ended,
             "reason": outcome.diverged,
             "steps": outcome.steps,
-            **_speed(outcome, len(images.train)),
-            **({} if outcome.selected_epoch is None else {"selected_epoch": outcome.selected_epoch}),
             **trained.facts,
             "provenance": provenance.environment(_device_name(chosen), run.threads),
             "started": began,
@@ -132,12 +134,6 @@ def subject(run: Run, directory: RunDirectory, device: torch.device) -> Subject:
 
 def _method(run: Run) -> ModuleType:
     return import_module(declared.plugins("methods", "OPTIONS")[run.method])
-
-
-def _speed(outcome: Outcome, images: int) -> dict[str, float]:
-    """Training images per second over the epochs, their validation included; nothing where a method has no epochs."""
-    seconds = sum(row["seconds"] for row in outcome.history)
-    return {"images_per_second": round(images * len(outcome.history) / seconds, 1)} if seconds else {}
 
 
 def _trained(experiment: Experiment, run: Run, results: Path) -> RunDirectory:

@@ -41,11 +41,7 @@ OPTIONS = {
         "max": 1.0,
         "help": "Shares of the epochs at which the learning rate is divided.",
     },
-    "decay_factor": {
-        "default": 10.0,
-        "above": 0.0,
-        "help": "What the learning rate is divided by at each milestone.",
-    },
+    "decay_factor": {"default": 10.0, "above": 0.0, "help": "What the learning rate is divided by at each milestone."},
     "selection": {
         "default": "last",
         "choices": ["last", "best-test"],
