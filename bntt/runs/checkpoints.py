@@ -39,13 +39,11 @@ class States:
         newest: dict[str, Any] = {"generation": 0, "state": None}
         for path in filter(Path.exists, self.files):
             saved = _read(path)
-            if saved is None:
-                print(f"bntt: {path} is damaged and not used", file=sys.stderr, flush=True)
-            elif saved["belongs_to"] != self._belongs_to:
-                why = "is of another configuration, code or data and not used"
-                print(f"bntt: {path} {why}", file=sys.stderr, flush=True)
-            else:
+            if saved is not None and saved["belongs_to"] == self._belongs_to:
                 newest = max(newest, saved, key=lambda one: one["generation"])
+            else:
+                why = "damaged" if saved is None else "of another configuration, code or data"
+                print(f"bntt: {path} is {why} and not used", file=sys.stderr, flush=True)
         write_json(self._note, self._belongs_to)  # for a reader, and to fail early where nothing can be written
         self._generation = newest["generation"]
         return newest["state"]

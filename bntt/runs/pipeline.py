@@ -46,7 +46,7 @@ def train(
     if run.start is not None:
         start = _trained(experiment, experiment.run(run.dataset, run.start, run.seed), results)
         record["start_sha256"] = start.training()["files"].get(WEIGHTS)
-    if status.find_training(experiment, run, results).status in _CURRENT:
+    if status.find(experiment, run, results, training_alone=True).status in _CURRENT:
         return f"{directory.path}: already trained"
     with lease(device) as chosen:
         settle(run.threads)
@@ -138,7 +138,7 @@ def _method(run: Run) -> ModuleType:
 
 def _trained(experiment: Experiment, run: Run, results: Path) -> RunDirectory:
     """The directory of a run whose training is current; an error says why it is not."""
-    found = status.find_training(experiment, run, results)
+    found = status.find(experiment, run, results, training_alone=True)
     if found.status in (Status.MISSING, Status.DAMAGED):  # these reasons say where, and what to run
         raise UserError(found.reason)
     if found.status not in _CURRENT:
