@@ -230,8 +230,8 @@ def test_a_changed_table_is_not_explained(root, capsys):
 # -- plan -------------------------------------------------------------------------------------------------
 
 MEASURED = {
-    "start": 3.0, "step": 0.5, "validation": 0.25, "training": 9.0, "image": 0.1, "memory": 1e9, "gpu_memory": 0,
-    "weights": 1_000_000, "note": "",
+    "start": 3.0, "step": 0.5, "validation": 0.25, "training": 9.0, "image": 0.1, "approximations": 0.02,
+    "memory": 1e9, "gpu_memory": 0, "weights": 1_000_000, "note": "",
 }  # fmt: skip
 
 
@@ -242,7 +242,7 @@ def test_the_cost_of_a_run_by_hand(tmp_path):
     there = [Found(run, None, status) for status in (Status.DONE, Status.OUTDATED, Status.DAMAGED)]
     cost = _cost(there, MEASURED)
     assert cost.training == pytest.approx(3 + 7 * (3 * 0.5 + 0.25))
-    assert cost.evaluation == pytest.approx(3 + 540 * 0.1)
+    assert cost.evaluation == pytest.approx(3 + 540 * 0.1 + 100 * 0.02)
     assert cost.disk == pytest.approx(1e6 + 4e6 / 3)  # the states of one training at a time
     assert cost.left == pytest.approx((0, cost.training + cost.evaluation, cost.training + cost.evaluation))
     converted = _cost(there, MEASURED | {"step": None})
