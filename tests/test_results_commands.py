@@ -243,7 +243,9 @@ def test_the_cost_of_a_run_by_hand(tmp_path):
     cost = _cost(there, MEASURED)
     assert cost.training == pytest.approx(3 + 7 * (3 * 0.5 + 0.25))
     assert cost.evaluation == pytest.approx(3 + 540 * 0.1 + 100 * 0.02)
-    assert cost.disk == pytest.approx(1e6 + 4e6 / 3)  # the states of one training at a time
+    assert cost.disk == pytest.approx(
+        1e6 + 4e6 / 3
+    )  # weights, and one state of a training: weights and momentum, twice
     assert cost.left == pytest.approx((0, cost.training + cost.evaluation, cost.training + cost.evaluation))
     converted = _cost(there, MEASURED | {"step": None})
     assert converted.training == pytest.approx(12)

@@ -116,15 +116,16 @@ class Spent:
     machines: list[str] = field(default_factory=list)
 
 
+@dataclass
 class Ledger:
-    """Counts what a training has spent, this piece and those before it."""
+    """Counts what a training has spent: in this piece, which begins now, and in those before it."""
 
-    def __init__(self, machine: str = "", joules: Callable[[], float | None] = lambda: None) -> None:
-        """Begin a piece now, on ``machine``; ``joules`` reads a meter that may have started anywhere."""
-        self.before = Spent()  # in earlier pieces
-        self._machine = machine
-        self._began = time.monotonic()
-        self._joules, self._joules_at_start = joules, joules() or 0.0
+    machine: str = ""
+    joules: Callable[[], float | None] = lambda: None  # reads a meter that may have started anywhere
+    before: Spent = Spent()
+
+    def __post_init__(self) -> None:
+        self._began, self._joules_at_start = time.monotonic(), self.joules() or 0.0
 
     @property
     def seconds(self) -> float:
@@ -134,12 +135,12 @@ class Ledger:
     @property
     def spent(self) -> Spent:
         """All that was spent up to now."""
-        joules = self._joules()
+        joules = self.joules()
         return Spent(
             seconds=self.seconds,
             joules=None if joules is None else (self.before.joules or 0.0) + joules - self._joules_at_start,
             pieces=self.before.pieces + 1,
-            machines=list(dict.fromkeys([*self.before.machines, self._machine])),
+            machines=list(dict.fromkeys([*self.before.machines, self.machine])),
         )
 
 

@@ -96,10 +96,11 @@ def train(
 def evaluate(experiment: Experiment, run: Run, results: Path, device: str = "auto") -> str:
     """Measure a trained run on the test images. Returns one line that says what happened."""
     store.prepare(run.dataset)
-    directory = RunDirectory.of(run, results)
-    if status.find(experiment, run, results).status.measured:
-        return f"{directory.path}: already evaluated"
-    training = _trained(experiment, run, results).training()
+    found = status.find(experiment, run, results)
+    if found.status.measured:
+        return f"{found.directory.path}: already evaluated"
+    directory = found.directory if found.status in _CURRENT else _trained(experiment, run, results)
+    training = directory.training()
     made_from = {"data": training["data"], "weights_sha256": training["files"].get(WEIGHTS)}
     record = status.decides_evaluation(run) | made_from
     if training["status"] != "done":
