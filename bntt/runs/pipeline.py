@@ -1,12 +1,13 @@
 """Training and evaluation of one run: what the command line and the workflow call."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -24,7 +25,6 @@ from bntt.runs.status import Status
 from bntt.training.arithmetic import settle
 from bntt.training.loop import Outcome
 
-T = TypeVar("T")
 _CURRENT = (Status.TRAINED, Status.DIVERGED)  # of a training
 
 
@@ -59,7 +59,8 @@ def train(
             weights = {} if start is None else {"start": {k: v.to(chosen) for k, v in start.weights().items()}}
             task = Task(run, images, checkpoints, **weights)
             try:
-                trained = _user_errors(partial(_method(run).train, task), run)
+                with _user_errors(run):
+                    trained = _method(run).train(task)
             except Stopped as stopped:
                 stopped.args = (f"{directory.path}: {stopped}; run it again to go on",)
                 raise
@@ -110,7 +111,8 @@ def evaluate(experiment: Experiment, run: Run, results: Path, device: str = "aut
     with lease(device) as chosen:
         settle(run.threads)
         began, clock = provenance.now(), time.perf_counter()
-        tables, reasons = _user_errors(lambda: measure_all(subject(run, directory, chosen)), run)
+        with _user_errors(run):
+            tables, reasons = measure_all(subject(run, directory, chosen))
         record |= {
             "status": "done",
             "not_applicable": reasons,
@@ -147,11 +149,12 @@ def _trained(experiment: Experiment, run: Run, results: Path) -> RunDirectory:
     return found.directory
 
 
-def _user_errors(work: Callable[[], T], run: Run) -> T:
+@contextmanager
+def _user_errors(run: Run) -> Iterator[None]:
     """A ValueError from the mathematics is about the options it was given, and so is a GPU that is too small."""
     where = f"experiment {run.experiment}, row {run.row}"
     try:
-        return work()
+        yield
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
     except torch.OutOfMemoryError as error:

@@ -123,7 +123,6 @@ def fit(
             "statistics need at least two; choose another batch_size"
         )
     training = _Training(model, forward, data, options, seed, keeper)
-    training.resume()
     progress = training.progress
     first = len(progress.history)
     epochs = tqdm(range(first, options["epochs"]), label, options["epochs"], initial=first, disable=None)
@@ -178,11 +177,9 @@ class _Training:
     keeper: Keeper
 
     def __post_init__(self) -> None:
+        """Begin, or go on from the keeper's state, where it has one."""
         self.optimiser = _sgd(self.model, self.options)
         self.progress = _Progress(self.keeper.seconds, torch.zeros(()), torch.zeros((), dtype=torch.long))
-
-    def resume(self) -> None:
-        """Go on from the keeper's state, where it has one."""
         state = self.keeper.load()
         if state is not None:
             self.model.load_state_dict(state["model"])
@@ -192,7 +189,7 @@ class _Training:
         self.progress.correct = self.progress.correct.to(self.data.mean.device)
 
     def state(self) -> dict[str, Any]:
-        """What `resume` needs."""
+        """What another training needs to go on from here."""
         return {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
