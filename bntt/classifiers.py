@@ -4,6 +4,7 @@ A method returns one of these two from its weights. A classifier without time ha
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -53,7 +54,7 @@ class SpikingClassifier:
         for start in range(0, self.time_steps, self.chunk):
             steps = min(self.chunk, self.time_steps - start)
             spikes = encode(scaled, steps, key, samples, signed=self.signed, start=start, dtype=held_in)
-            watch = None if observe is None else (lambda name, step, start=start: observe(start, name, step))
+            watch = None if observe is None else partial(observe, start)
             running = self.network.resume(spikes, start, state, watch).cumsum(0) + voltage
             voltage = running[-1]
             if self.network.readout == "mean":

@@ -230,42 +230,44 @@ def test_a_changed_table_is_not_explained(root, capsys):
 # -- plan -------------------------------------------------------------------------------------------------
 
 MEASURED = {
-    "start": 3.0, "step": 0.5, "validation": 0.25, "training": 9.0, "first_pass": 0.1, "pass": 0.05,
-    "approximations": 0.02, "noise": True, "draws": True, "memory": 1e9, "gpu_memory": 0, "weights": 1_000_000,
-    "note": "",
+    "start": 3.0, "step": 0.5, "validation": 0.25, "training": 9.0, "image": 0.1, "approximations": 0.02,
+    "memory": 1e9, "gpu_memory": 0, "weights": 1_000_000, "note": "",
 }  # fmt: skip
 
 
 def test_the_cost_of_a_run_by_hand(tmp_path):
-    """96 of 1,077 training images in batches of 32, 7 epochs, 540 test images, 1 + 1 further passes and 2 draws."""
+    """96 of 1,077 training images in batches of 32, 7 epochs, 540 test images."""
     _, run = one_row(tmp_path, method="surrogate", time_steps=3, epochs=7)
     assert _images(run) == {"train": 96, "validation": 180, "test": 540}
     there = [Found(run, None, status) for status in (Status.DONE, Status.OUTDATED, Status.DAMAGED)]
-    cost = _cost(run, there, MEASURED)
+    cost = _cost(there, MEASURED)
     assert cost.training == pytest.approx(3 + 7 * (3 * 0.5 + 0.25))
-    assert cost.evaluation == pytest.approx(3 + 540 * (0.1 + 3 * 0.05) + 100 * 0.02)
-    assert cost.remaining == pytest.approx(2 * (cost.training + cost.evaluation))
-    silent = _cost(run, there, MEASURED | {"step": None, "noise": False, "draws": False})
-    assert silent.training == pytest.approx(12)
-    assert silent.evaluation == pytest.approx(3 + 54 + 2)
+    assert cost.evaluation == pytest.approx(3 + 540 * 0.1 + 100 * 0.02)
+    assert cost.disk == pytest.approx(
+        1e6 + 4e6 / 3
+    )  # weights, and one state of a training: weights and momentum, twice
+    assert cost.left == pytest.approx((0, cost.training + cost.evaluation, cost.training + cost.evaluation))
+    converted = _cost(there, MEASURED | {"step": None})
+    assert converted.training == pytest.approx(12)
+    assert converted.disk == pytest.approx(1e6)
 
 
 def test_the_report_adds_up():
-    cost = Cost("digits", "bntt", None, 3, 1, 0, 0.129, 95.0, 25.0, 6e8, 0.0, 2e6)
-    *_, whole, remaining = report([cost, replace(cost, row="ann", step=None, done=3)], 2)
+    cost = Cost("digits", "bntt", None, (120.0, 0.0, 120.0), 0.129, 95.0, 25.0, 6e8, 0.0, 2e6)
+    *_, whole, remaining = report([cost, replace(cost, row="ann", step=None, left=(0.0, 0.0, 0.0))], 2)
     assert whole == "in all 6 runs, 4 done; 0.20 hours of training and evaluation, one after the other"
     assert remaining.startswith("remaining: 0.07 hours, or 2 min 0 s with 2 at once; 12 MB on disk")
 
 
 def test_what_remains_takes_as_long_as_its_longest_chain():
     """One network of ten hours and its conversion of one, on eight cores; then with the network trained already."""
-    ann = Cost("digits", "ann", None, 1, 0, 0, 0.1, 35_000.0, 1000.0, 6e8, 0.0, 2e6)
-    conversion = replace(ann, row="conversion", start="ann", step=None, training=600.0, evaluation=3000.0)
-    *_, remaining = report([ann, conversion, replace(ann, row="other", training=9000.0)], 8)
+    ann = Cost("digits", "ann", None, (36_000.0,), 0.1, 35_000.0, 1000.0, 6e8, 0.0, 2e6)
+    conversion = replace(ann, row="conversion", start="ann", step=None, left=(3600.0,))
+    *_, remaining = report([ann, conversion, replace(ann, row="other", left=(10_000.0,))], 8)
     assert remaining.startswith("remaining: 13.78 hours, or 11 h 0 min with 8 at once")
-    *_, remaining = report([replace(ann, trained=1), conversion], 8)
+    *_, remaining = report([replace(ann, left=(1000.0,)), conversion], 8)
     assert remaining.startswith("remaining: 1.28 hours, or 1 h 16 min with 8 at once")
-    *_, remaining = report([replace(ann, done=1), replace(conversion, done=1)], 8)
+    *_, remaining = report([replace(ann, left=(0.0,)), replace(conversion, left=(0.0,))], 8)
     assert remaining.startswith("remaining: 0.00 hours, or 0 s with 8 at once")
 
 
@@ -283,9 +285,8 @@ def test_what_is_trained_and_not_evaluated_costs_its_evaluation_alone(root):
     (root / "tiny/runs/digits/bntt/seed-1/evaluate.json").unlink()
     shutil.rmtree(root / "tiny/runs/digits/bntt/seed-2")
     there = [one for one in found(tiny, root) if one.run.row == "bntt"]
-    cost = _cost(there[0].run, there, MEASURED)
-    assert (cost.runs, cost.done, cost.trained) == (3, 1, 1)
-    assert cost.remaining == pytest.approx(cost.training + 2 * cost.evaluation)
+    cost = _cost(there, MEASURED)
+    assert cost.left == pytest.approx((0, cost.evaluation, cost.training + cost.evaluation))
 
 
 def test_held_out_images_are_not_trained_on(tmp_path):

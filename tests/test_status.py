@@ -12,7 +12,7 @@ from bntt.experiment import code_hash
 from bntt.results.collect import Results
 from bntt.runs import pipeline
 from bntt.runs.directory import RunDirectory
-from bntt.runs.status import Status, find, find_training, found
+from bntt.runs.status import Status, find, found
 
 ROWS = {name: EXPERIMENT["rows"][name] for name in ("ann", "rmp")}
 
@@ -66,7 +66,7 @@ def test_other_code_outdates_a_run_and_what_starts_from_it_for_all_who_ask(
     assert "[outdated] digits/rmp/seed-0: " in capsys.readouterr().out
     assert Results(tiny, root).frame("anytime.csv")["row"].unique().tolist() == (["ann"] if row == "rmp" else [])
     assert "already" not in pipeline.train(tiny, tiny.run("digits", row, 0), root, "cpu")
-    assert find_training(tiny, tiny.run("digits", row, 0), root).status is Status.TRAINED
+    assert find(tiny, tiny.run("digits", row, 0), root, training_alone=True).status is Status.TRAINED
 
 
 def test_other_code_that_measures_leaves_the_training(results, monkeypatch):

@@ -3,8 +3,8 @@
 import argparse
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from bntt.common.errors import check_name
 from bntt.common.text import number
@@ -32,8 +32,7 @@ def run(parsed: argparse.Namespace) -> int:
     return int(found.broken > 0 or found.counts[parsed.fail_on] > 0)
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """The lines to print, in order, and what they say."""
 
     lines: Sequence[str]
@@ -46,17 +45,15 @@ def check(results: Results) -> Check:
     judged = judge_all(results)
     counts = Counter(one.verdict.word for one in judged)
     runs = Counter(one.status for one in results.runs)
-    lines = [_line(one) for one in judged if one.verdict.word != "NOT_RUN"]
-    lines += _not_run(judged)
-    lines += [f"[{one.status}] {one.run.name}: {one.reason}" for one in results.runs if not one.status.ended]
-    drawings = damaged_drawings(results.folder)
-    lines += [f"[damaged] {reason}" for reason in drawings]
+    broken = [f"[{one.status}] {one.run.name}: {one.reason}" for one in results.runs if not one.status.ended]
+    broken += [f"[damaged] {reason}" for reason in damaged_drawings(results.folder)]
+    lines = [_line(one) for one in judged if one.verdict.word != "NOT_RUN"] + _not_run(judged) + broken
     lines += [
         "verdicts: " + (", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])),
         what_chance_does([one.verdict for one in judged]),
         "runs: " + ", ".join(f"{count} {status}" for status, count in runs.items()),
     ]
-    return Check(lines, counts, sum(not one.status.ended for one in results.runs) + len(drawings))
+    return Check(lines, counts, len(broken))
 
 
 def _line(one: Judged) -> str:

@@ -33,7 +33,13 @@ def run(parsed: argparse.Namespace) -> None:
         raise UserError(f"data {parsed.action} needs the name of a dataset; there are {', '.join(store.names())}")
     check_name("dataset", parsed.name, store.names(), f"data {parsed.action}")
     if parsed.action == "prepare":
-        _prepare(parsed.name, parsed.source)
+        if parsed.source is not None and not parsed.source.is_dir():
+            raise UserError(f"--from {parsed.source}: there is no such folder")
+        there = store.is_current(parsed.name)
+        print(store.prepare(parsed.name, parsed.source))
+        if there and parsed.source is not None:
+            state, place = store.manifest(parsed.name)["state"], store.folder(parsed.name)
+            print(f"prepared already, in state {state}; delete {place} to read it from there", file=sys.stderr)
     elif parsed.action == "show":
         from bntt.data.sheet import contact_sheet
 
@@ -42,13 +48,3 @@ def run(parsed: argparse.Namespace) -> None:
         found = store.verify(parsed.name)
         content = found["content_sha256"][:16]
         print(f"{parsed.name}: {len(found['files'])} files are whole; state {found['state']}, content {content}")
-
-
-def _prepare(name: str, source: Path | None) -> None:
-    if source is not None and not source.is_dir():
-        raise UserError(f"--from {source}: there is no such folder")
-    there = store.is_current(name)
-    print(store.prepare(name, source))
-    if there and source is not None:
-        state, place = store.manifest(name)["state"], store.folder(name)
-        print(f"prepared already, in state {state}; delete {place} to read it from there", file=sys.stderr)

@@ -31,7 +31,7 @@ def interval(estimate: Interval | None, digits: int = 2, unit: str = "") -> str:
     value, low, high = estimate
     text = number(value, digits)
     if not low == value == high:
-        text += f" [{number(low, digits)}, {number(high, digits)}]"
+        text += f" {ends(estimate, digits)}"
     return text + unit if unit == "×" else f"{text} {unit}".strip()
 
 

@@ -9,20 +9,18 @@ import ast
 import hashlib
 from collections.abc import Set
 from functools import cache
+from importlib.util import resolve_name
 from pathlib import Path
 
 from bntt.experiment import declared
 from bntt.experiment.schema import Run
 
-# By rooms: what decides no number, though what decides numbers imports it; what only evaluation uses; what draws.
-_PLUMBING = frozenset({"common", "experiment"})
-_MEASURES = frozenset({"classifiers.py", "measurements"})
-_DRAWS = frozenset({"results", "paper", "drawing"})
+_PLUMBING = {"common", "experiment"}  # what decides numbers imports these rooms, which decide none
 
 
 def training_code(run: Run) -> str:
     """Hash of what decides the weights of a run."""
-    return _digest(_deciding(run, without=_PLUMBING | _MEASURES))
+    return _digest(_deciding(run, without={*_PLUMBING, "classifiers.py", "measurements"}))
 
 
 def evaluation_code(run: Run) -> str:
@@ -37,38 +35,33 @@ def reading_code(dataset: str) -> str:
 
 def drawing_code() -> str:
     """Hash of what draws tables, figures and the overview from measurements."""
-    return _digest({path for room in _DRAWS for path in _all_of(room)})
+    return _digest(_all_of("results", "paper", "drawing"))
 
 
 def _deciding(run: Run, without: Set[str]) -> set[Path]:
     """All of the mathematics and of the loop, and what the run's method and dataset import, without some rooms."""
     dataset = declared.plugins("data", "DATASET")[run.dataset]
     method = declared.plugins("methods", "OPTIONS")[run.method]
-    return _all_of("spiking") | _all_of("training") | _split_file(run.dataset) | _imported([dataset, method], without)
+    split = declared.PACKAGE / f"data/splits/{declared.literal(dataset, 'DATASET').get('split', run.dataset)}.json"
+    found = _all_of("spiking", "training") | _imported([dataset, method], without)
+    return found | {split} if split.is_file() else found
 
 
-def _all_of(room: str) -> set[Path]:
-    """Every source in a room: Python, C++, the paper's numbers and the templates of pages."""
-    return {path for kind in ("*.py", "*.cpp", "*.yaml", "*.html") for path in (declared.PACKAGE / room).rglob(kind)}
-
-
-def _split_file(dataset: str) -> set[Path]:
-    known = declared.literal(declared.plugins("data", "DATASET")[dataset], "DATASET")
-    path = declared.PACKAGE / "data" / "splits" / f"{known.get('split', dataset)}.json"
-    return {path} if path.is_file() else set()
+def _all_of(*rooms: str) -> set[Path]:
+    """Every source in some rooms: Python, C++, the paper's numbers and the templates of pages."""
+    kinds = ("*.py", "*.cpp", "*.yaml", "*.html")
+    return {path for room in rooms for kind in kinds for path in (declared.PACKAGE / room).rglob(kind)}
 
 
 def _imported(modules: list[str], without: Set[str]) -> set[Path]:
     """The files of modules and of all that they import of this package or extend, but for those in some rooms."""
     found: set[Path] = set()
-    waiting = list(modules)
-    while waiting:
-        module = waiting.pop()
+    while modules:
+        module, *modules = modules
         path = declared.module_path(module)
-        if path in found or not path.is_file() or path.relative_to(declared.PACKAGE).parts[0] in without:
-            continue
-        found.add(path)
-        waiting += _named_in(module)
+        if path not in found and path.is_file() and path.relative_to(declared.PACKAGE).parts[0] not in without:
+            found.add(path)
+            modules = modules + _named_in(module)
     return found
 
 
@@ -77,20 +70,15 @@ def _named_in(module: str) -> list[str]:
     """The modules of this package that a module imports, the packages around them, and what it extends."""
     path = declared.module_path(module)
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    found = list(declared.literal(module, "EXTENDS") or [])
+    names = list(declared.literal(module, "EXTENDS") or [])
     for node in ast.walk(declared.syntax_tree(path)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            source = ".".join([*parents, *([node.module] if node.module else [])])
-            names = [source, *(f"{source}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for name in names:
-            if name.split(".")[0] == "bntt":
-                found += [".".join(name.split(".")[: depth + 1]) for depth in range(1, name.count(".") + 1)]
-    return found
+            source = resolve_name("." * node.level + (node.module or ""), package)
+            names += [f"{source}.{alias.name}" for alias in node.names]
+    parts = [name.split(".") for name in names if name.startswith("bntt.")]
+    return [".".join(of_name[:depth]) for of_name in parts for depth in range(2, len(of_name) + 1)]
 
 
 def _digest(paths: set[Path]) -> str:
@@ -110,13 +98,9 @@ def _canonical(node: object) -> str:
         return "[" + ",".join(map(_canonical, node)) + "]"
     if not isinstance(node, ast.AST):
         return repr(node)
-    fields = dict(ast.iter_fields(node))
-    if (
-        isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        and ast.get_docstring(node) is not None
-    ):
+    fields = {key: value for key, value in ast.iter_fields(node) if key not in ("ctx", "kind")}
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    if isinstance(node, documented) and ast.get_docstring(node) is not None:
         fields["body"] = node.body[1:]
-    inner = ",".join(
-        f"{k}={_canonical(v)}" for k, v in fields.items() if k not in ("ctx", "kind") and v not in (None, [])
-    )
+    inner = ",".join(f"{key}={_canonical(value)}" for key, value in fields.items() if value not in (None, []))
     return f"{type(node).__name__}({inner})"

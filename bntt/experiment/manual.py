@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
@@ -16,7 +16,7 @@ from bntt.experiment.schema import EVALUATION, File, models
 
 def reference() -> str:
     """Tables of the top-level keys, the evaluation's, and those of each method and of what it builds on."""
-    top: list[tuple[str, ...]] = [(f"`{key}`", field.description or "") for key, field in File.model_fields.items()]
+    top = [(f"`{key}`", field.description or "") for key, field in File.model_fields.items()]
     parts = ["## Top level", _table(("key", "meaning"), top)]
     parts += ["## `evaluation`", _options(EVALUATION)]
     methods = declared.plugins("methods", "OPTIONS")
@@ -24,11 +24,9 @@ def reference() -> str:
     for name, module in methods.items():
         bases = " and ".join(f"`{base}`" for base in declared.literal(module, "EXTENDS") or [])
         start = " Needs `start`." if declared.literal(module, "NEEDS_START") else ""
-        parts.append(f"### method `{name}`\n\n{declared.summary(module)}{start} Builds on {bases}.")
-        parts.append(_options(declared.literal(module, "OPTIONS")))
+        parts += [f"### method `{name}`", f"{declared.summary(module)}{start} Builds on {bases}.", _own(module)]
     for module in _bases(methods.values()):
-        parts.append(f"### from `{module}`\n\n{declared.summary(module)}")
-        parts.append(_options(declared.literal(module, "OPTIONS")))
+        parts += [f"### from `{module}`", declared.summary(module), _own(module)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -47,23 +45,19 @@ class _Untitled(GenerateJsonSchema):
 
 def _bases(modules: Iterable[str]) -> list[str]:
     """Modules that methods build on and that are no methods themselves, each once, in order of first use."""
-    waiting, seen = list(modules), []
-    while waiting:
-        module = waiting.pop(0)
-        if module not in seen:
-            seen.append(module)
-            waiting += declared.literal(module, "EXTENDS") or []
+    seen = list(modules)
+    for module in seen:  # which grows
+        seen += [base for base in declared.literal(module, "EXTENDS") or [] if base not in seen]
     return [module for module in seen if not module.startswith("bntt.methods.")]
 
 
+def _own(module: str) -> str:
+    return _options(declared.literal(module, "OPTIONS"))
+
+
 def _options(entries: Mapping[str, Mapping[str, Any]]) -> str:
-    return _table(
-        ("key", "default", "allowed", "meaning"),
-        [
-            (f"`{key}`", f"`{_yaml(entry['default'])}`", _allowed(entry), entry["help"])
-            for key, entry in entries.items()
-        ],
-    )
+    rows = [(f"`{key}`", f"`{_yaml(one['default'])}`", _allowed(one), one["help"]) for key, one in entries.items()]
+    return _table(("key", "default", "allowed", "meaning"), rows)
 
 
 def _allowed(entry: Mapping[str, Any]) -> str:
@@ -76,7 +70,7 @@ def _yaml(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     if not rows:
         return ""
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ("---",) * len(header), *rows))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, create_model
 
@@ -59,11 +59,7 @@ EVALUATION: dict[str, dict[str, Any]] = {
         "min": 0.0,
         "help": "Thresholds on gamma swept for early exit, Fig. 6.",
     },
-    "exit_threshold": {
-        "default": 0.1,
-        "min": 0.0,
-        "help": "The threshold of the early-exit rows; the paper's is 0.1.",
-    },
+    "exit_threshold": {"default": 0.1, "min": 0.0, "help": "The threshold of the early-exit rows; the paper's is 0.1."},
 }
 
 
@@ -82,8 +78,7 @@ class Row(Strict):
         json_schema_extra={"minItems": 1},
     )
     datasets: dict[str, Strict | None] = Field(
-        default_factory=dict,
-        description="Some of the experiment's datasets, if not all; or name -> overrides there.",
+        default_factory=dict, description="Some of the experiment's datasets, if not all; or name -> overrides there."
     )
 
 
@@ -119,8 +114,7 @@ class File(Strict):
     evaluation: Strict | None = Field(None, description="Options of the measurements.")
 
 
-@dataclass(frozen=True)
-class Models:
+class Models(NamedTuple):
     """The models that the plug-ins' declarations make: of a file, and of complete options."""
 
     file: type[File]
@@ -138,19 +132,14 @@ def _models(package: Path) -> Models:
     modules = declared.plugins("methods", "OPTIONS")
     dataset = one_of("dataset", declared.plugins("data", "DATASET"))
     started = [name for name, module in modules.items() if declared.literal(module, "NEEDS_START")]
-    options = {
-        name: options_model(f"options of {name}", declared.options(module), Strict) for name, module in modules.items()
-    }
-    rows = [
-        options_model(
-            f"row of {name}",
-            declared.options(module),
-            StartedRow if name in started else Row,
-            method=(Literal[name], Field(description=declared.summary(module))),
-            datasets=(_by_name(dataset, options[name]), Row.model_fields["datasets"]),
-        )
-        for name, module in modules.items()
-    ]
+    options: dict[str, type[Strict]] = {}
+    rows: list[type[Row]] = []
+    for name, module in modules.items():
+        own, base = declared.options(module), StartedRow if name in started else Row
+        options[name] = options_model(f"options of {name}", own, Strict)
+        method = Literal[name], Field(description=declared.summary(module))
+        datasets = _by_name(dataset, options[name]), Row.model_fields["datasets"]
+        rows.append(options_model(f"row of {name}", own, base, method=method, datasets=datasets))
     evaluation = options_model("evaluation", EVALUATION, Strict)
     protocol = shared_model("protocol", map(declared.options, modules.values()))
 
@@ -275,12 +264,11 @@ def _experiment(name: str, where: str, document: Any) -> Experiment:
     file = validated(known.file, {} if document is None else document, where)
     evaluation = (file.evaluation or known.evaluation()).model_dump()
     protocol = _given(file.protocol)
-    overrides = {dataset: _given(own) for dataset, own in file.datasets.items()}
     used = {key for row in file.rows.values() for key in known.options[row.method].model_fields}
-    for place, own in [("protocol", protocol), *((f"datasets: {dataset}", own) for dataset, own in overrides.items())]:
-        for key in own:
+    protocols = {dataset: protocol | _given(own) for dataset, own in file.datasets.items()}
+    for place, keys in {"protocol": protocol, **{f"datasets: {name}": own for name, own in protocols.items()}}.items():
+        for key in keys:
             check_name("key", key, used, f"{where}: {place}")
-    protocols = {dataset: protocol | own for dataset, own in overrides.items()}
     options = {row: _options(body, protocols, f"{where}: rows: {row}") for row, body in file.rows.items()}
     seeds = {row: _chosen(body, "seeds", file.seeds, f"{where}: rows: {row}") for row, body in file.rows.items()}
     starts = {row: body.start if isinstance(body, StartedRow) else None for row, body in file.rows.items()}
@@ -312,15 +300,15 @@ def _given(model: Strict | None) -> dict[str, Any]:
     return model.model_dump(exclude_unset=True) if model else {}
 
 
-def _options(row: Row, protocols: Mapping[str, Mapping[str, Any]], where: str) -> dict[str, dict[str, Any]]:
+def _options(row: Row, protocols: Mapping[str, dict[str, Any]], where: str) -> dict[str, dict[str, Any]]:
     """The complete options of a row on each of its datasets, in the order of their declaration."""
     model = models().options[row.method]
     defaults = model().model_dump()
-    own = {key: value for key, value in _given(row).items() if key in defaults}
     options = {}
     for dataset, there in _chosen(row, "datasets", dict.fromkeys(protocols), where).items():
-        shared = {key: value for key, value in protocols[dataset].items() if key in defaults}
-        options[dataset] = validated(model, defaults | shared | own | _given(there), where).model_dump()
+        shared = protocols[dataset] | _given(row)
+        known = {key: shared.get(key, default) for key, default in defaults.items()}
+        options[dataset] = validated(model, known | _given(there), where).model_dump()
     return options
 
 
@@ -339,16 +327,12 @@ def _chosen(row: Row, key: str, known: Any, where: str) -> Any:
 
 def _starts_first(starts: Mapping[str, str | None], where: str) -> list[str]:
     """Rows in file order, but each after the row it starts from. A circle of starts is an error."""
-    ordered: list[str] = []
-
-    def place(row: str, waiting: tuple[str, ...]) -> None:
-        if row in waiting:
-            raise UserError(f"{where}: rows start from one another in a circle: {' -> '.join([*waiting, row])}")
-        if row not in ordered:
-            if start := starts[row]:
-                place(start, (*waiting, row))
-            ordered.append(row)
-
+    ordered: dict[str, None] = {}
     for row in starts:
-        place(row, ())
-    return ordered
+        chain = [row]
+        while (start := starts[chain[-1]]) is not None:
+            chain.append(start)
+            if start in chain[:-1]:
+                raise UserError(f"{where}: rows start from one another in a circle: {' -> '.join(chain)}")
+        ordered |= dict.fromkeys(reversed(chain))
+    return list(ordered)

@@ -61,16 +61,19 @@ class Subject:
 
 def measure_all(subject: Subject) -> tuple[dict[str, Rows], dict[str, str]]:
     """Every measurement's rows by file name, and the reasons of those that do not apply."""
-    tables: dict[str, Rows] = {}
-    reasons: dict[str, str] = {}
-    for name, module in declared.plugins("measurements", "COLUMNS").items():
-        file = f"{name.replace('-', '_')}.csv"
-        result = import_module(module).measure(subject)
-        if isinstance(result, str):
-            reasons[file] = result
-        else:
-            tables[file] = result
-    return tables, reasons
+    results: dict[str, Rows | str] = {
+        f"{name.replace('-', '_')}.csv": import_module(module).measure(subject)
+        for name, module in declared.plugins("measurements", "COLUMNS").items()
+    }
+    return (
+        {file: result for file, result in results.items() if not isinstance(result, str)},
+        {file: result for file, result in results.items() if isinstance(result, str)},
+    )
+
+
+def per_cent(right: "Tensor") -> float:
+    """Accuracy, of which test images were classified right."""
+    return 100 * right.double().mean().item()
 
 
 def to_bits(right: "Tensor") -> str:

@@ -1,6 +1,6 @@
 """Accuracy as a function of the number of time-steps used: every latency statement comes from it."""
 
-from bntt.measurements import Rows, Subject, to_bits
+from bntt.measurements import Rows, Subject, per_cent, to_bits
 
 COLUMNS = {
     "time_step": "Time-steps used, 1..T.",
@@ -12,17 +12,13 @@ COLUMNS = {
 
 def measure(subject: Subject) -> Rows:
     """One row per time-step."""
-    right, loss = subject.observation.right, subject.observation.loss
-    rows: Rows = []
-    for step in range(1, len(right) + 1):
-        of_step = right[step - 1]
-        listed = step <= 100 or step in subject.report_steps
-        rows.append(
-            {
-                "time_step": step,
-                "accuracy": 100 * of_step.double().mean().item(),
-                "loss": loss[step - 1].item(),
-                "correct": to_bits(of_step) if listed else "",
-            }
-        )
-    return rows
+    seen, reported = subject.observation, subject.report_steps
+    return [
+        {
+            "time_step": step,
+            "accuracy": per_cent(right),
+            "loss": loss,
+            "correct": to_bits(right) if step <= 100 or step in reported else "",
+        }
+        for step, (right, loss) in enumerate(zip(seen.right, seen.loss.tolist(), strict=True), 1)
+    ]

@@ -1,6 +1,6 @@
 """Accuracy over several draws of the input's Poisson noise, to tell its spread from that over seeds."""
 
-from bntt.measurements import Rows, Subject
+from bntt.measurements import Rows, Subject, per_cent
 from bntt.measurements.observation import right_at_reported_steps
 
 COLUMNS = {
@@ -14,14 +14,8 @@ def measure(subject: Subject) -> Rows | str:
     """One row per draw and reported step; only where a classifier is given random spikes."""
     if subject.why_not_drawn:
         return subject.why_not_drawn
-    rows: Rows = []
-    for draw in range(subject.run.evaluation["draws"]):
-        if draw == 0:
-            right = {step: subject.observation.right[step - 1] for step in subject.report_steps}
-        else:
-            right = right_at_reported_steps(subject, subject.noise_key(draw))
-        rows += [
-            {"draw": draw, "time_step": step, "accuracy": 100 * of_step.double().mean().item()}
-            for step, of_step in right.items()
-        ]
-    return rows
+    return [
+        {"draw": draw, "time_step": step, "accuracy": per_cent(right)}
+        for draw in range(subject.run.evaluation["draws"])
+        for step, right in right_at_reported_steps(subject, draw).items()
+    ]

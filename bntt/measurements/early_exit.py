@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from bntt.measurements import Rows, Subject
+from bntt.measurements import Rows, Subject, per_cent
 
 COLUMNS = {
     "threshold": "On the mean (signed) gamma of each layer.",
@@ -29,16 +29,13 @@ def measure(subject: Subject) -> Rows | str:
         return "no scale that changes with time"
     means = [gamma.double().mean(1) for gamma in gammas.values()]
     evaluation = subject.run.evaluation
-    accuracy = 100 * subject.observation.right.double().mean(1)
-    rows: Rows = []
-    for threshold in sorted({*evaluation["exit_thresholds"], evaluation["exit_threshold"]}):
-        step = exit_step(means, threshold)
-        rows.append(
-            {
-                "threshold": threshold,
-                "exit_step": step,
-                "exits": int(step < subject.classifier.time_steps),
-                "accuracy": accuracy[step - 1].item(),
-            }
-        )
-    return rows
+    thresholds = sorted({*evaluation["exit_thresholds"], evaluation["exit_threshold"]})
+    return [
+        {
+            "threshold": threshold,
+            "exit_step": step,
+            "exits": int(step < subject.classifier.time_steps),
+            "accuracy": per_cent(subject.observation.right[step - 1]),
+        }
+        for threshold, step in ((threshold, exit_step(means, threshold)) for threshold in thresholds)
+    ]

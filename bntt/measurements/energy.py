@@ -26,11 +26,7 @@ COLUMNS = {
     "events_mj": "Energy in mJ per image, counting its non-zero inputs.",
     "mass_mj": "Energy in mJ per image, counting its inputs by magnitude.",
 }
-
-
-def energy_mj(operations: float, picojoules: float) -> float:
-    """Millijoules of so many operations at so many picojoules each."""
-    return operations * picojoules * 1e-9
+MJ_PER_PJ = 1e-9
 
 
 def measure(subject: Subject) -> Rows:
@@ -48,7 +44,7 @@ def measure(subject: Subject) -> Rows:
                 own = seen.spikes[layer.name][:step].sum().item() / (images * layer.neurons)
                 counts["own"] = counts["events"] if layer is subject.classifier.layers[-1] else own
             row |= {f"count_{name}": count for name, count in counts.items()}
-            row["dense_mj"] = energy_mj(layer.macs, MAC_PJ)
-            row |= {f"{name}_mj": energy_mj(layer.macs * count, AC_PJ) for name, count in counts.items()}
+            row["dense_mj"] = layer.macs * MAC_PJ * MJ_PER_PJ
+            row |= {f"{name}_mj": layer.macs * count * AC_PJ * MJ_PER_PJ for name, count in counts.items()}
             rows.append(row)
     return rows

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from bntt.measurements import Rows, Subject, to_bits
+from bntt.measurements import Rows, Subject, per_cent, to_bits
 from bntt.measurements.observation import right_at_reported_steps
 from bntt.spiking import randomness
 
@@ -20,26 +20,18 @@ def measure(subject: Subject) -> Rows | str:
     if subject.data.recordings:
         return "Gaussian noise is added to images, and these are recordings of events"
     space = subject.run.evaluation["noise_space"]
-    rows: Rows = []
-    for sigma in subject.run.evaluation["noise_sigmas"]:
-        for step, of_step in _right(subject, sigma).items():
-            rows.append(
-                {
-                    "sigma": sigma,
-                    "space": space,
-                    "time_step": step,
-                    "accuracy": 100 * of_step.double().mean().item(),
-                    "correct": to_bits(of_step),
-                }
-            )
-    return rows
+    return [
+        {"sigma": sigma, "space": space, "time_step": step, "accuracy": per_cent(right), "correct": to_bits(right)}
+        for sigma in subject.run.evaluation["noise_sigmas"]
+        for step, right in _right(subject, sigma).items()
+    ]
 
 
 def _right(subject: Subject, sigma: float) -> dict[int, Tensor]:
     """Which test images are right after each reported step, bool ``[N]``, under noise of this standard deviation."""
     classifier, data = subject.classifier, subject.data
-    if sigma == 0:  # the images as they are, under the same spikes: the pass that was made already
-        return {step: subject.observation.right[step - 1] for step in subject.report_steps}
+    if sigma == 0:  # the images as they are, under the same spikes
+        return right_at_reported_steps(subject)
     noise_key = randomness.key("input noise")
 
     def noisy(unit: Tensor, batch: Tensor) -> Tensor:
@@ -48,4 +40,4 @@ def _right(subject: Subject, sigma: float) -> dict[int, Tensor]:
             return classifier.scaled(data, (unit + noise).clamp(0, 1))
         return classifier.scaled(data, unit) + noise
 
-    return right_at_reported_steps(subject, subject.noise_key(), noisy)
+    return right_at_reported_steps(subject, scaled=noisy)

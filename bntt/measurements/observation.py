@@ -1,7 +1,8 @@
 """One pass over the test images, from which most measurements are read."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,11 +18,11 @@ class Observation:
 
     right: Tensor  # bool [T, N]: the argmax after t steps is the label
     loss: Tensor  # [T], mean cross-entropy of the running logits
-    spikes: dict[str, Tensor] = field(default_factory=dict)  # layer -> [T] spikes of its neurons
-    input_events: dict[str, Tensor] = field(default_factory=dict)  # layer -> [T] non-zero inputs
-    input_mass: dict[str, Tensor] = field(default_factory=dict)  # layer -> [T] sum of |inputs|, fractions as fractions
-    input_size: dict[str, int] = field(default_factory=dict)  # layer -> inputs per image
-    spikes_by_image: Tensor = field(default_factory=lambda: torch.zeros(0))  # [T, N] spikes of all neurons
+    spikes_by_image: Tensor  # [T, N] spikes of all neurons
+    spikes: dict[str, Tensor]  # layer -> [T] spikes of its neurons
+    input_events: dict[str, Tensor]  # layer -> [T] non-zero inputs
+    input_mass: dict[str, Tensor]  # layer -> [T] sum of |inputs|, fractions as fractions
+    input_size: dict[str, int]  # layer -> inputs per image
 
 
 @torch.no_grad()
@@ -29,11 +30,10 @@ def observe(subject: Subject) -> Observation:
     """Run the classifier once over all test images."""
     classifier, data = subject.classifier, subject.data
     steps, images = classifier.time_steps, len(data.test)
-    seen = Observation(torch.zeros(steps, images, dtype=torch.bool), torch.zeros(steps, dtype=torch.float64))
-    if classifier.spiking:
-        for kind in (seen.spikes, seen.input_events, seen.input_mass):
-            kind.update({layer.name: torch.zeros(steps, dtype=torch.float64) for layer in classifier.layers})
-        seen.spikes_by_image = torch.zeros(steps, images, dtype=torch.float64)
+    zeros = partial(torch.zeros, dtype=torch.float64)
+    spikes, events, mass = ({layer.name: zeros(steps) for layer in classifier.layers} for _ in range(3))
+    right = torch.zeros(steps, images, dtype=torch.bool)
+    seen = Observation(right, zeros(steps), zeros(steps, images), spikes, events, mass, {})
 
     for batch in torch.arange(images, device=data.mean.device).split(subject.run.evaluation["batch_size"]):
         columns = batch.cpu()
@@ -59,13 +59,15 @@ def observe(subject: Subject) -> Observation:
 
 @torch.no_grad()
 def right_at_reported_steps(
-    subject: Subject, key: int, scaled: Callable[[Tensor, Tensor], Tensor] | None = None
+    subject: Subject, draw: int = 0, scaled: Callable[[Tensor, Tensor], Tensor] | None = None
 ) -> dict[int, Tensor]:
-    """Which test images are right after each reported step, bool ``[N]``, in a pass with Poisson noise of ``key``.
+    """Which test images are right after each reported step, bool ``[N]``, with a draw of the Poisson noise.
 
     ``scaled(unit, batch)`` makes the input of a batch of images in [0, 1]; by default as the classifier was trained.
     """
-    classifier, data = subject.classifier, subject.data
+    if draw == 0 and scaled is None:  # the pass that is made in any case
+        return {step: subject.observation.right[step - 1] for step in subject.report_steps}
+    classifier, data, key = subject.classifier, subject.data, subject.noise_key(draw)
     right = {step: torch.zeros(len(data.test), dtype=torch.bool) for step in subject.report_steps}
     for batch in torch.arange(len(data.test), device=data.mean.device).split(subject.run.evaluation["batch_size"]):
         unit = data.test.unit(batch)

@@ -13,11 +13,9 @@ def measure(subject: Subject) -> Rows | str:
     """One row per hidden layer and time-step. The sum over steps is the spike count R."""
     if not subject.classifier.spiking:
         return "a dense network has no spikes"
-    images = len(subject.data.test)
-    rows: Rows = []
-    for layer in subject.classifier.layers[:-1]:
-        per_neuron = subject.observation.spikes[layer.name] / (images * layer.neurons)
-        rows += [
-            {"layer": layer.name, "time_step": t, "spikes": value} for t, value in enumerate(per_neuron.tolist(), 1)
-        ]
-    return rows
+    images, spikes = len(subject.data.test), subject.observation.spikes
+    return [
+        {"layer": layer.name, "time_step": t, "spikes": value}
+        for layer in subject.classifier.layers[:-1]
+        for t, value in enumerate((spikes[layer.name] / (images * layer.neurons)).tolist(), 1)
+    ]

@@ -2,9 +2,6 @@
 
 A state is saved every so many minutes or steps, and when training is told to stop: by SIGTERM or SIGUSR1, which a
 batch system sends before it takes the machine away, by Ctrl-C, or because its minutes are over.
-
-Each part has one job: `States` are the files, `Stop` says whether to stop, `Ledger` counts what was spent, and
-`Checkpoints` says when to save, and is what the training loop is handed.
 """
 
 import contextlib
@@ -39,37 +36,30 @@ class States:
 
     def load(self) -> Any | None:
         """The newest whole state that belongs here, or None. Standard error says which file is not used, and why."""
-        mine = [saved for path in self.files if (saved := self._mine(path)) is not None]
+        newest: dict[str, Any] = {"generation": 0, "state": None}
+        for path in filter(Path.exists, self.files):
+            saved = _read(path)
+            if saved is not None and saved["belongs_to"] == self._belongs_to:
+                newest = max(newest, saved, key=lambda one: one["generation"])
+            else:
+                why = "damaged" if saved is None else "of another configuration, code or data"
+                print(f"bntt: {path} is {why} and not used", file=sys.stderr, flush=True)
         write_json(self._note, self._belongs_to)  # for a reader, and to fail early where nothing can be written
-        if not mine:
-            return None
-        newest = max(mine, key=lambda saved: saved["generation"])
         self._generation = newest["generation"]
         return newest["state"]
 
     def save(self, state: Any) -> None:
         """Write a state over the older one; raises UserError where it cannot be written."""
-        generation = self._generation + 1
-        content = {"belongs_to": self._belongs_to, "generation": generation, "state": state}
-        write_atomically(self.files[generation % 2], lambda beside: _write(beside, content))
+        generation, buffer = self._generation + 1, io.BytesIO()
+        torch.save({"belongs_to": self._belongs_to, "generation": generation, "state": state}, buffer)
+        content = buffer.getvalue()
+        write_atomically(self.files[generation % 2], lambda beside: beside.write_bytes(_digest(content) + content))
         self._generation = generation
 
     def clear(self) -> None:
         """Remove both."""
         for path in self.files:
             path.unlink(missing_ok=True)
-
-    def _mine(self, path: Path) -> dict[str, Any] | None:
-        if not path.exists():
-            return None
-        saved = _read(path)
-        if saved is None:
-            _warn(f"{path} is damaged and not used")
-        elif saved["belongs_to"] != self._belongs_to:
-            _warn(f"{path} is of another configuration, code or data and not used")
-        else:
-            return saved
-        return None
 
 
 class Stop:
@@ -102,22 +92,15 @@ class Stop:
         if threading.current_thread() is not threading.main_thread():  # Python lets no other thread handle signals
             yield
             return
-        before = {number: signal.getsignal(number) for number in self.SIGNALS}
-
-        def as_ever() -> None:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
         def note(number: int, _: object) -> None:
             self._signal = number
-            as_ever()
+            as_ever.close()
 
-        for number in self.SIGNALS:
-            signal.signal(number, note)
-        try:
+        with contextlib.ExitStack() as as_ever:
+            for number in self.SIGNALS:
+                as_ever.callback(signal.signal, number, signal.signal(number, note))
             yield
-        finally:
-            as_ever()
 
 
 @dataclass(frozen=True)
@@ -133,34 +116,31 @@ class Spent:
     machines: list[str] = field(default_factory=list)
 
 
+@dataclass
 class Ledger:
-    """Counts what a training has spent, this piece and those before it."""
+    """Counts what a training has spent: in this piece, which begins now, and in those before it."""
 
-    def __init__(self, machine: str = "", joules: Callable[[], float | None] = lambda: None) -> None:
-        """Begin a piece now, on ``machine``; ``joules`` reads a meter that may have started anywhere."""
-        self._before = Spent()
-        self._machine = machine
-        self._began = time.monotonic()
-        self._joules, self._joules_at_start = joules, joules() or 0.0
+    machine: str = ""
+    joules: Callable[[], float | None] = lambda: None  # reads a meter that may have started anywhere
+    before: Spent = Spent()
 
-    def go_on_after(self, before: Spent) -> None:
-        """Add what earlier pieces spent."""
-        self._before = before
+    def __post_init__(self) -> None:
+        self._began, self._joules_at_start = time.monotonic(), self.joules() or 0.0
 
     @property
     def seconds(self) -> float:
         """Seconds up to now, in all pieces."""
-        return self._before.seconds + time.monotonic() - self._began
+        return self.before.seconds + time.monotonic() - self._began
 
     @property
     def spent(self) -> Spent:
         """All that was spent up to now."""
-        joules = self._joules()
+        joules = self.joules()
         return Spent(
             seconds=self.seconds,
-            joules=None if joules is None else (self._before.joules or 0.0) + joules - self._joules_at_start,
-            pieces=self._before.pieces + 1,
-            machines=list(dict.fromkeys([*self._before.machines, self._machine])),
+            joules=None if joules is None else (self.before.joules or 0.0) + joules - self._joules_at_start,
+            pieces=self.before.pieces + 1,
+            machines=list(dict.fromkeys([*self.before.machines, self.machine])),
         )
 
 
@@ -171,40 +151,35 @@ class Checkpoints:
         self,
         folder: Path,
         belongs_to: Mapping[str, Any] | None = None,
-        ledger: Ledger | None = None,
+        ledger: Ledger | None = None,  # by default one that begins now
         every_minutes: float = 5.0,
         every_steps: int | None = None,
         minutes: float | None = None,
     ) -> None:
-        """Keep states in ``folder``.
+        """Keep states in ``folder``, of the training that ``belongs_to`` describes: configuration, code, data.
 
-        ``belongs_to`` is what tells this training from others, in plain data: configuration, code, data. The state of
-        another is not continued. ``minutes`` is the time after which training stops at a saved state.
+        A state is due after so many minutes or steps; after ``minutes`` in all, training stops at a saved state.
         """
         self.states, self.stop = States(folder, belongs_to or {}), Stop(minutes)
-        self.ledger = Ledger() if ledger is None else ledger
+        self.ledger = ledger or Ledger()
         self._every_steps, self._every_seconds = every_steps, 60 * every_minutes
         self._steps, self._saved = 0, time.monotonic()  # steps since a state was saved, and when that was
 
     @property
     def seconds(self) -> float:
-        """Seconds spent on this training up to now, in all its pieces."""
         return self.ledger.seconds
 
     def listening(self) -> AbstractContextManager[None]:
-        """Within it, signals that ask to end ask for a stop at the next step."""
         return self.stop.listening()
 
     def load(self) -> Any | None:
-        """The newest whole state of this training, or None."""
         found = self.states.load()
         if found is None:
             return None
-        self.ledger.go_on_after(Spent(**found["spent"]))
+        self.ledger.before = Spent(**found["spent"])
         return found["training"]
 
     def due(self) -> bool:
-        """Whether to save now; to be asked after every step."""
         self._steps += 1
         return (
             self.stop.reason is not None
@@ -213,7 +188,6 @@ class Checkpoints:
         )
 
     def save(self, state: Any) -> None:
-        """Save a state; raises Stopped where training is to stop."""
         self.states.save({"training": state, "spent": asdict(self.ledger.spent)})
         self._steps, self._saved = 0, time.monotonic()
         self.stop.stop_if_due()
@@ -223,15 +197,6 @@ class Checkpoints:
         self.states.clear()
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    buffer = io.BytesIO()
-    torch.save(dict(content), buffer)
-    payload = buffer.getbuffer()
-    with path.open("wb") as stream:
-        stream.write(hashlib.sha256(payload).hexdigest().encode() + b"\n")
-        stream.write(payload)
-
-
 def _read(path: Path) -> dict[str, Any] | None:
     """What was written, or None where it is damaged.
 
@@ -239,7 +204,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     file cannot be read.
     """
     content = memoryview(path.read_bytes())
-    if bytes(content[:65]) != hashlib.sha256(content[65:]).hexdigest().encode() + b"\n":
+    if bytes(content[:65]) != _digest(content[65:]):
         return None
     try:
         saved: dict[str, Any] = torch.load(io.BytesIO(content[65:]), weights_only=True, map_location="cpu")
@@ -250,5 +215,6 @@ def _read(path: Path) -> dict[str, Any] | None:
     return saved
 
 
-def _warn(message: str) -> None:
-    print(f"bntt: {message}", file=sys.stderr, flush=True)
+def _digest(content: bytes | memoryview) -> bytes:
+    """The first line of a file: the hash of the rest."""
+    return hashlib.sha256(content).hexdigest().encode() + b"\n"

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -63,24 +63,21 @@ def lock_one(names: list[str], poll_seconds: float = 0.5) -> Iterator[int]:
     folder = Path(tempfile.gettempdir()) / f"bntt-gpu-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     locks = [FileLock(folder / f"{name.replace('/', '_')}.lock", preserve_lock_file=True) for name in names]
-    index = _take_one(locks)
-    if index is None:
+    taken = next(_taken(locks), None)
+    if taken is None:
         print(f"waiting for one of {len(names)} GPUs to be free", file=sys.stderr, flush=True)
-    while index is None:
+    while taken is None:
         time.sleep(poll_seconds)
-        index = _take_one(locks)
+        taken = next(_taken(locks), None)
     try:
-        yield index
+        yield locks.index(taken)
     finally:
-        locks[index].release()
+        taken.release()
 
 
-def _take_one(locks: list[FileLock]) -> int | None:
-    """Acquire the first lock that is free; None where none is."""
-    for index, lock in enumerate(locks):
-        try:
+def _taken(locks: list[FileLock]) -> Iterator[FileLock]:
+    """Those of the locks that are free, acquired one at a time."""
+    for lock in locks:
+        with suppress(Timeout):
             lock.acquire(blocking=False)
-        except Timeout:
-            continue
-        return index
-    return None
+            yield lock

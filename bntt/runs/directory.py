@@ -45,8 +45,6 @@ class RunDirectory:
     def evaluate_json(self) -> Path:
         return self.path / "evaluate.json"
 
-    # -- writing ---------------------------------------------------------------------------------------------
-
     def finish_training(
         self, record: dict[str, Any], weights: "Mapping[str, Tensor]", history: list[dict[str, Any]]
     ) -> None:
@@ -54,11 +52,9 @@ class RunDirectory:
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-
         def save(beside: Path) -> None:
             try:
-                save_file(tensors, beside)
+                save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, beside)
             except SafetensorError as error:  # a full disk, say
                 raise OSError(None, str(error)) from None
 
@@ -82,8 +78,6 @@ class RunDirectory:
         write_atomically(self.path / name, lambda beside: frame.to_csv(beside, index=False, float_format="%.6g"))
         return sha256(self.path / name)
 
-    # -- reading ---------------------------------------------------------------------------------------------
-
     def training(self) -> dict[str, Any]:
         return self._manifest(self.train_json, "train")
 
@@ -105,12 +99,11 @@ class RunDirectory:
         """A csv file that ``train.json`` (history) or ``evaluate.json`` (measurements) vouches for."""
         import pandas as pd
 
-        command = "train" if name == "history.csv" else "evaluate"
-        manifest = self.training() if command == "train" else self.evaluation()
-        path = self.vouched(manifest, name, command)
+        of_training = name == "history.csv"
+        manifest, command = (self.training(), "train") if of_training else (self.evaluation(), "evaluate")
         try:
             # Hexadecimal digits without a letter among them would be read as a number.
-            frame = pd.read_csv(path, dtype={"correct": str})
+            frame = pd.read_csv(self.vouched(manifest, name, command), dtype={"correct": str})
         except pd.errors.EmptyDataError:
             return pd.DataFrame()
         return frame.fillna({"correct": ""}) if "correct" in frame else frame
@@ -119,9 +112,8 @@ class RunDirectory:
         """The path of a file, if it is the one that the manifest names; else an error says what to run."""
         path = self.path / name
         if name not in manifest["files"]:
-            raise UserError(
-                f"{self.path} has no {name}: {manifest.get('not_applicable', {}).get(name, manifest['status'])}"
-            )
+            why = manifest.get("not_applicable", {}).get(name, manifest["status"])
+            raise UserError(f"{self.path} has no {name}: {why}")
         if not path.is_file() or sha256(path) != manifest["files"][name]:
             raise UserError(
                 f"{path} is missing or damaged: it is not the file that {command}.json names; "
@@ -133,15 +125,12 @@ class RunDirectory:
     def _manifest(path: Path, command: str) -> dict[str, Any]:
         try:
             document = read_sealed(path)
+            files = document["files"].items()
+            plain = all(isinstance(value, str) and Path(name).name == name for name, value in files)
+            if not plain or document["status"] not in ("done", "diverged"):
+                raise ValueError
         except FileNotFoundError:
             raise MissingError(f"{path} is missing; run `python -m bntt {command}` for it first") from None
-        except (OSError, ValueError):
+        except (OSError, ValueError, KeyError, AttributeError):
             raise UserError(f"{path} is damaged; run `python -m bntt {command}` for it again") from None
-        valid = (
-            document.get("status") in ("done", "diverged")
-            and isinstance(document.get("files"), dict)
-            and all(isinstance(value, str) and Path(name).name == name for name, value in document["files"].items())
-        )
-        if not valid:
-            raise UserError(f"{path} is damaged; run `python -m bntt {command}` for it again")
         return document

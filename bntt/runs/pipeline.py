@@ -1,12 +1,13 @@
 """Training and evaluation of one run: what the command line and the workflow call."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -24,7 +25,6 @@ from bntt.runs.status import Status
 from bntt.training.arithmetic import settle
 from bntt.training.loop import Outcome
 
-T = TypeVar("T")
 _CURRENT = (Status.TRAINED, Status.DIVERGED)  # of a training
 
 
@@ -42,10 +42,11 @@ def train(
     directory = RunDirectory.of(run, results)
     store.prepare(run.dataset)
     record: dict[str, Any] = status.decides_training(run) | {"data": store.identity(run.dataset)}
-    start = _start(experiment, run, results)
-    if start is not None:
+    start = None
+    if run.start is not None:
+        start = _trained(experiment, experiment.run(run.dataset, run.start, run.seed), results)
         record["start_sha256"] = start.training()["files"].get(WEIGHTS)
-    if status.find_training(experiment, run, results).status in _CURRENT:
+    if status.find(experiment, run, results, training_alone=True).status in _CURRENT:
         return f"{directory.path}: already trained"
     with lease(device) as chosen:
         settle(run.threads)
@@ -58,18 +59,21 @@ def train(
             weights = {} if start is None else {"start": {k: v.to(chosen) for k, v in start.weights().items()}}
             task = Task(run, images, checkpoints, **weights)
             try:
-                trained = _user_errors(partial(_method(run).train, task), run)
+                with _user_errors(run):
+                    trained = _method(run).train(task)
             except Stopped as stopped:
                 stopped.args = (f"{directory.path}: {stopped}; run it again to go on",)
                 raise
         outcome, spent = trained.outcome, ledger.spent
+        if seconds := sum(row["seconds"] for row in outcome.history):  # of the epochs, their validation included
+            record["images_per_second"] = round(len(images.train) * len(outcome.history) / seconds, 1)
+        if outcome.selected_epoch is not None:
+            record["selected_epoch"] = outcome.selected_epoch
         ended = "done" if outcome.diverged is None else "diverged"
         record |= {
             "status": ended,
             "reason": outcome.diverged,
             "steps": outcome.steps,
-            **_speed(outcome, len(images.train)),
-            **({} if outcome.selected_epoch is None else {"selected_epoch": outcome.selected_epoch}),
             **trained.facts,
             "provenance": provenance.environment(_device_name(chosen), run.threads),
             "started": began,
@@ -94,14 +98,13 @@ def train(
 def evaluate(experiment: Experiment, run: Run, results: Path, device: str = "auto") -> str:
     """Measure a trained run on the test images. Returns one line that says what happened."""
     store.prepare(run.dataset)
-    directory = RunDirectory.of(run, results)
-    if status.find(experiment, run, results).status.measured:
-        return f"{directory.path}: already evaluated"
-    training = _trained(experiment, run, results).training()
-    record = status.decides_evaluation(run) | {
-        "data": training["data"],
-        "weights_sha256": training["files"].get(WEIGHTS),
-    }
+    found = status.find(experiment, run, results)
+    if found.status.measured:
+        return f"{found.directory.path}: already evaluated"
+    directory = found.directory if found.status in _CURRENT else _trained(experiment, run, results)
+    training = directory.training()
+    made_from = {"data": training["data"], "weights_sha256": training["files"].get(WEIGHTS)}
+    record = status.decides_evaluation(run) | made_from
     if training["status"] != "done":
         directory.finish_evaluation(record | {"status": training["status"], "reason": training["reason"]}, {})
         return f"{directory.path}: {training['status']}, nothing to evaluate"
@@ -109,7 +112,8 @@ def evaluate(experiment: Experiment, run: Run, results: Path, device: str = "aut
     with lease(device) as chosen:
         settle(run.threads)
         began, clock = provenance.now(), time.perf_counter()
-        tables, reasons = _user_errors(lambda: measure_all(subject(run, directory, chosen)), run)
+        with _user_errors(run):
+            tables, reasons = measure_all(subject(run, directory, chosen))
         record |= {
             "status": "done",
             "not_applicable": reasons,
@@ -128,31 +132,17 @@ def subject(run: Run, directory: RunDirectory, device: torch.device) -> Subject:
     try:
         return Subject(run, images, _method(run).classifier(run, images, weights))
     except (RuntimeError, KeyError):
-        raise UserError(
-            f"{directory.path / WEIGHTS} does not hold the weights of row {run.row}; train it again"
-        ) from None
+        path = directory.path / WEIGHTS
+        raise UserError(f"{path} does not hold the weights of row {run.row}; train it again") from None
 
 
 def _method(run: Run) -> ModuleType:
     return import_module(declared.plugins("methods", "OPTIONS")[run.method])
 
 
-def _speed(outcome: Outcome, images: int) -> dict[str, float]:
-    """Training images per second over the epochs, their validation included; nothing where a method has no epochs."""
-    seconds = sum(row["seconds"] for row in outcome.history)
-    return {"images_per_second": round(images * len(outcome.history) / seconds, 1)} if seconds else {}
-
-
-def _start(experiment: Experiment, run: Run, results: Path) -> RunDirectory | None:
-    """The run that a run starts from."""
-    if run.start is None:
-        return None
-    return _trained(experiment, experiment.run(run.dataset, run.start, run.seed), results)
-
-
 def _trained(experiment: Experiment, run: Run, results: Path) -> RunDirectory:
     """The directory of a run whose training is current; an error says why it is not."""
-    found = status.find_training(experiment, run, results)
+    found = status.find(experiment, run, results, training_alone=True)
     if found.status in (Status.MISSING, Status.DAMAGED):  # these reasons say where, and what to run
         raise UserError(found.reason)
     if found.status not in _CURRENT:
@@ -160,17 +150,17 @@ def _trained(experiment: Experiment, run: Run, results: Path) -> RunDirectory:
     return found.directory
 
 
-def _user_errors(work: Callable[[], T], run: Run) -> T:
+@contextmanager
+def _user_errors(run: Run) -> Iterator[None]:
     """A ValueError from the mathematics is about the options it was given, and so is a GPU that is too small."""
+    where = f"experiment {run.experiment}, row {run.row}"
     try:
-        return work()
+        yield
     except ValueError as error:
-        raise UserError(f"experiment {run.experiment}, row {run.row}: {error}") from None
+        raise UserError(f"{where}: {error}") from None
     except torch.OutOfMemoryError as error:
-        first_line = str(error).splitlines()[0]
-        raise UserError(
-            f"experiment {run.experiment}, row {run.row}: {first_line} Lower batch_size, or time_chunk where it has one"
-        ) from None
+        advice = "Lower batch_size, or time_chunk where it has one"
+        raise UserError(f"{where}: {str(error).splitlines()[0]} {advice}") from None
 
 
 def _device_name(device: torch.device) -> str:

@@ -5,7 +5,7 @@ made with the planned options, by the code that is here, from the data that are 
 the run that it starts from.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -73,11 +73,8 @@ def decides_training(run: Run) -> dict[str, Any]:
 
 def decides_evaluation(run: Run) -> dict[str, Any]:
     """The options and the code that decide the measurements of a run, given its weights."""
-    return {
-        "config": run.training_config(),
-        "code": code_hash.evaluation_code(run),
-        "evaluation": dict(run.evaluation),
-    }
+    code = code_hash.evaluation_code(run)
+    return {"config": run.training_config(), "code": code, "evaluation": dict(run.evaluation)}
 
 
 def found(experiment: Experiment, results: Path = RESULTS, here: bool = True) -> Iterator[Found]:
@@ -90,19 +87,11 @@ def found(experiment: Experiment, results: Path = RESULTS, here: bool = True) ->
         yield find(experiment, run, results, here)
 
 
-def find(experiment: Experiment, run: Run, results: Path, here: bool = True) -> Found:
-    """One planned run with what is there of it."""
-    return _told(run, results, lambda: _status(experiment, run, results, here))
-
-
-def find_training(experiment: Experiment, run: Run, results: Path) -> Found:
-    """The same of its training alone, which is current where it is ``trained`` or ``diverged``."""
-    return _told(run, results, lambda: _training_status(experiment, run, results))
-
-
-def _told(run: Run, results: Path, judge: Callable[[], tuple[Status, str]]) -> Found:
+def find(experiment: Experiment, run: Run, results: Path, here: bool = True, training_alone: bool = False) -> Found:
+    """One planned run with what is there of it; or of its training alone, current where ``trained`` or ``diverged``."""
+    judge = _training_status if training_alone else _status
     try:
-        status, reason = judge()
+        status, reason = judge(experiment, run, results, here)
     except MissingError as error:
         status, reason = Status.MISSING, str(error)
     except UserError as error:
@@ -130,7 +119,7 @@ def _status(experiment: Experiment, run: Run, results: Path, here: bool) -> tupl
     return (Status.DONE, "") if status is Status.TRAINED else (Status.KEPT, reason)
 
 
-def _training_status(experiment: Experiment, run: Run, results: Path, here: bool = True) -> tuple[Status, str]:
+def _training_status(experiment: Experiment, run: Run, results: Path, here: bool) -> tuple[Status, str]:
     """``trained``, ``kept``, ``diverged`` or ``outdated``; raises where a manifest or a file is missing or damaged."""
     directory = RunDirectory.of(run, results)
     training = directory.training()
@@ -149,7 +138,7 @@ def _training_status(experiment: Experiment, run: Run, results: Path, here: bool
     if here and store.is_current(run.dataset) and training.get("data") != store.identity(run.dataset):
         return Status.OUTDATED, "trained on other data or another split than is prepared"
     if here and run.start is not None:
-        start, reason = _training_status(experiment, experiment.run(run.dataset, run.start, run.seed), results)
+        start, reason = _training_status(experiment, experiment.run(run.dataset, run.start, run.seed), results, here)
         if start is Status.OUTDATED:
             return start, f"row {run.start}, which it starts from, is outdated: {reason}"
     if training["status"] == "diverged":

@@ -10,7 +10,7 @@ epoch and sample, what follows is bit for bit what would have followed.
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -41,11 +41,7 @@ OPTIONS = {
         "max": 1.0,
         "help": "Shares of the epochs at which the learning rate is divided.",
     },
-    "decay_factor": {
-        "default": 10.0,
-        "above": 0.0,
-        "help": "What the learning rate is divided by at each milestone.",
-    },
+    "decay_factor": {"default": 10.0, "above": 0.0, "help": "What the learning rate is divided by at each milestone."},
     "selection": {
         "default": "last",
         "choices": ["last", "best-test"],
@@ -97,9 +93,12 @@ def learning_rate(options: dict[str, Any], epoch: int) -> float:
 
 def decay_budget(options: dict[str, Any], steps_per_epoch: int) -> float:
     """By how many e-folds weight decay alone shrinks gamma over the training: sum(lr * decay) / (1 - momentum)."""
-    decay = options["weight_decay"] if options["gamma_decay"] is None else options["gamma_decay"]
     rates = sum(learning_rate(options, epoch) for epoch in range(options["epochs"]))
-    return float(rates * steps_per_epoch * decay / (1 - options["momentum"]))
+    return float(rates * steps_per_epoch * _gamma_decay(options) / (1 - options["momentum"]))
+
+
+def _gamma_decay(options: dict[str, Any]) -> float:
+    return options["weight_decay"] if options["gamma_decay"] is None else options["gamma_decay"]
 
 
 def fit(
@@ -124,20 +123,18 @@ def fit(
             "statistics need at least two; choose another batch_size"
         )
     training = _Training(model, forward, data, options, seed, keeper)
-    training.resume()
-    progress, diverged = training.progress, None
+    progress = training.progress
     first = len(progress.history)
     epochs = tqdm(range(first, options["epochs"]), label, options["epochs"], initial=first, disable=None)
     with keeper.listening():
         for epoch in epochs:
             training.take_steps(epoch)
-            diverged = training.end_epoch(epoch)
-            if diverged is not None:
-                break
+            if (diverged := training.end_epoch(epoch)) is not None:
+                return Outcome(progress.history, progress.steps, diverged)
             last = progress.history[-1]
             epochs.set_postfix(loss=f"{last['train_loss']:.3f}", validation=f"{last['validation_accuracy']:.1f} %")
-    outcome = Outcome(progress.history, progress.steps, diverged)
-    if progress.best is not None and diverged is None:
+    outcome = Outcome(progress.history, progress.steps)
+    if progress.best is not None:
         model.load_state_dict(progress.best["weights"])
         outcome.selected_epoch = progress.best["epoch"]
     return outcome
@@ -146,17 +143,13 @@ def fit(
 def _sgd(model: nn.Module, options: dict[str, Any]) -> torch.optim.SGD:
     """SGD whose weight decay is ``gamma_decay`` for the parameters of temporal norms, where that is given."""
     of_norms = {id(p) for m in model.modules() if hasattr(m, "temporal_scale") for p in m.parameters()}
-    decay = options["weight_decay"]
-    gamma_decay = decay if options["gamma_decay"] is None else options["gamma_decay"]
-    return torch.optim.SGD(
-        [
-            {"params": [p for p in model.parameters() if id(p) not in of_norms], "weight_decay": decay},
-            {"params": [p for p in model.parameters() if id(p) in of_norms], "weight_decay": gamma_decay},
-        ],
-        lr=options["learning_rate"],
-        momentum=options["momentum"],
-        fused=True,
-    )
+    others = [p for p in model.parameters() if id(p) not in of_norms]
+    gammas = [p for p in model.parameters() if id(p) in of_norms]
+    groups = [
+        {"params": others, "weight_decay": options["weight_decay"]},
+        {"params": gammas, "weight_decay": _gamma_decay(options)},
+    ]
+    return torch.optim.SGD(groups, lr=options["learning_rate"], momentum=options["momentum"], fused=True)
 
 
 @dataclass
@@ -171,19 +164,6 @@ class _Progress:
     history: list[dict[str, float]] = field(default_factory=list)  # of the epochs before it
     best: dict[str, Any] | None = None  # where weights are selected: epoch, accuracy and weights
 
-    @classmethod
-    def of_none(cls, seconds: float, device: torch.device) -> "_Progress":
-        """Before the first step."""
-        return cls(seconds, torch.zeros((), device=device), torch.zeros((), dtype=torch.long, device=device))
-
-    def begin_epoch(self, seconds: float) -> None:
-        self.epoch_began, self.batches_done = seconds, 0
-        self.total_loss.zero_()
-        self.correct.zero_()
-
-    def to(self, device: torch.device) -> "_Progress":
-        return replace(self, total_loss=self.total_loss.to(device), correct=self.correct.to(device))
-
 
 @dataclass
 class _Training:
@@ -197,19 +177,19 @@ class _Training:
     keeper: Keeper
 
     def __post_init__(self) -> None:
+        """Begin, or go on from the keeper's state, where it has one."""
         self.optimiser = _sgd(self.model, self.options)
-        self.progress = _Progress.of_none(self.keeper.seconds, self.data.mean.device)
-
-    def resume(self) -> None:
-        """Go on from the keeper's state, where it has one."""
+        self.progress = _Progress(self.keeper.seconds, torch.zeros(()), torch.zeros((), dtype=torch.long))
         state = self.keeper.load()
         if state is not None:
             self.model.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])
-            self.progress = _Progress(**state["progress"]).to(self.data.mean.device)
+            self.progress = _Progress(**state["progress"])
+        self.progress.total_loss = self.progress.total_loss.to(self.data.mean.device)
+        self.progress.correct = self.progress.correct.to(self.data.mean.device)
 
     def state(self) -> dict[str, Any]:
-        """What `resume` needs."""
+        """What another training needs to go on from here."""
         return {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -263,7 +243,9 @@ class _Training:
         )
         if self.options["selection"] == "best-test" and (epoch + 1) % SELECTION_EPOCHS == 0:
             self._select(epoch, self.data.test)
-        progress.begin_epoch(self.keeper.seconds)
+        progress.epoch_began, progress.batches_done = self.keeper.seconds, 0
+        progress.total_loss.zero_()
+        progress.correct.zero_()
         return None
 
     def _select(self, epoch: int, images: Images) -> None:
