@@ -1,5 +1,5 @@
 # The whole benchmark: prepare -> train -> evaluate -> analyse -> report. Each step is a plain command,
-# `python -m bntt ...`, that also runs without Snakemake; the rules only say what needs what.
+# `python -m bntt ...`, that also runs without Snakemake; the rules only state inputs and outputs.
 #
 #     snakemake --cores 8 all                            config/demo.yaml
 #     snakemake --cores 8 all --config experiment=NAME   config/NAME.yaml
@@ -20,7 +20,7 @@ include: "workflow/rules/report.smk"
 include: "workflow/rules/check.smk"
 
 
-if RESULTS != REFERENCE:  # where the experiment's own rules draw them
+if RESULTS != REFERENCE:  # otherwise the experiment's own rules draw them
 
     include: "workflow/rules/reference.smk"
 

@@ -1,4 +1,4 @@
-"""How fast AEDAT 2.0 is read and made into frames: events a second on one core.
+"""How fast AEDAT 2.0 is read and made into frames, in events per second on one core.
 
 python benchmarks/aedat.py [--events 20000000]
 """
@@ -22,7 +22,7 @@ ROUNDS = 5
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--events", type=int, default=20_000_000, help="of the synthetic recording")
+    parser.add_argument("--events", type=int, default=20_000_000, help="events of the synthetic recording")
     count = parser.parse_args().events
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "synthetic.aedat"

@@ -1,14 +1,14 @@
-"""BNTT on all of CIFAR-10 within the minutes for which a GPU can be had, as many epochs of the paper's 120 as fit.
+"""BNTT on all of CIFAR-10 in the minutes for which a GPU is available: as many of the paper's 120 epochs as fit.
 
     python benchmarks/cifar10_lease.py OUT --minutes 6 --sheets DIR     # unpack, calibrate, train, evaluate
     python benchmarks/cifar10_lease.py OUT --minutes 2 --device cpu --quick
 
 DIR holds CIFAR-10 as lossless mosaics (`train-00.webp` ..., `test-00.webp` ..., 1,000 images each, 25 rows of 40), and
-`labels.npz`; without it the dataset must be prepared already. The protocol is that of `config/cifar10.yaml` but for the
-number of epochs: a short training of a fifth of the images and an evaluation of a tenth are timed, and what is left of
-the minutes is divided by that. The milestones of the learning rate stay at their shares of the epochs. OUT gets the
-experiment, cifar10-lease.yaml, and its results with the weights, packed into results.tar.0, ... of at most 16 MB each.
-With fewer than 120 epochs it is not the paper's protocol, and earns no verdict.
+`labels.npz`; without it the dataset must be prepared already. The protocol is that of `config/cifar10.yaml`, except
+for the number of epochs. A short training on a fifth of the images and an evaluation on a tenth are timed, and as many
+epochs are run as fit into the minutes left. The milestones of the learning rate stay at their shares of the epochs. OUT
+gets the experiment, cifar10-lease.yaml, and its results with the weights, packed into results.tar.0, ... of at most
+16 MB each. With fewer than 120 epochs it is not the paper's protocol, and gets no verdict.
 """
 
 import argparse
@@ -22,9 +22,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "gpu-day" / "results"
-SAFETY = 1.08  # a calibration of seconds misses what happens in minutes: clocks, other users of the disk
-PIECE = 16_000_000  # bytes of a packed file at most
-NOISE = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]  # Fig. 4(b); where time is short, every fourth
+SAFETY = 1.08  # timing some seconds misses what changes over minutes: clock rates, other users of the disk
+PIECE = 16_000_000  # most bytes of a packed file
+NOISE = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]  # Fig. 4(b); if time is short, every fourth of them
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, required=True, help="for everything, from the start of this script")
     parser.add_argument("--sheets", type=Path, help="folder with the mosaics and the labels")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--quick", action="store_true", help="a small network on a few images: does it run?")
+    parser.add_argument("--quick", action="store_true", help="a small network on a few images, to see whether it runs")
     options = parser.parse_args()
     began = time.monotonic()
 
@@ -57,7 +57,7 @@ def main() -> None:
     if seconds_of_evaluation > left() / 4:
         sigmas = NOISE[::4]
         seconds_of_evaluation *= len(sigmas) / len(NOISE)
-    startup = 25 if options.device == "cuda" else 60  # of two processes, and of packing
+    startup = 25 if options.device == "cuda" else 60  # seconds to start two processes, and to pack
     epochs = int((left() - startup - seconds_of_evaluation) / seconds_of_epoch)
     say(
         f"an epoch takes about {seconds_of_epoch:.1f} s ({images / seconds_of_epoch:.0f} images/s), the evaluation "
@@ -83,7 +83,7 @@ def unpack(sheets: Path, target: Path) -> None:
     from PIL import Image
 
     folder = target / "cifar-10-batches-bin"
-    if (folder / "test_batch.bin").is_file():  # which is written last
+    if (folder / "test_batch.bin").is_file():  # it is written last
         return
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -104,7 +104,7 @@ def unpack(sheets: Path, target: Path) -> None:
 
 
 def write(out: Path, name: str, epochs: int, sigmas: list[float], changed: dict[str, Any]) -> Path:
-    """The experiment: row bntt of config/cifar10.yaml with so many epochs."""
+    """Write the experiment, row bntt of config/cifar10.yaml with ``epochs`` epochs; return its path."""
     whole = yaml.safe_load((ROOT / "config" / "cifar10.yaml").read_text())
     whole["title"] = f"BNTT on CIFAR-10, {epochs} of the paper's 120 epochs, as long as a GPU could be had"
     whole["notes"] = "Written by benchmarks/cifar10_lease.py. All else is as in config/cifar10.yaml."
@@ -131,7 +131,7 @@ def bntt(*arguments: object) -> None:
 
 
 def measured(results: Path) -> tuple[float, float]:
-    """Seconds of the last epoch, which compiled nothing, and of the evaluation."""
+    """Seconds of the last epoch, which compiles nothing, and of the evaluation."""
     import csv
     import json
 
@@ -142,7 +142,7 @@ def measured(results: Path) -> tuple[float, float]:
 
 
 def pack(out: Path) -> None:
-    """Everything of the run, in pieces: results.tar.0, results.tar.1, ..."""
+    """Write everything of the run in pieces: results.tar.0, results.tar.1, ..."""
     import io
     import tarfile
 

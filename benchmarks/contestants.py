@@ -1,9 +1,9 @@
-"""The contestants of `train_step.py`: one network, written with this project, and with what else there is.
+"""The contestants of `train_step.py`: the same network, written with this project and with other code.
 
 Every contestant is built from the same list of `WeightLayer`, starts from the same weights, and offers
 
-* ``logits(images)``: draws Poisson spikes of the images and runs the network on them: what is timed;
-* ``logits_of(spikes)``: the same on given spikes ``[T, N, C, H, W]``: what ``--check`` compares;
+* ``logits(images)``: draws Poisson spikes of the images and runs the network on them; this is timed;
+* ``logits_of(spikes)``: the same on given spikes ``[T, N, C, H, W]``; ``--check`` compares this;
 * ``weights()``, ``gammas()``: parameters by layer, in one order for all, so that ``--check`` can set and compare them.
 
 `Limit` is the lower bound: the convolutions, poolings and matrix products alone.
@@ -24,14 +24,14 @@ from bntt.spiking.randomness import key
 LEAK, THRESHOLD, ALPHA, EPS = 0.95, 1.0, 0.3, 1e-4
 GAIN = 2.0  # of the initial weights, as released
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}  # the last for --check alone
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}  # fp64 only for --check
 
 
 class Contestant:
     """What all have in common: the layers, T, the precision, and the memory layout."""
 
     layouts = tuple(LAYOUTS)
-    needs: tuple[str, ...] = ()  # modules, whose memory is not the step's
+    needs: tuple[str, ...] = ()  # modules that are imported before memory is measured
     network: nn.Module
 
     def __init__(self, layers: list[WeightLayer], time_steps: int, precision: str, layout: str, device: str) -> None:
@@ -46,7 +46,7 @@ class Contestant:
         self.network.train()
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """PyTorch's own mixed precision: what a peer offers for bfloat16."""
+        """PyTorch's own mixed precision, which the peers use for bfloat16."""
         if self.precision != "bf16":
             return contextlib.nullcontext()
         return torch.autocast(torch.device(self.device).type, torch.bfloat16)
@@ -58,16 +58,16 @@ class Contestant:
         raise NotImplementedError
 
     def weights(self) -> list[nn.Parameter]:
-        """Of the connections, by depth."""
+        """Weights of the connections, by depth."""
         kinds = (nn.Conv2d, nn.Linear)
         return [module.weight for module in self.network.modules() if isinstance(module, kinds)]
 
     def gammas(self) -> list[list[Tensor]]:
-        """By depth and time-step, each ``[C]``."""
+        """Gammas by depth and time-step, each ``[C]``."""
         raise NotImplementedError
 
     def gamma_gradients(self) -> list[Tensor]:
-        """By depth, each ``[T, C]``."""
+        """Gradients of the gammas by depth, each ``[T, C]``."""
         return [torch.stack([gamma.grad for gamma in layer]) for layer in self.gammas()]
 
 
@@ -115,7 +115,7 @@ class This(Contestant):
 
 
 class Triangle(torch.autograd.Function):
-    """A spike where the membrane over the threshold is positive, and the triangular surrogate gradient."""
+    """A spike where the membrane is above the threshold, with the triangular surrogate gradient."""
 
     @staticmethod
     def forward(ctx, over: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class Triangle(torch.autograd.Function):
 
 
 class LoopNetwork(nn.Module):
-    """A Python loop over time, all layers within one step; subclasses say what a norm and a neuron are."""
+    """A Python loop over time that computes all layers in each step; subclasses define norms and neurons."""
 
     def __init__(self, layers: list[WeightLayer], time_steps: int, readout: torch.dtype) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class LoopNetwork(nn.Module):
         raise NotImplementedError
 
     def neuron(self) -> nn.Module:
-        """Called with a current and the membrane (None at rest), gives spikes and the membrane to go on from."""
+        """A module that maps a current and the membrane (None at rest) to spikes and the next membrane."""
         raise NotImplementedError
 
     def forward(self, source: Callable[[int], Tensor]) -> Tensor:
@@ -167,7 +167,7 @@ class ReleasedNeuron(nn.Module):
     """The arithmetic of the released code; the reset is built by index assignment, so no gradient flows through it."""
 
     def forward(self, current: Tensor, membrane: Tensor | None) -> tuple[Tensor, Tensor]:
-        # Membranes of the current's type, which is the fastest: float32 ones would be slower under autocast.
+        # Membranes have the current's type, which is fastest: float32 membranes would be slower under autocast.
         membrane = torch.zeros_like(current) if membrane is None else membrane
         membrane = LEAK * membrane + current
         over = membrane / THRESHOLD - 1.0
@@ -178,7 +178,7 @@ class ReleasedNeuron(nn.Module):
 
 
 class ReleasedNetwork(LoopNetwork):
-    """In the style of the released code."""
+    """The network in the style of the released code."""
 
     def norm(self, layer: WeightLayer) -> nn.ModuleList:
         kind = nn.BatchNorm2d if layer.is_convolution else nn.BatchNorm1d
@@ -252,8 +252,8 @@ class SnnTorch(Loop):
 class Damping(torch.autograd.Function):
     """Multiplies the gradient by alpha, and passes the spikes on.
 
-    SpikingJelly's fused neuron takes its own surrogates alone, and its triangle has no damping; since the reset is
-    detached, damping what arrives at the spikes is the same.
+    SpikingJelly's fused neuron accepts only its own surrogates, and its triangle has no damping. The reset is detached,
+    so damping the gradient that arrives at the spikes has the same effect.
     """
 
     @staticmethod
@@ -332,9 +332,9 @@ CONTESTANTS: dict[str, type[Contestant]] = {
 
 # -- the limit ---------------------------------------------------------------------------------------------------
 
-DENSITY = {True: 0.4, False: 0.15}  # of the input, of hidden layers: about what fires with the initial weights
+DENSITY = {True: 0.4, False: 0.15}  # of spikes, in the input and in hidden layers: about as with the initial weights
 PIECES = {"cpu": (50, 100, 200, 400), "cuda": (400, 800, 1600, 3200)}  # images at once, tried on as many as the last
-MOST_IMAGES = {"cpu": 1600, "cuda": 6400}  # measured at most; more cost in proportion
+MOST_IMAGES = {"cpu": 1600, "cuda": 6400}  # measured at most; time for more is extrapolated in proportion
 
 
 class LayerWork:
@@ -358,7 +358,7 @@ class LayerWork:
             self.weight = self.weight.contiguous(memory_format=LAYOUTS[layout])
 
     def run(self, piece: int, images: int | None = None) -> None:
-        """Once over all images, or the first few, ``piece`` at a time."""
+        """Compute all images, or the first ``images``, ``piece`` at a time."""
         of_weight = torch.zeros_like(self.weight)
         for start in range(0, images or len(self.inputs), piece):
             window = slice(start, start + piece)
@@ -428,20 +428,20 @@ class Limit:
         return {"layout": best, "pieces": found[best][1]}
 
     def seconds(self, config: dict) -> float:
-        """For all images; each layer in pieces as found, or whole, whichever is faster."""
+        """Seconds for all images; each layer in the pieces found or in one piece, whichever is faster."""
         images = min(self.images, MOST_IMAGES[self.device])
         works = self._works(images, config["layout"])
         best = [min(work.seconds(p), work.seconds(images)) for p, work in zip(config["pieces"], works, strict=True)]
         return sum(best) * self.images / images
 
     def flops(self) -> float:
-        """Two for a multiply-accumulate; forward, weight gradient, and input gradient for all layers but the first."""
+        """Operations, two per multiply-accumulate: forward, weight gradient, input gradient (not in layer one)."""
         return 2.0 * self.images * (3 * sum(layer.macs for layer in self.layers) - self.layers[0].macs)
 
     def square_gflops(self, side: int = 2048, repeats: int = 5) -> float:
-        """Of a square matrix product, the best of a few, also as a 1 x 1 convolution.
+        """GFLOP/s of a square matrix product, the best of a few, also tried as a 1 x 1 convolution.
 
-        The two are different libraries on a CPU, and on some processors the one for matrices in float32 is the slower.
+        On a CPU, different libraries compute the two. On some CPUs, the library for float32 matrices is slower.
         """
         a, b = (torch.randn(side, side, device=self.device).to(self.dtype) for _ in range(2))
         images = a.T.reshape(1, side, side // 64, 64).contiguous(memory_format=torch.channels_last)

@@ -3,7 +3,7 @@
     python benchmarks/first_light.py                       # on the GPU
     python benchmarks/first_light.py --device cpu --quick  # a rehearsal
 
-Prints one line per check, and ends with status 1 where one failed. The checks: the self-check of the kernels; the
+Prints one line per check, and ends with status 1 if one failed. The checks: the self-check of the kernels; the
 Poisson coder, bit for bit; every layer of VGG9 on equal inputs, its spikes, gradients and running moments, against
 float64 on the CPU; one training step of VGG9 and VGG11 in each precision, with its time and its peak memory.
 """
@@ -33,16 +33,16 @@ from bntt.spiking.randomness import key  # noqa: E402
 from bntt.training.arithmetic import settle  # noqa: E402
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# Of a layer on equal inputs: the share of spikes that rounding flips, the relative error of the gradients, and that of
-# the running moments. A current in bfloat16 has 8 bits, so that one in some hundred membranes changes its side.
+# Bounds for a layer on equal inputs: the share of spikes that rounding flips, the relative error of the gradients, and
+# that of the running moments. A bfloat16 current has 8 bits, so one membrane in some hundred flips its spike.
 BOUNDS = {"fp32": (1e-3, 1e-2, 1e-4), "bf16": (2e-2, 0.2, 1e-2)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--quick", action="store_true", help="small networks: does it run?")
-    parser.add_argument("--json", metavar="FILE", help="write what was found there")
+    parser.add_argument("--quick", action="store_true", help="small networks, to see whether they run")
+    parser.add_argument("--json", metavar="FILE", help="write the results to this file")
     options = parser.parse_args()
     device = torch.device(options.device)
     settle(os.cpu_count() or 1)
@@ -52,7 +52,7 @@ def main() -> None:
         began = time.perf_counter()
         try:
             passed, detail = work()
-        except Exception as error:  # whatever it is, the other checks are worth their time
+        except Exception as error:  # whatever it is, the other checks are still run
             passed, detail = False, " ".join(f"{type(error).__name__}: {error}".split())[:500]
         seconds = time.perf_counter() - began
         found.append({"check": name, "passed": passed, "detail": detail, "seconds": round(seconds, 2)})
@@ -73,7 +73,7 @@ def card(device: torch.device) -> str:
 
 
 def checks_of(device: torch.device, quick: bool) -> dict[str, Callable[[], tuple[bool, str]]]:
-    """Every check by name; each says whether it passed, and what it found."""
+    """Every check by name; each returns whether it passed, and what it found."""
     width, batch = (0.125, 4) if quick else (1.0, 64)
     found: dict[str, Callable[[], tuple[bool, str]]] = {
         "kernels": lambda: kernels(device),
@@ -91,7 +91,7 @@ def checks_of(device: torch.device, quick: bool) -> dict[str, Callable[[], tuple
 
 
 def kernels(device: torch.device) -> tuple[bool, str]:
-    """The self-check of the backend, whose reason `name_for` would print and pass over."""
+    """The self-check of the backend; it fails where `name_for` would print a reason and use another backend."""
     name = "gpu" if device.type == "cuda" else "native"
     from importlib import import_module
 
@@ -110,11 +110,11 @@ def poisson_bits(device: torch.device, count: int) -> tuple[bool, str]:
 
 def energy(device: torch.device) -> tuple[bool, str]:
     found = joules(device)
-    return True, "nothing counts it here" if found is None else f"{found:.0f} J since the driver was loaded"
+    return True, "no energy counter here" if found is None else f"{found:.0f} J since the driver was loaded"
 
 
 def layers(device: torch.device, precision: str, width: float) -> tuple[bool, str]:
-    """Each layer on the inputs of one run on the CPU, there in float64 with weights of the same rounding."""
+    """Compare each layer with the CPU's in float64, on the same inputs and with the same rounded weights."""
     dtype = PRECISIONS[precision]
     description = weight_layers("vgg9", (3, 32, 32), 10, width)
     network = SpikingNetwork(description, 5, norm="bntt")
@@ -153,7 +153,7 @@ def relative(expected: torch.Tensor, found: torch.Tensor) -> float:
 def training_step(
     device: torch.device, architecture: str, side: int, steps: int, precision: str, width: float, batch: int
 ) -> tuple[bool, str]:
-    """A second step, since the first compiles kernels; all of its weights must have moved and be finite."""
+    """Time a second step, because the first compiles kernels; all weights must have changed and be finite."""
     network = SpikingNetwork(weight_layers(architecture, (3, side, side), 10, width), steps, norm="bntt")
     initialise(network, 0, 2.0)
     place(network, device)

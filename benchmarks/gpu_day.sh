@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What to run when a GPU can be had for a quarter of an hour, the most valuable first.
+# What to run when a GPU is available for a quarter of an hour, the most valuable step first.
 #
 #     benchmarks/gpu_day.sh OUT STEP...          steps: first-light step cifar10
 #     SHEETS=DIR MINUTES=6 benchmarks/gpu_day.sh OUT cifar10
@@ -8,10 +8,10 @@
 #   step         a training step: this project, the released loop, SpikingJelly, the limit, and a profile
 #   cifar10      BNTT on all of CIFAR-10, as many epochs as fit into MINUTES
 #
-# Each step is bounded in time and writes OUT/STEP.log; one that ended well is skipped the next time (its mark is in
-# build/gpu-day). Exit status: 0, or that of the last step that failed; the steps after it run all the same.
-# In the environment: PYTHON (python3), DEVICE (cuda; cpu rehearses with small networks), MINUTES (6), SHEETS (none).
-# A machine with PyTorch needs besides: pydantic, filelock, nvidia-ml-py, and spikingjelly 2.0.0 for its comparison.
+# Each step has a time limit and writes OUT/STEP.log. A step that succeeded is skipped the next time (its mark is in
+# build/gpu-day). Later steps run even if one fails. Exit status: 0, or that of the last step that failed.
+# Environment (defaults): PYTHON (python3), DEVICE (cuda; cpu: a trial with small networks), MINUTES (6), SHEETS (none).
+# Besides PyTorch, the machine needs pydantic, filelock, nvidia-ml-py, and spikingjelly 2.0.0 to compare with it.
 set -uo pipefail
 
 [ $# -gt 1 ] || { echo "usage: benchmarks/gpu_day.sh OUT STEP...; steps: first-light step cifar10" >&2; exit 2; }

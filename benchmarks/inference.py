@@ -1,6 +1,6 @@
 """Time of inference: layers that visit spikes, the same layers computed densely, and other libraries.
 
-Needs nothing but this project for the first table; `--run` adds a trained network, `--peers` what else there is.
+The first table needs only this project; `--run` adds a trained network, and `--peers` adds other libraries.
 """
 
 import argparse
@@ -47,20 +47,20 @@ def parse() -> argparse.Namespace:
     kind = argparse.ArgumentDefaultsHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=kind)
     add = parser.add_argument
-    add("--densities", type=float, nargs="+", default=[0.5, 1, 2, 4, 8], metavar="PERCENT", help="of spikes")
-    add("--batch", type=int, default=16, help="images")
+    add("--densities", type=float, nargs="+", default=[0.5, 1, 2, 4, 8], metavar="PERCENT", help="densities of spikes")
+    add("--batch", type=int, default=16, help="images in a batch")
     add("--steps", type=int, default=25, help="time-steps")
-    add("--threads", type=int, default=2, help="of the CPU")
-    add("--repeats", type=int, default=7, help="of every measurement, in turns; the median counts")
+    add("--threads", type=int, default=2, help="threads of the CPU")
+    add("--repeats", type=int, default=7, help="repeats of every measurement, in turns; the median is reported")
     names = ("EXPERIMENT", "ROW", "SEED", "RESULTS")
     add("--run", nargs=4, metavar=names, help="a trained run to measure on its test images")
     add("--peers", action="store_true", help="also other libraries' forward pass")
-    add("--json", metavar="FILE", help="write the numbers there")
+    add("--json", metavar="FILE", help="write the numbers to this file")
     return parser.parse_args()
 
 
 def medians(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, run in turns after one untimed turn."""
+    """Median seconds of each work; they run in turns, after one untimed turn."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(repeats + 1):
         for name, work in works.items():

@@ -1,4 +1,4 @@
-"""The tables of a benchmark of training steps, as Markdown, from what train_step.py measured."""
+"""Make Markdown tables of the training steps that train_step.py measured."""
 
 import statistics
 from typing import Any
@@ -8,7 +8,7 @@ PRECISIONS = ("fp32", "bf16")
 PEERS = NAMES[1:4]
 UNUSED = "-"
 KEYS = ("contestant", "precision", "layout", "batch", "steps", "chunk")
-DISTURBED = 0.15  # cores that other processes may use while one is measured
+DISTURBED = 0.15  # cores that other processes may use during a measurement
 
 
 def tables(report: dict[str, Any]) -> str:
@@ -45,7 +45,7 @@ def tables(report: dict[str, Any]) -> str:
 
 
 def summarised(measurements: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each thing that was measured: median and range over rounds of the median over a round's steps."""
+    """One row per contestant and setting: the median of each round's steps, and of these the median and range."""
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for one in measurements:
         groups.setdefault(tuple(one[key] for key in KEYS), []).append(one)
@@ -68,7 +68,7 @@ def summarised(measurements: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def fastest_layouts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each contestant (and chunk) the fastest row, in the order of NAMES."""
+    """The fastest row of each contestant (and chunk), in the order of NAMES."""
     best: dict[tuple, dict[str, Any]] = {}
     for row in rows:
         name = (NAMES.index(row["contestant"]), row["chunk"] or 0)
@@ -78,7 +78,7 @@ def fastest_layouts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def at_best(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same across precisions, with the limit of every precision that is left."""
+    """The fastest rows across precisions, with the limit of every precision among them."""
     best = fastest_layouts([row for row in rows if row["contestant"] != "limit"])
     used = {row["precision"] for row in best}
     return best + [row for row in rows if row["contestant"] == "limit" and row["precision"] in used]
@@ -123,7 +123,7 @@ def line(row: dict[str, Any], limit: dict[str, float | None], this: dict[str, An
 
 
 def own_mb(row: dict[str, Any]) -> float:
-    """The peak without what was there after the imports."""
+    """Peak memory in MB, less the memory that the imports used."""
     return row["peak_mb"] - row["base_mb"]
 
 
@@ -140,7 +140,7 @@ def verdicts(rows: list[dict[str, Any]], this: dict[str, Any] | None) -> list[st
 
 
 def cost_of_time(rows: list[dict[str, Any]]) -> str:
-    """How time and memory grow from one T to the next ones."""
+    """How time and memory grow from T = 25, or the least T, to the largest T."""
     lines = []
     groups: dict[tuple, dict[int, dict[str, Any]]] = {}
     for row in rows:
@@ -162,7 +162,7 @@ def cost_of_time(rows: list[dict[str, Any]]) -> str:
 
 
 def limits(rows: list[dict[str, Any]]) -> str:
-    """Is the limit a limit? Its arithmetic a second beside that of a square matrix product."""
+    """Is the limit a limit? Its GFLOP/s beside those of a square matrix product."""
     lines = []
     for row in rows:
         if row["contestant"] != "limit" or "error" in row:
@@ -182,5 +182,5 @@ def limits(rows: list[dict[str, Any]]) -> str:
 
 
 def _titled(title: str, head: list[str], lines: list[str]) -> str:
-    """A table under its title; nothing where it has no line."""
+    """A table under its title; empty if it has no line."""
     return "\n".join([f"### {title}", "", *head, *lines]) if lines else ""

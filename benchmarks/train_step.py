@@ -1,11 +1,11 @@
-"""Time and memory of one training step of the paper's VGG9, of this project and of what else there is.
+"""Time and memory of one training step of the paper's VGG9, with this project and with other code.
 
     python benchmarks/train_step.py --steps 25 --json results.json     # the main figures
     python benchmarks/train_step.py --check                            # do all compute the same?
     python benchmarks/train_step.py --table results.json               # the tables of earlier measurements
     python benchmarks/train_step.py --profile 10 --device cuda --batches 256 --steps 25 --precisions bf16
 
-What is compared and how is in README.md beside this file. Every measurement is a process of its own: this module starts
+README.md beside this file says what is compared, and how. Every measurement is a process of its own: this module starts
 itself with ``--worker``. The starting process does not load torch.
 """
 
@@ -33,10 +33,10 @@ from bntt.runs import provenance  # noqa: E402
 
 LAYOUTS = ("contiguous", "channels-last")
 KERNELS = 25  # listed in a profile
-BUDGET = 12.0  # seconds of timed steps in one process, after which it takes no further
+BUDGET = 12.0  # seconds of timed steps in one process, after which it times no more
 REPEATS = {"cpu": 3, "cuda": 20}  # timed steps in one process at most
 WARM_AGAIN = 4.0  # after a first step that is shorter than this ...
-WARM = {"cpu": 1, "cuda": 5}  # ... so many more are not timed; on a GPU always, since the first compiles kernels
+WARM = {"cpu": 1, "cuda": 5}  # ... this many more are not timed; on a GPU always, because the first compiles kernels
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def parse() -> argparse.Namespace:
         "--layouts",
         choices=("found", "all"),
         default="found",
-        help="of the peers: the faster one and any within 10 %% of it in a short trial, or both in every round",
+        help="layouts of the peers: found, the faster in a short trial and any within 10 %% of it; all, both",
     )
     add(
         "--chunk",
@@ -75,31 +75,31 @@ def parse() -> argparse.Namespace:
         nargs="*",
         default=[25],
         metavar="K",
-        help="also this project with time in chunks of K, where T > K",
+        help="also this project with time in chunks of K, if T > K",
     )
-    add("--rounds", type=int, default=3, help="measurements of everything, in turns")
-    add("--threads", type=int, default=cores(), help="of every process")
+    add("--rounds", type=int, default=3, help="how often everything is measured, in turns")
+    add("--threads", type=int, default=cores(), help="threads of every process")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where to run")
     add(
         "--allocator",
         choices=("own", "ours"),
         default="own",
-        help="of the peers: as they come, or with the setting of this project's training",
+        help="allocator of the peers: own, theirs; ours, with the setting of this project's training",
     )
     add(
         "--memory-limit",
         type=float,
         default=None,
         metavar="GB",
-        help="of a process on the CPU, so that it fails on its own; None: 85 %% of what is available",
+        help="memory limit of a process on the CPU, so that only it fails; None: 85 %% of what is available",
     )
     add("--timeout", type=float, default=900, metavar="S", help="seconds after which a process is given up")
     add("--width", type=float, default=1.0, help="multiplies the widths of the layers")
-    add("--json", metavar="FILE", help="write every raw time there, after every measurement")
+    add("--json", metavar="FILE", help="write all raw times to this file, after every measurement")
     add("--table", metavar="FILE", help="print the tables of such a file as Markdown, and measure nothing")
     add("--check", action="store_true", help="compare logits and gradients of all on the same weights and spikes")
-    add("--profile", type=int, metavar="N", help="what N steps of this project spend their time on, and nothing else")
-    add("--quick", action="store_true", help="a small network, batch and T, one round: does it run?")
+    add("--profile", type=int, metavar="N", help="only profile N steps of this project")
+    add("--quick", action="store_true", help="a small network, batch and T, one round, to see whether it runs")
     add("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.quick:
@@ -162,7 +162,7 @@ def planned(options: argparse.Namespace, layouts: dict[tuple[str, str], list[str
 
 
 def found_layouts(options: argparse.Namespace, shared: dict[str, Any]) -> dict[tuple[str, str], list[str]]:
-    """Of each peer and precision, the layouts to measure."""
+    """The layouts to measure, by peer and precision."""
     pairs = [(name, p) for name in options.contestants if name in PEERS for p in options.precisions]
     if options.layouts == "all":
         return {pair: list(LAYOUTS) for pair in pairs}
@@ -182,7 +182,7 @@ def found_layouts(options: argparse.Namespace, shared: dict[str, Any]) -> dict[t
 
 
 def started(spec: dict[str, Any], timeout: float) -> dict[str, Any]:
-    """What a fresh process measures; where it fails, the reason in one line."""
+    """What a fresh process measures; if it fails, the reason in one line."""
     threads = str(spec["threads"])
     environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     command = [sys.executable, __file__, "--worker", json.dumps(spec)]
@@ -374,7 +374,7 @@ def profiled(options: argparse.Namespace) -> str:
 
 
 class Disturbance:
-    """How many cores were busy with anything but this process since it was made: others' work spoils timings."""
+    """How many cores other processes used since this object was made; their work spoils timings."""
 
     def __init__(self) -> None:
         self.began, self.own, self.all = time.perf_counter(), time.process_time(), self._busy()
@@ -397,7 +397,7 @@ class Disturbance:
 
 
 def memory_mb(field: str) -> float:
-    """Of this process: VmRSS, or its peak VmHWM, in MB. (getrusage's peak includes the process that started it.)"""
+    """Memory of this process in MB: VmRSS, or its peak VmHWM. (getrusage's peak includes the starting process.)"""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith(field + ":"):
@@ -408,7 +408,7 @@ def memory_mb(field: str) -> float:
 
 
 def measured_limit(spec: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of the layers' arithmetic alone, and how much arithmetic that is a second."""
+    """Seconds of the layers' arithmetic alone, and its GFLOP/s."""
     from contestants import Limit
 
     from bntt.training.arithmetic import settle
@@ -432,7 +432,7 @@ def measured_limit(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def check() -> bool:
-    """Logits and gradients of all contestants on the same weights and spikes; says the largest differences."""
+    """Compare logits and gradients of all contestants on the same weights and spikes; print the largest differences."""
     exact = compared("fp64")
     compared("fp32")
     print("fp64 differences are rounding alone: the contestants compute the same" if exact else "NOT the same in fp64")
@@ -443,7 +443,7 @@ def check() -> bool:
 
 
 def compared(precision: str) -> bool:
-    """In float64 rounding does not flip a spike, so that all must agree; float32 runs the fast kernels."""
+    """Compare all in one precision. In float64 rounding flips no spike, so all must agree; float32 has fast kernels."""
     import torch
     from contestants import CONTESTANTS, PRECISIONS
 
@@ -466,7 +466,7 @@ def compared(precision: str) -> bool:
     for name, arrays in results.items():
         logits, *gradients = (relative(a, b) for a, b in zip(arrays, reference, strict=True))
         print(f"{precision} {name} against this: logits {logits:.1e}, gradients {max(gradients):.1e} (relative)")
-        agree = agree and all(difference < 1e-9 for difference in (logits, *gradients))  # not so for nan
+        agree = agree and all(difference < 1e-9 for difference in (logits, *gradients))  # false for nan
     return agree
 
 

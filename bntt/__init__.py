@@ -1,6 +1,6 @@
 """The BNTT reproducibility benchmark: retrain, measure and compare low-latency spiking networks.
 
-Importing the package is cheap; torch is loaded when one of the building blocks below is first used.
+Importing the package does not load torch. The first use of one of the building blocks below loads it.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""``python -m bntt``."""
+"""Entry point of ``python -m bntt``."""
 
 from bntt.commands import main
 

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# CIFAR-10 by the paper's protocol, run after run, in pieces of bounded time that resume exactly. Needs no Snakemake.
+# CIFAR-10 by the paper's protocol, run after run, in time-limited pieces that resume exactly. Needs no Snakemake.
 #
 #     scripts/reproduce_cifar10.sh                              to the end
-#     scripts/reproduce_cifar10.sh --minutes 9 --from A --to B  a piece, on a machine that is lent for so long: unpack
-#                                                               what the last piece packed in A, pack for the next in B
+#     scripts/reproduce_cifar10.sh --minutes 9 --from A --to B  one piece, on a machine with this much time: unpack the
+#                                                               last piece's state from A, and pack the new state in B
 #
-# A piece ends at a saved state once its minutes are over, after one step at least; an evaluation that has begun is
+# A piece saves its state and ends when its minutes are over, but not before one step. An evaluation that has begun is
 # finished.
 # In A and B: state.tar.0 to .7, of at most 16 MB each, with their sha256; they hold measurements, manifests, the newest
-# state of the unfinished training, and the weights that another run still starts from. log.txt is what was printed.
-# Exit status: 0 everything is done, 75 not finished: run it again, else what failed.
+# state of the unfinished training, and the weights that another run still starts from. log.txt holds the output.
+# Exit status: 0 if everything is done, 75 if not (run it again), otherwise the status of the command that failed.
 #
-# In the environment: DATA, a folder with cifar-10-batches-bin (none: downloaded), RESULTS (results/reference), PYTHON
+# Environment (defaults): DATA, a folder with cifar-10-batches-bin (none: download), RESULTS (results/reference), PYTHON
 # (python3), DEVICE (auto), DATASET (cifar10), and TASKS, lines of experiment, row and seed.
 set -euo pipefail
 
@@ -54,7 +54,7 @@ paper-literal bntt 0'}
 
 unpack() {
     if [ ! -e "$1/state.sha256" ] && ! compgen -G "$1/state.tar.*" > /dev/null; then
-        echo "nothing to unpack in $1: beginning anew" >&2
+        echo "nothing to unpack in $1: starting from the beginning" >&2
         return 0
     fi
     (cd "$1" && sha256sum --quiet --check state.sha256) || refuse "$1 is damaged: copy it again"
@@ -62,13 +62,13 @@ unpack() {
     cat "$1"/state.tar.[0-7] | tar -x -C "$results"
 }
 
-pack() { # beside what is there, which makes way once all is written
+pack() { # writes new files beside the old ones, and replaces these when all are written
     [ -d "$results" ] || return 0
     look
     local new=$1/.new
     rm -rf "$new"
     mkdir -p "$new"
-    # Weights stay behind, but for those that a run not yet evaluated starts from; of two states, the newer goes.
+    # Weights are packed only for runs that have not ended or that another run still needs; of two states, the newer is.
     (
         cd "$results"
         find . -path '*/runs/*' -type f ! -name model.safetensors
@@ -89,7 +89,7 @@ pack() { # beside what is there, which makes way once all is written
     rmdir "$new"
 }
 
-look() { # what is there of the experiments: lines of name, status, dataset/row/seed-k
+look() { # the status of each experiment's runs: lines of experiment, status, dataset/row/seed-k
     local experiment lines
     there=''
     for experiment in $(cut -d ' ' -f 1 <<< "$tasks" | sort -u); do
@@ -98,13 +98,13 @@ look() { # what is there of the experiments: lines of name, status, dataset/row/
     done
 }
 
-name_of() { basename "$1" .yaml; } # an experiment's, of which a file may be given
+name_of() { basename "$1" .yaml; } # the experiment's name; TASKS may give the path of its file
 
-ended() { # NAME DATASET ROW SEED-K: whether nothing is left to do of a run, when `look` last looked
+ended() { # NAME DATASET ROW SEED-K: whether nothing was left to do for a run at the last `look`
     grep -qE "^$1 +(done|diverged|kept) +$2/$3/$4( |\$)" <<< "$there"
 }
 
-needed() { # NAME DATASET ROW SEED-K: whether a conversion that starts from a run is still to come
+needed() { # NAME DATASET ROW SEED-K: whether a conversion that starts from this run has not ended
     [ "$3" = ann ] || return 1
     for row in conversion rmp; do
         if grep -q " $row ${4#seed-}\$" <<< "$tasks" && ! ended "$1" "$2" "$row" "$4"; then return 0; fi

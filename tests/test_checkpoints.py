@@ -252,7 +252,7 @@ def test_a_whole_state_that_torch_cannot_read_is_one_line(tmp_path, monkeypatch)
     (file,) = tmp_path.glob("*.pt")
     with pytest.raises(UserError) as raised:
         States(tmp_path, {}).load()
-    assert_one_line(raised.value, str(file), "delete it to start anew")
+    assert_one_line(raised.value, str(file), "delete it to start again")
 
 
 @pytest.mark.parametrize("number", range(5))
@@ -314,7 +314,7 @@ def test_a_signal_saves_and_stops_at_the_next_step(tmp_path, monkeypatch, capsys
     assert signal.getsignal(number) == before
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert f"stopped by {number.name}; run it again to go on" in error
+    assert f"stopped by {number.name}; run it again to continue" in error
     with steps_counted(monkeypatch) as steps:
         assert main(command) == 0
     assert len(steps) == 5

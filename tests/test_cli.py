@@ -20,7 +20,7 @@ def test_help_lists_every_command_and_the_exit_status(capsys):
     text = help_of(capsys=capsys)
     for command in COMMANDS:
         assert f" {command} " in text
-    assert "Exit status: 0 done, 1 `check` found" in text
+    assert "Exit status: 0 done; 1 `check` found" in text
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -330,7 +330,7 @@ def test_a_folder_to_read_from_is_not_ignored_in_silence(place, tmp_path):
     assert bntt("data", "prepare", "digits").stderr == ""
     again = bntt("data", "prepare", "digits", "--from", tmp_path)
     assert again.stdout.strip() == str(place / "digits" / "manifest.json")
-    assert again.stderr == f"prepared already, in state content; delete {place / 'digits'} to read it from there\n"
+    assert again.stderr == f"already prepared, in state content; delete {place / 'digits'} first to prepare it again\n"
 
 
 def test_a_preparation_that_fails_leaves_nothing(place, monkeypatch):

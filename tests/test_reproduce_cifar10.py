@@ -61,10 +61,10 @@ def test_five_pieces_on_five_machines_equal_one_run(tmp_path, tiny):
         arguments = ["--minutes", "0.0001", "--from", before, "--to", after]
         done = script(*arguments, RESULTS=str(results), TASKS=tasks)
         assert done.returncode == (75 if piece < 5 else 0), done.stdout + done.stderr
-        assert (done.stderr == f"nothing to unpack in {before}: beginning anew\n") == (piece == 1)
+        assert (done.stderr == f"nothing to unpack in {before}: starting from the beginning\n") == (piece == 1)
         packed = sorted(path.name for path in after.iterdir())
         assert packed == ["log.txt", "state.sha256", "state.tar.0"]
-        assert ("run it again to go on" in (after / "log.txt").read_text()) == (piece < 5)
+        assert ("run it again to continue" in (after / "log.txt").read_text()) == (piece < 5)
     ours = RunDirectory.of(run, results).training()
     assert ours["pieces"] == 5
     assert ours["steps"] == whole["steps"] == 4

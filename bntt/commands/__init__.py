@@ -1,7 +1,7 @@
 """The command line, ``python -m bntt``: one file per command, found by folder.
 
-A command's file has its summary as the first line of its docstring, and defines ``add_arguments(parser)`` and
-``run(parsed)``, which returns the exit status, or None for 0. Only the command that is called is imported.
+The first line of a file's docstring is the command's summary. The file defines ``add_arguments(parser)``, and
+``run(parsed)``, which returns the exit status, or None for 0. Only the called command is imported.
 """
 
 import argparse
@@ -15,17 +15,17 @@ from bntt.common.errors import Stopped, UserError
 from bntt.experiment import declared
 
 COMMANDS = ("train", "evaluate", "runs", "check", "compare", "explain", "plan", "data", "notebook", "keys")
-NOT_FINISHED = 75  # EX_TEMPFAIL of sysexits.h: "try again", for instance as Slurm's RequeueExit
+NOT_FINISHED = 75  # EX_TEMPFAIL of sysexits.h, "try again"; can be used for Slurm's RequeueExit
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status, as the help's last lines explain it."""
+    """Run one command and return its exit status. The last lines of the help list the statuses."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parsed = _parser(arguments).parse_args(arguments)
     try:
         status = import_module(f"{__name__}.{parsed.command}").run(parsed) or 0
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output has seen enough; let nothing complain while Python ends
+    except BrokenPipeError:  # the reader of the output has closed it; avoid a second error when Python exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except UserError as error:
@@ -40,20 +40,20 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"bntt: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("bntt: interrupted; what was finished is kept", file=sys.stderr)
+        print("bntt: interrupted; finished work is kept", file=sys.stderr)
         return 130
     return status
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line, like every other bad input."""
+    """Reports a wrong command line in one line, like all other bad input."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"bntt: {message}; see {self.prog} --help\n")
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds the default to an option's help, where it has one."""
+    """Adds the default to the help of each option that has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
@@ -63,8 +63,8 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m bntt",
         description="Retrain, measure and compare low-latency spiking networks.",
-        epilog="Exit status: 0 done, 1 `check` found something missing, damaged or to fail on, 2 the input was wrong "
-        "(one line says what), 75 a training is not finished and its state is saved: run it again, 130 interrupted.",
+        epilog="Exit status: 0 done; 1 `check` found something missing or damaged, or the --fail-on verdict; 2 wrong "
+        "input (a line says what); 75 training not finished, state saved, run the command again; 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"bntt {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")

@@ -10,7 +10,7 @@ from bntt.experiment.schema import Experiment, Run, load
 def add_experiment(parser: argparse.ArgumentParser) -> None:
     """Add ``--experiment`` and ``--results``."""
     parser.add_argument("--experiment", default="demo", help="name of a file in config/, or a path to a .yaml file")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder that results are written under")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="root folder of the results")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -19,21 +19,21 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         "--device",
         default="auto",
         choices=["auto", "cpu", "cuda"],
-        help="auto takes a free GPU where there is one, and waits its turn",
+        help="auto: a GPU if there are any (waits until one is free), else the CPU",
     )
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name one run, and the device it is to use."""
+    """Add the options that name one run, and ``--device``."""
     add_experiment(parser)
-    parser.add_argument("--dataset", help="dataset of the run; may be left out where the row has one")
+    parser.add_argument("--dataset", help="dataset of the run; optional if the row has only one")
     parser.add_argument("--row", required=True, help="row of the experiment file")
-    parser.add_argument("--seed", type=int, help="seed of the run; may be left out where the row has one")
+    parser.add_argument("--seed", type=int, help="seed of the run; optional if the row has only one")
     add_device(parser)
 
 
 def chosen_run(parsed: argparse.Namespace) -> tuple[Experiment, Run]:
-    """The experiment and the run that the options name; an error where they leave a choice."""
+    """The experiment and the run that the options name; raises UserError if they name several runs or none."""
     experiment = load(parsed.experiment)
     check_name("row", parsed.row, experiment.rows, f"experiment {experiment.name}")
     chosen = {}

@@ -1,4 +1,4 @@
-"""Judge every number of the paper, and every run, by what exists; trains nothing."""
+"""Judge every number of the paper and every run by the existing results; trains nothing."""
 
 import argparse
 from collections import Counter
@@ -15,16 +15,16 @@ from bntt.results.collect import Results
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The folder to judge."""
+    """Add the folder to judge, and the options."""
     parser.add_argument(
         "folder", type=Path, metavar="RESULTS", help="the results of an experiment, such as results/demo"
     )
-    parser.add_argument("--experiment", help="its file, where that does not lie in config/")
-    parser.add_argument("--fail-on", metavar="VERDICT", help="exit with 1 on this verdict too, such as WORSE")
+    parser.add_argument("--experiment", help="its experiment file, if that is not in config/")
+    parser.add_argument("--fail-on", metavar="VERDICT", help="also exit with 1 on this verdict, such as WORSE")
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Print what was found; 1 where something is missing or damaged, or has the verdict to fail on."""
+    """Print the findings; return 1 if something is missing or damaged, or has the ``--fail-on`` verdict."""
     if parsed.fail_on is not None:
         check_name("verdict", parsed.fail_on, WORDS, "--fail-on")
     found = check(Results.at(parsed.folder, parsed.experiment))
@@ -33,11 +33,11 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 class Check(NamedTuple):
-    """The lines to print, in order, and what they say."""
+    """The lines to print, in order, and the counts in them."""
 
     lines: Sequence[str]
     counts: Counter[Word]
-    broken: int  # runs that have not ended, and drawings that are damaged
+    broken: int  # number of runs that have not ended and of drawings that are damaged
 
 
 def check(results: Results) -> Check:
@@ -68,7 +68,7 @@ def _line(one: Judged) -> str:
 
 
 def _not_run(judged: Iterable[Judged]) -> list[str]:
-    """A line for each cell that is not run; cells of one place with one reason share theirs."""
+    """A line for each cell that is not run; cells with the same place and reason share one line."""
     groups: dict[tuple[str, str], list[str]] = {}
     for one in judged:
         if one.verdict.word == "NOT_RUN":

@@ -9,13 +9,13 @@ from bntt.results.comparison import compare
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Two folders."""
+    """Add the two folders."""
     parser.add_argument("folders", type=Path, nargs=2, metavar="RESULTS", help="such as results/demo")
-    parser.add_argument("--experiment", help="file of both, where that does not lie in config/")
+    parser.add_argument("--experiment", help="experiment file of both, if that is not in config/")
 
 
 def run(parsed: argparse.Namespace) -> None:
-    """A line for each number that both folders have."""
+    """Print a line for each number that both folders have."""
     first, second = (Results.at(folder, parsed.experiment, here=False) for folder in parsed.folders)
     for one in compare(first, second):
         difference = f"{interval(one.estimate)} ({one.pairing})" if one.estimate else number(one.second - one.first)

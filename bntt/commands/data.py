@@ -1,4 +1,4 @@
-"""List, prepare, verify or look at datasets."""
+"""List, prepare, verify or show datasets."""
 
 import argparse
 import sys
@@ -9,21 +9,21 @@ from bntt.data import store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to do, with which dataset."""
+    """Add the action and the dataset."""
     parser.add_argument(
         "action",
         choices=["list", "prepare", "verify", "show"],
-        help="list all; download and make the arrays of one, check them, or draw a contact sheet of them",
+        help="list all; or of one: download and prepare its arrays, verify them, or draw a contact sheet",
     )
-    parser.add_argument("name", nargs="?", help="dataset, for all but list")
+    parser.add_argument("name", nargs="?", help="dataset, for all actions except list")
     parser.add_argument(
-        "--from", dest="source", type=Path, metavar="DIR", help="prepare from a folder that holds the data: no download"
+        "--from", dest="source", type=Path, metavar="DIR", help="folder that holds the data; nothing is downloaded"
     )
-    parser.add_argument("--out", type=Path, metavar="PNG", help="where show writes its picture; None: NAME.png")
+    parser.add_argument("--out", type=Path, metavar="PNG", help="where show writes its picture; by default NAME.png")
 
 
 def run(parsed: argparse.Namespace) -> None:
-    """Do it, and say what was done."""
+    """Do the action, and print what was done."""
     if parsed.action == "list":
         for name in store.names():
             prepared = "prepared" if store.manifest_path(name).is_file() else "not prepared"
@@ -39,7 +39,7 @@ def run(parsed: argparse.Namespace) -> None:
         print(store.prepare(parsed.name, parsed.source))
         if there and parsed.source is not None:
             state, place = store.manifest(parsed.name)["state"], store.folder(parsed.name)
-            print(f"prepared already, in state {state}; delete {place} to read it from there", file=sys.stderr)
+            print(f"already prepared, in state {state}; delete {place} first to prepare it again", file=sys.stderr)
     elif parsed.action == "show":
         from bntt.data.sheet import contact_sheet
 

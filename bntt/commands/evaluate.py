@@ -6,7 +6,7 @@ from bntt.commands._options import add_run, chosen_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The run."""
+    """Add the options that name the run."""
     add_run(parser)
 
 

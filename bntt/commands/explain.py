@@ -16,7 +16,7 @@ from bntt.results.collect import Results, at_threshold
 from bntt.runs.directory import WEIGHTS, RunDirectory
 from bntt.runs.status import Found
 
-# Where the columns of a table's csv file are measured. What is in no line here is configuration, or the paper's.
+# For each measurement, the columns of tables that come from it. Others are configuration, or the paper's numbers.
 MEASURED = {
     "anytime.csv": (
         "accuracy", "uncertainty", "interval_low", "interval_high", "minus_bntt", "minus_bntt_low", "minus_bntt_high",
@@ -31,21 +31,21 @@ MEASURED = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The number: its table, row and column."""
+    """Add the options that name a number: its table, row and column."""
     parser.add_argument("table", type=Path, metavar="CSV", help="such as results/demo/tables/table1.csv")
     parser.add_argument("--row", required=True, help="row of the experiment")
     parser.add_argument("--column", default="accuracy", help="column of the csv file")
-    parser.add_argument("--dataset", help="dataset, where the row has several")
-    parser.add_argument("--time-steps", type=float, help="time-steps, where the row has several lines")
-    parser.add_argument("--experiment", help="its file, where that does not lie in config/")
+    parser.add_argument("--dataset", help="dataset, if the row has several")
+    parser.add_argument("--time-steps", type=float, help="time-steps, if the row has several lines")
+    parser.add_argument("--experiment", help="its experiment file, if that is not in config/")
 
 
 def run(parsed: argparse.Namespace) -> None:
-    """Print the chain of each line of the table that is asked for."""
+    """Print the origin of the number in each line of the table that the options name."""
     table = parsed.table
     folder = table.parent.parent
     if table.parent.name != "tables" or table.suffix != ".csv":
-        raise UserError(f"{table} is no table of results; give one like results/demo/tables/table1.csv")
+        raise UserError(f"{table} is not a table of results; give one like results/demo/tables/table1.csv")
     if not table.is_file():
         raise UserError(f"{table} is missing; `snakemake --cores 8 all` draws it")
     results = Results.at(folder, parsed.experiment, here=False)
@@ -70,7 +70,7 @@ def _text(value: object) -> str:
 
 
 def _once(lines: Iterator[str]) -> Iterator[str]:
-    """Lines in which what was said already is not said again: seeds mostly share options and data."""
+    """The lines, with ``as above`` for text that repeats the last line of its kind, as options and data often do."""
     said: dict[str, str] = {}
     for line in lines:
         kind, text = line[:13], line[13:]
@@ -84,12 +84,12 @@ def _chain(results: Results, table: Path, record: Mapping[str, Any], line: pd.Se
     yield f"{column} = {line[column]} in {table}, row {row} on {dataset}{steps}"
     yield f"  drawn    by {record['source']}, {_code(record)}, {record['drawn']}"
     files = [name for name, columns in MEASURED.items() if column in columns]
-    if line.get("early_exit") is not True:  # then the steps are configuration
+    if line.get("early_exit") is not True:  # without early exit, the steps are configuration
         files = [name for name in files if name != "early_exit.csv"]
     elif "anytime.csv" in files:
         files.append("early_exit.csv")
     if not files:
-        yield "  which is configuration, or printed in the paper; nothing measures it"
+        yield "  which is configuration, or printed in the paper; no measurement gives it"
     for one in results.of_row(row, dataset):
         yield f"  seed {one.run.seed}   {one.directory.path}: {one.status}{f', {one.reason}' if one.reason else ''}"
         if not one.status.measured:
@@ -102,7 +102,7 @@ def _chain(results: Results, table: Path, record: Mapping[str, Any], line: pd.Se
                 yield f"    measured {said}{one.directory.path / name}, sha256 {evaluation['files'][name][:16]}"
         yield f"             by evaluate, {_made(evaluation)}"
         if sha256(one.directory.evaluate_json) != record["measured"].get(one.run.name):
-            yield "             AGAIN since the table was drawn: draw it again"
+            yield "             AGAIN since the table was drawn: draw the table again"
         yield from _training(results, one.run)
 
 
@@ -128,9 +128,9 @@ def _training(results: Results, run: Run) -> Iterator[str]:
 
 
 def _value(one: Found, name: str, line: pd.Series) -> float | None:
-    """What a run's measurement says at the line's time-step, where it is a single number."""
+    """A run's measured value at the line's time-step; None if it is not a single number."""
     step = line["time_steps"]
-    if line.get("early_exit") is True:  # each seed has its own
+    if line.get("early_exit") is True:  # each seed has its own exit step
         exits = one.directory.table("early_exit.csv")
         step = at_threshold(exits, one.run.evaluation["exit_threshold"])["exit_step"].iloc[0]
     if name == "early_exit.csv":

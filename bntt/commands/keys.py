@@ -6,10 +6,10 @@ from bntt.experiment.manual import reference, schema
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which of the two forms."""
-    parser.add_argument("--schema", action="store_true", help="print the JSON schema of the files instead")
+    """Add the choice of format."""
+    parser.add_argument("--schema", action="store_true", help="print the JSON schema of experiment files instead")
 
 
 def run(parsed: argparse.Namespace) -> None:
-    """Print them."""
+    """Print the keys."""
     print(schema() if parsed.schema else reference(), end="")

@@ -11,7 +11,7 @@ from bntt.runs.provenance import ROOT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The source, the experiment that it draws, and where it goes."""
+    """Add the source, the experiment that it draws, and the output files."""
     add_experiment(parser)
     parser.add_argument("source", type=Path, help="a file of analysis/")
     parser.add_argument("--notebook", type=Path, required=True, help="where the executed notebook is written")
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> None:
-    """Execute it, and record what was drawn from what."""
+    """Execute the notebook, and record the data behind its drawing."""
     folder = parsed.results.resolve()
     if folder.is_relative_to(ROOT):
         folder = folder.relative_to(ROOT)  # a notebook's paths start at the repository's root

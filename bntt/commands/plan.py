@@ -11,15 +11,15 @@ from bntt.runs.cost import plan, report, slots
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The experiment, and what the workflow will be given."""
+    """Add the experiment, and the device and cores that the workflow will have."""
     parser.add_argument("experiment", help="name of a file in config/, or a path to a .yaml file")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder where done runs are looked for")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder that is searched for done runs")
     add_device(parser)
-    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="that the workflow will be given")
+    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="cores that the workflow will have")
 
 
 def run(parsed: argparse.Namespace) -> None:
-    """A line for every row as it is measured, and the sums."""
+    """Print a line for every row when it is measured, and then the sums."""
     experiment = load(parsed.experiment)
     if parsed.cores < 1:
         raise UserError(f"--cores must be at least 1, not {parsed.cores}")

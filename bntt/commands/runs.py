@@ -1,4 +1,4 @@
-"""List the runs of an experiment and what is there of each."""
+"""List the runs of an experiment with their status."""
 
 import argparse
 
@@ -8,13 +8,13 @@ from bntt.runs.status import Status, found
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The experiment."""
+    """Add the options that name the experiment."""
     add_experiment(parser)
 
 
 def run(parsed: argparse.Namespace) -> None:
-    """A line for each run: status, name and, where there is one, the reason."""
-    silent = (Status.MISSING, Status.TRAINED)  # the word says it all
+    """Print a line for each run: status, name and, if there is one, the reason."""
+    silent = (Status.MISSING, Status.TRAINED)  # these need no reason
     for one in found(load(parsed.experiment), parsed.results):
         reason = f"  {one.reason}" if one.reason and one.status not in silent else ""
         print(f"{one.status:9} {one.run.name}{reason}")

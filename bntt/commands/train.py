@@ -8,11 +8,11 @@ from bntt.common.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The run, and when its state is saved."""
+    """Add the options that name the run, and those that say when its state is saved."""
     add_run(parser)
-    parser.add_argument("--minutes", type=float, help="stop at a saved state after so long, with exit status 75")
-    parser.add_argument("--save-minutes", type=float, default=5.0, help="how often the state is saved")
-    parser.add_argument("--save-steps", type=int, help="save it after so many steps too")
+    parser.add_argument("--minutes", type=float, help="save and stop after this many minutes, with exit status 75")
+    parser.add_argument("--save-minutes", type=float, default=5.0, help="minutes between saved states")
+    parser.add_argument("--save-steps", type=int, help="also save the state after this many steps")
 
 
 def run(parsed: argparse.Namespace) -> None:

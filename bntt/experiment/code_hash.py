@@ -1,8 +1,8 @@
-"""A hash of the code that decides a run's numbers, by which it is known whether a result is current.
+"""A hash of the code that decides a run's numbers. It shows whether a result is current.
 
 Syntax trees are hashed, without docstrings, so an edited comment reruns nothing. Only what decides numbers counts: the
 mathematics, the training loop, the data path, the run's method and dataset; for evaluation also the measurements.
-Another method, a figure or the workflow does not.
+Other methods, figures and the workflow do not count.
 """
 
 import ast
@@ -15,31 +15,31 @@ from pathlib import Path
 from bntt.experiment import declared
 from bntt.experiment.schema import Run
 
-_PLUMBING = {"common", "experiment"}  # what decides numbers imports these rooms, which decide none
+_PLUMBING = {"common", "experiment"}  # packages that the deciding code imports, but that decide no number
 
 
 def training_code(run: Run) -> str:
-    """Hash of what decides the weights of a run."""
+    """Hash, 16 hexadecimal digits, of the code that decides the weights of a run."""
     return _digest(_deciding(run, without={*_PLUMBING, "classifiers.py", "measurements"}))
 
 
 def evaluation_code(run: Run) -> str:
-    """Hash of what decides the measurements of a run, given its weights."""
+    """Hash of the code that decides the measurements of a run, given its weights."""
     return _digest(_deciding(run, without=_PLUMBING) | _all_of("measurements"))
 
 
 def reading_code(dataset: str) -> str:
-    """Hash of what decides the prepared arrays of a dataset, but for its split."""
+    """Hash of the code that decides the prepared arrays of a dataset, except its split."""
     return _digest(_imported([declared.plugins("data", "DATASET")[dataset]], _PLUMBING))
 
 
 def drawing_code() -> str:
-    """Hash of what draws tables, figures and the overview from measurements."""
+    """Hash of the code that draws tables, figures and the overview from measurements."""
     return _digest(_all_of("results", "paper", "drawing"))
 
 
 def _deciding(run: Run, without: Set[str]) -> set[Path]:
-    """All of the mathematics and of the loop, and what the run's method and dataset import, without some rooms."""
+    """All of the mathematics and the loop, and what the method and dataset import, except from ``without``."""
     dataset = declared.plugins("data", "DATASET")[run.dataset]
     method = declared.plugins("methods", "OPTIONS")[run.method]
     split = declared.PACKAGE / f"data/splits/{declared.literal(dataset, 'DATASET').get('split', run.dataset)}.json"
@@ -48,13 +48,13 @@ def _deciding(run: Run, without: Set[str]) -> set[Path]:
 
 
 def _all_of(*rooms: str) -> set[Path]:
-    """Every source in some rooms: Python, C++, the paper's numbers and the templates of pages."""
+    """Every source file of some packages: Python, C++, the paper's numbers and the templates of pages."""
     kinds = ("*.py", "*.cpp", "*.yaml", "*.html")
     return {path for room in rooms for kind in kinds for path in (declared.PACKAGE / room).rglob(kind)}
 
 
 def _imported(modules: list[str], without: Set[str]) -> set[Path]:
-    """The files of modules and of all that they import of this package or extend, but for those in some rooms."""
+    """The files of modules and of all that they import from `bntt` or extend, except those in ``without``."""
     found: set[Path] = set()
     while modules:
         module, *modules = modules
@@ -93,7 +93,7 @@ def _file_digest(path: Path) -> str:
 
 
 def _canonical(node: object) -> str:
-    """A syntax tree as text, without docstrings, positions and empty fields, alike on every Python version."""
+    """A syntax tree as text, without docstrings, positions and empty fields, the same on every Python version."""
     if isinstance(node, list):
         return "[" + ",".join(map(_canonical, node)) + "]"
     if not isinstance(node, ast.AST):

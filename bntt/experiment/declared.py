@@ -1,8 +1,8 @@
 """What a module declares about itself, read without importing it.
 
-Methods, datasets and the parts they build on declare their options as a literal ``OPTIONS`` dictionary. Reading the
-literal from the syntax tree, and not from the imported module, lets an experiment be validated and a workflow be
-planned in a second, without torch, and shows a broken plug-in as one line.
+Methods, datasets and the parts they build on declare their options as a literal ``OPTIONS`` dictionary. It is read
+from the syntax tree, not from the imported module. So an experiment is validated and a workflow planned in a second,
+without torch, and a broken plug-in gives a one-line error.
 """
 
 import ast
@@ -23,7 +23,7 @@ def module_path(module: str) -> Path:
 
 @cache
 def syntax_tree(path: Path) -> ast.Module:
-    """The parsed source; a syntax error is the user's to mend."""
+    """The parsed source; raises UserError for a syntax error."""
     try:
         return ast.parse(path.read_text(encoding="utf-8"))
     except SyntaxError as error:
@@ -31,7 +31,7 @@ def syntax_tree(path: Path) -> ast.Module:
 
 
 def literal(module: str, name: str) -> Any:
-    """The value of a module-level assignment of a literal, or None where the module makes none."""
+    """The literal that a module assigns to a name, or None; raises UserError if the value is not a literal."""
     path = module_path(module)
     for node in syntax_tree(path).body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
@@ -54,7 +54,7 @@ def plugins(folder: str, marker: str) -> dict[str, str]:
 
 @cache
 def options(module: str) -> dict[str, dict[str, Any]]:
-    """All options a module takes: those of what it ``EXTENDS``, overlaid with its own."""
+    """All options a module takes: those of what it ``EXTENDS``, updated with its own."""
     merged: dict[str, dict[str, Any]] = {}
     for base in literal(module, "EXTENDS") or []:
         merged |= options(base)

@@ -1,6 +1,6 @@
-"""Every key of an experiment file, from the declarations themselves: as Markdown, and as a JSON schema.
+"""Every key of an experiment file, made from the declarations: as Markdown, and as a JSON schema.
 
-`config/README.md` ends with the one; the other is `config/schema.json`, with which editors complete and check files.
+`config/README.md` ends with the Markdown. Editors use the schema, `config/schema.json`, to complete and check files.
 """
 
 import json
@@ -15,12 +15,12 @@ from bntt.experiment.schema import EVALUATION, File, models
 
 
 def reference() -> str:
-    """Tables of the top-level keys, the evaluation's, and those of each method and of what it builds on."""
+    """Markdown tables of the top-level keys, the keys of `evaluation`, and those of each method and its bases."""
     top = [(f"`{key}`", field.description or "") for key, field in File.model_fields.items()]
     parts = ["## Top level", _table(("key", "meaning"), top)]
     parts += ["## `evaluation`", _options(EVALUATION)]
     methods = declared.plugins("methods", "OPTIONS")
-    parts.append("## Methods\n\nA row's options are those of its method and of what the method builds on.")
+    parts.append("## Methods\n\nA row's options are those of its method and of the modules that the method builds on.")
     for name, module in methods.items():
         bases = " and ".join(f"`{base}`" for base in declared.literal(module, "EXTENDS") or [])
         start = " Needs `start`." if declared.literal(module, "NEEDS_START") else ""
@@ -37,7 +37,7 @@ def schema() -> str:
 
 
 class _Untitled(GenerateJsonSchema):
-    """Without titles of keys, which only repeat them."""
+    """Leaves out the titles, which only repeat the keys."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
@@ -46,7 +46,7 @@ class _Untitled(GenerateJsonSchema):
 def _bases(modules: Iterable[str]) -> list[str]:
     """Modules that methods build on and that are no methods themselves, each once, in order of first use."""
     seen = list(modules)
-    for module in seen:  # which grows
+    for module in seen:  # the loop appends to it
         seen += [base for base in declared.literal(module, "EXTENDS") or [] if base not in seen]
     return [module for module in seen if not module.startswith("bntt.methods.")]
 

@@ -1,8 +1,8 @@
-"""Options as modules declare them, made into pydantic models; and what pydantic finds wrong, said in one line.
+"""Pydantic models of the options that modules declare, and one-line messages of the errors that pydantic finds.
 
 A declaration is a literal such as ``{"default": 0.9, "min": 0.0, "below": 1.0, "help": "Momentum of SGD."}``. A value
-has the type of the default, or ``type`` where the default is null, and then null is allowed too. ``choices``, or the
-bounds ``min``, ``above``, ``below`` and ``max``, say which values there are; of a list they hold for the items.
+has the type of the default. If the default is null, it has the type ``type`` or is null. ``choices``, or the bounds
+``min``, ``above``, ``below`` and ``max``, limit the values; for a list they limit its items.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,7 +23,7 @@ from bntt.common.errors import UserError, unknown
 
 Declarations = Mapping[str, Mapping[str, Any]]
 
-# The bounds of a declaration: pydantic's names for them, and words.
+# The bounds of a declaration: what pydantic calls them, and what messages call them.
 BOUNDS = {"min": ("ge", "at least"), "above": ("gt", "above"), "below": ("lt", "below"), "max": ("le", "at most")}
 _TYPES = {"int": int, "float": float, "bool": bool, "str": str}
 _EXPECTED = {  # by pydantic's kinds of errors
@@ -39,7 +39,7 @@ _EXPECTED = {  # by pydantic's kinds of errors
 
 
 def each_once(items: list[Any]) -> list[Any]:
-    """The list; a ValueError where it names something twice."""
+    """The list itself; raises ValueError if it names something twice."""
     if len(set(map(repr, items))) != len(items):
         raise ValueError(f"names something twice: {items!r}")
     return items
@@ -50,7 +50,7 @@ Distinct = Annotated[list[Item], AfterValidator(each_once), Field(json_schema_ex
 
 
 class Strict(BaseModel):
-    """A mapping of known keys, in which nothing is converted but a whole number to a float."""
+    """A mapping of known keys. Nothing is converted, except a whole number to a float."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -70,7 +70,7 @@ Model = TypeVar("Model", bound=Strict)
 
 
 def validated(model: type[Model], document: Any, where: str) -> Model:
-    """The document as its model; what is wrong with it is a UserError that begins with ``where``."""
+    """The document as its model; if it is wrong, raises a UserError that begins with ``where``."""
     try:
         return model.model_validate(document)
     except ValidationError as error:
@@ -78,7 +78,7 @@ def validated(model: type[Model], document: Any, where: str) -> Model:
 
 
 def options_model(name: str, declared: Declarations, base: type[Model], **fields: Any) -> type[Model]:
-    """A model with the options that are declared and their defaults, besides ``fields`` and those of ``base``."""
+    """A model with the declared options and their defaults, with ``fields``, and with the fields of ``base``."""
     options: dict[str, Any] = {
         key: (_type(entry), Field(entry["default"], description=entry["help"])) for key, entry in declared.items()
     }
@@ -86,11 +86,11 @@ def options_model(name: str, declared: Declarations, base: type[Model], **fields
 
 
 def shared_model(name: str, declared: Iterable[Declarations]) -> type[Strict]:
-    """A model with the options of several modules, without defaults. A value suits one of those that declare it."""
+    """A model with the options of several modules, without defaults. A value must suit one of those that declare it."""
     entries: dict[str, list[Mapping[str, Any]]] = {}
     for key, entry in (item for options in declared for item in options.items()):
         entries.setdefault(key, []).append(entry)
-    fields: dict[str, Any] = {  # a factory is no part of a JSON schema, as a default would be
+    fields: dict[str, Any] = {  # a JSON schema would show a default; it does not show a factory
         key: (either(map(_type, those)), Field(default_factory=lambda: None, description=those[0]["help"]))
         for key, those in entries.items()
     }
@@ -109,12 +109,12 @@ def _type(entry: Mapping[str, Any]) -> Any:
 
 
 def either(types: Iterable[Any]) -> Any:
-    """The union of types that are known only now."""
+    """The union of types that are known only at run time."""
     return Union[tuple(types)]  # noqa: UP007
 
 
 def one_of(kind: str, names: Iterable[str]) -> Any:
-    """The type of one of some names; an unknown one is answered with the nearest."""
+    """The type of one of these names; the error for another name suggests the nearest."""
     names = tuple(names)
 
     def known(name: Any) -> Any:
@@ -126,17 +126,17 @@ def one_of(kind: str, names: Iterable[str]) -> Any:
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """The mapping; a ValueError where it is none."""
+    """The value itself; raises ValueError if it is not a mapping."""
     if not isinstance(value, Mapping):
         raise ValueError(f"must be {_EXPECTED['dict_type']}, not {value!r}")
     return value
 
 
 def _first(error: ValidationError, document: Any, where: str) -> str:
-    """The first of pydantic's complaints in one line: the path to the key, what is wrong, what would be right."""
+    """The first of pydantic's errors in one line: the path to the key, what is wrong, what would be right."""
     first = error.errors(include_url=False)[0]
     place = document
-    for part in first["loc"]:  # of which those that are not in the document are pydantic's own
+    for part in first["loc"]:  # parts that are not in the document are pydantic's own
         if isinstance(place, Mapping) and part in place:
             where, place = f"{where}: {part}", place[part]
         elif isinstance(place, list) and isinstance(part, int):

@@ -1,8 +1,8 @@
-"""Experiment files: YAML in ``config/`` to a list of runs, validated in one place, without torch.
+"""From an experiment file (YAML in ``config/``) to a list of runs, validated in one place, without torch.
 
-An experiment is datasets x rows x seeds. A row is a method with overrides of the experiment's protocol, which a dataset
-may override too; the row has the last word, or what the row says of a dataset. Every key is declared by the module that
-reads it (see `bntt.experiment.declared`), so a typo is an error that names the key.
+An experiment is datasets x rows x seeds. A row is a method with options. Each of these overrides the ones before: the
+method's defaults, the protocol, what the file says of the dataset, the row, what the row says of the dataset. Every key
+is declared by the module that reads it (see `bntt.experiment.declared`), so a typo is an error that names the key.
 """
 
 import re
@@ -57,7 +57,7 @@ EVALUATION: dict[str, dict[str, Any]] = {
     "exit_thresholds": {
         "default": [0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5],
         "min": 0.0,
-        "help": "Thresholds on gamma swept for early exit, Fig. 6.",
+        "help": "Thresholds on the mean gamma that early exit is measured at, Fig. 6.",
     },
     "exit_threshold": {"default": 0.1, "min": 0.0, "help": "The threshold of the early-exit rows; the paper's is 0.1."},
 }
@@ -78,7 +78,7 @@ class Row(Strict):
         json_schema_extra={"minItems": 1},
     )
     datasets: dict[str, Strict | None] = Field(
-        default_factory=dict, description="Some of the experiment's datasets, if not all; or name -> overrides there."
+        default_factory=dict, description="Some of the experiment's datasets, if not all; or name -> overrides for it."
     )
 
 
@@ -94,7 +94,7 @@ class File(Strict):
     title: str = Field(description="One line that says what this experiment is.")
     notes: str = Field("", description="Paragraphs for the reader of the overview.")
     datasets: dict[str, Strict | None] = Field(
-        description="Names of datasets, on each of which every row runs; or name -> overrides of the protocol there."
+        description="Names of datasets; every row runs on each of them. Or name -> overrides of the protocol for it."
     )
     seeds: Distinct[Seed] = Field(
         min_length=1, description="Whole numbers; they change initial weights, order and noise, never the split."
@@ -102,14 +102,14 @@ class File(Strict):
     threads: int = Field(
         1,
         ge=1,
-        description="CPU threads of one run. Numbers may depend on it, so it is fixed here and never follows --cores.",
+        description="CPU threads of one run. Results may depend on them, so they are fixed here, whatever --cores is.",
     )
-    protocol: Strict | None = Field(None, description="Options shared by every row whose method knows them.")
+    protocol: Strict | None = Field(None, description="Options of every row whose method has them.")
     rows: dict[Name, Row] = Field(
         min_length=1,
         json_schema_extra={"additionalProperties": False},
-        description="Name -> method, overrides of the protocol, `start`, the row whose weights it begins from, and "
-        "`seeds` and `datasets` (names, or name -> overrides there), if it is not to run with all of them.",
+        description="Name -> `method`, overrides of the protocol, `start` (the row from whose weights it begins), and, "
+        "if it runs with only some of them, `seeds` and `datasets` (names, or name -> overrides for it).",
     )
     evaluation: Strict | None = Field(None, description="Options of the measurements.")
 
@@ -123,11 +123,11 @@ class Models(NamedTuple):
 
 
 def models() -> Models:
-    """The models of the plug-ins that there are."""
+    """The models of all plug-ins that exist."""
     return _models(declared.PACKAGE)
 
 
-@cache  # of a package, since tests read copies of it
+@cache  # per package, because tests read copies of it
 def _models(package: Path) -> Models:
     modules = declared.plugins("methods", "OPTIONS")
     dataset = one_of("dataset", declared.plugins("data", "DATASET"))
@@ -163,7 +163,7 @@ def _models(package: Path) -> Models:
 
 
 def _by_name(names: Any, options: Any) -> Any:
-    """The type of a mapping from names to overrides; a plain list of names has none."""
+    """The type of a mapping from names to overrides; a plain list of names means no overrides."""
 
     def named(given: Any) -> Any:
         if isinstance(given, Mapping):
@@ -182,7 +182,7 @@ def _by_name(names: Any, options: Any) -> Any:
 
 @dataclass(frozen=True)
 class Run:
-    """One row on one dataset with one seed. ``options`` are the method's, complete."""
+    """One row on one dataset with one seed. ``options`` holds every option of the method."""
 
     experiment: str
     dataset: str
@@ -199,7 +199,7 @@ class Run:
         return f"{self.dataset}/{self.row}/seed-{self.seed}"
 
     def training_config(self) -> dict[str, Any]:
-        """Everything that decides what training does, as it is recorded."""
+        """The complete configuration of the training, as ``train.json`` records it."""
         keys = ("experiment", "dataset", "row", "seed", "method", "start", "threads")
         return {key: getattr(self, key) for key in keys} | {"options": dict(self.options)}
 
@@ -230,7 +230,7 @@ class Experiment:
         return self.runs[0].evaluation
 
     def run(self, dataset: str, row: str, seed: int) -> Run:
-        """The run of that name; an unknown one is an error that lists what there is."""
+        """The run with this dataset, row and seed; if there is none, raises a UserError that lists those there are."""
         for run in self.runs:
             if (run.dataset, run.row, run.seed) == (dataset, row, seed):
                 return run
@@ -248,7 +248,7 @@ def experiment_names() -> list[str]:
 
 
 def load(name: str) -> Experiment:
-    """Read and validate ``config/<name>.yaml``, or the file at a path that ends in ``.yaml``."""
+    """Read and validate ``config/<name>.yaml``, or a path that ends in ``.yaml``; raises UserError if it is wrong."""
     path = Path(name) if name.endswith(".yaml") else CONFIG / f"{name}.yaml"
     if not path.is_file():
         raise UserError(
@@ -259,7 +259,7 @@ def load(name: str) -> Experiment:
 
 def _experiment(name: str, where: str, document: Any) -> Experiment:
     if not re.fullmatch(NAME, name):
-        raise UserError(f"{where}: an experiment's name is lower-case letters, digits and hyphens, not {name!r}")
+        raise UserError(f"{where}: an experiment's name has only lower-case letters, digits and hyphens, not {name!r}")
     known = models()
     file = validated(known.file, {} if document is None else document, where)
     evaluation = (file.evaluation or known.evaluation()).model_dump()
@@ -279,7 +279,7 @@ def _experiment(name: str, where: str, document: Any) -> Experiment:
                 for one in of_rows[row]:
                     if one not in of_rows[start]:
                         raise UserError(f"{where}: rows: {row}: row {start}, which it starts from, has no {kind} {one}")
-    for dataset in protocols:  # or nothing could be compared
+    for dataset in protocols:  # otherwise nothing could be compared
         limits = {row: of_row[dataset].get("test_limit") for row, of_row in options.items() if dataset in of_row}
         if len(set(limits.values())) > 1:
             given = ", ".join(f"{limit} in row {row}" for row, limit in limits.items())
@@ -296,7 +296,7 @@ def _experiment(name: str, where: str, document: Any) -> Experiment:
 
 
 def _given(model: Strict | None) -> dict[str, Any]:
-    """What is written of a mapping, without defaults."""
+    """The keys that the file gives, without defaults."""
     return model.model_dump(exclude_unset=True) if model else {}
 
 
@@ -313,7 +313,7 @@ def _options(row: Row, protocols: Mapping[str, dict[str, Any]], where: str) -> d
 
 
 def _chosen(row: Row, key: str, known: Any, where: str) -> Any:
-    """What a row names of the experiment's seeds or datasets; all that are known, where it names none."""
+    """The experiment's seeds or datasets that a row names, or all if it names none; UserError for unknown ones."""
     if key not in row.model_fields_set:
         return known
     chosen, names = getattr(row, key), ", ".join(map(str, known))
@@ -326,7 +326,7 @@ def _chosen(row: Row, key: str, known: Any, where: str) -> Any:
 
 
 def _starts_first(starts: Mapping[str, str | None], where: str) -> list[str]:
-    """Rows in file order, but each after the row it starts from. A circle of starts is an error."""
+    """Rows in file order, but each after the row it starts from. Raises UserError for a circle of starts."""
     ordered: dict[str, None] = {}
     for row in starts:
         chain = [row]

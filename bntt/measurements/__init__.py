@@ -1,8 +1,8 @@
-"""Measurements: what evaluation reads off a classifier. One file each, found by folder.
+"""Measurements: what evaluation measures on a classifier. Each is one file in this folder and is found by itself.
 
-A measurement file is named after the csv file it writes and declares ``COLUMNS`` as a literal, name -> meaning. It
-defines ``measure(subject) -> rows``, a list of dictionaries with those columns, or a string that says why it does
-not apply to this classifier.
+A measurement file has the name of its csv file and declares ``COLUMNS`` as a literal dictionary, name -> meaning. It
+defines ``measure(subject)``, which returns rows, a list of dictionaries with those columns, or a string that says why
+the measurement does not apply to this classifier.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bntt.experiment import declared
 from bntt.experiment.schema import Run
 
-if TYPE_CHECKING:  # torch is loaded by what measures, and not by what reads `operations`
+if TYPE_CHECKING:  # so that importing `operations` does not load torch
     from torch import Tensor
 
     from bntt.classifiers import Classifier
@@ -25,7 +25,7 @@ Rows = list[dict[str, float | int | str]]
 
 @dataclass(frozen=True)
 class Subject:
-    """A classifier with the data it is judged on; the pass over the test images is made once and shared."""
+    """A classifier with its test data. One pass over the test images is made, and the measurements share it."""
 
     run: Run
     data: "ImageData"
@@ -39,7 +39,7 @@ class Subject:
 
     @property
     def why_not_drawn(self) -> str | None:
-        """Why no spike of the input is random; None where another draw gives other spikes."""
+        """Why the input spikes are not random; None if they are, so that another draw gives other spikes."""
         if not self.classifier.spiking:
             return "a dense network is given no random spikes"
         if self.data.recordings and not self.classifier.rates:
@@ -48,19 +48,19 @@ class Subject:
 
     @property
     def report_steps(self) -> list[int]:
-        """The time-steps at which this run is reported: those asked for that it has, and its last."""
+        """The time-steps at which this run is reported, ascending: its option ``report_steps`` up to T, and T."""
         last = self.classifier.time_steps
         return sorted({step for step in self.run.evaluation["report_steps"] if step <= last} | {last})
 
     def noise_key(self, draw: int = 0) -> int:
-        """Seeds the Poisson noise of the test images; all measurements but that of the draws share the first."""
+        """The key of the Poisson noise of the test images. All measurements except `draws` use draw 0 only."""
         from bntt.spiking.randomness import key
 
         return key(self.run.seed, "test noise", draw)
 
 
 def measure_all(subject: Subject) -> tuple[dict[str, Rows], dict[str, str]]:
-    """Every measurement's rows by file name, and the reasons of those that do not apply."""
+    """The rows of every measurement by csv file, and the reasons why others do not apply."""
     results: dict[str, Rows | str] = {
         f"{name.replace('-', '_')}.csv": import_module(module).measure(subject)
         for name, module in declared.plugins("measurements", "COLUMNS").items()
@@ -72,12 +72,12 @@ def measure_all(subject: Subject) -> tuple[dict[str, Rows], dict[str, str]]:
 
 
 def per_cent(right: "Tensor") -> float:
-    """Accuracy, of which test images were classified right."""
+    """Accuracy in per cent; ``right`` is bool ``[N]``: which test images are classified correctly."""
     return 100 * right.double().mean().item()
 
 
 def to_bits(right: "Tensor") -> str:
-    """Which test images were classified right, as hexadecimal digits; image i is bit i, most significant first."""
+    """Bool ``[N]``, which test images are correct, as hexadecimal digits; image i is bit i, most significant first."""
     bits = "".join("1" if value else "0" for value in right.tolist())
     padded = bits + "0" * (-len(bits) % 4)
     return f"{int(padded, 2):0{len(padded) // 4}x}"

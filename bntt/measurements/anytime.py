@@ -1,4 +1,4 @@
-"""Accuracy as a function of the number of time-steps used: every latency statement comes from it."""
+"""Accuracy as a function of the number of time-steps used; all statements about latency use it."""
 
 from bntt.measurements import Rows, Subject, per_cent, to_bits
 
@@ -6,7 +6,7 @@ COLUMNS = {
     "time_step": "Time-steps used, 1..T.",
     "accuracy": "Test accuracy in per cent.",
     "loss": "Mean cross-entropy of the running logits.",
-    "correct": "Which test images are right, in hexadecimal, image 0 first; beyond step 100 only at reported steps.",
+    "correct": "Which test images are correct, in hexadecimal, image 0 first; after step 100 only at reported steps.",
 }
 
 

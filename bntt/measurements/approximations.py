@@ -1,8 +1,8 @@
 """How well the approximations of Section 3.3 hold in the trained network, and how many spikes they get wrong.
 
 Eqs. 13 to 16 neglect the mean, take the scale of neighbouring steps as equal, and conclude that BNTT acts as a
-threshold sqrt(var + eps) / gamma * theta on the membrane without BNTT. Each layer is given the currents that it really
-receives, once with BNTT and once with that threshold alone.
+threshold sqrt(var + eps) / gamma * theta on the membrane without BNTT. Each layer is run twice on the currents that it
+receives in the network: once with BNTT, and once with only that threshold.
 """
 
 import torch
@@ -13,23 +13,23 @@ from bntt.measurements import Rows, Subject
 from bntt.spiking.encoding import encode
 from bntt.spiking.neurons import as_rows
 
-IMAGES = 100  # of the test set; the mean over some million neuron-steps needs no more
+IMAGES = 100  # test images used; they give some million neuron-steps, which is enough for a mean
 
 COLUMNS = {
     "layer": "Hidden layer, conv1 first.",
     "time_step": "1..T.",
-    "relative_mean": "Median over channels of |mean| / sqrt(var + eps), tracked moments; the paper neglects it.",
-    "scale_change": "Median over channels of |s[t] - s[t-1]| / |s[t]|, s = gamma / sqrt(var + eps); neglected too.",
-    "variance": "Mean over channels of the tracked variance; the paper says it is alike at all steps.",
+    "relative_mean": "Median over channels of |mean| / sqrt(var + eps), tracked moments; neglected in the paper.",
+    "scale_change": "Median over channels of |s[t] - s[t-1]| / |s[t]|, s = gamma / sqrt(var + eps); also neglected.",
+    "variance": "Mean over channels of the tracked variance; the paper says it is similar at all steps.",
     "spikes": "Spikes per neuron with BNTT.",
     "wrong": "Spikes per neuron that Eq. 16 adds or misses, given the same currents.",
 }
 
 
 def threshold_only(x: Tensor, scale: Tensor, leak: float, theta: float) -> Tensor:
-    """Spikes ``[T, M, C]`` by Eq. 16: no norm, threshold theta / scale[t], soft reset by it.
+    """Spikes ``[T, M, C]`` of currents ``x [T, M, C]`` by Eq. 16: no norm, threshold and soft reset theta / scale[t].
 
-    Where the scale is not positive the firing condition cannot be met, and nothing fires.
+    ``scale`` is ``[T, C]``. Where it is not positive, the firing condition cannot be met, and nothing fires.
     """
     membrane = torch.zeros_like(x[0])
     spikes = torch.zeros_like(x)
@@ -43,7 +43,7 @@ def threshold_only(x: Tensor, scale: Tensor, leak: float, theta: float) -> Tenso
 
 @torch.no_grad()
 def measure(subject: Subject) -> Rows | str:
-    """One row per layer and step; only for norms with a scale for every step and soft reset."""
+    """One row per layer and step; only for norms with a scale for every step, and neurons with soft reset."""
     classifier, data = subject.classifier, subject.data
     if not isinstance(classifier, SpikingClassifier) or not classifier.gammas():
         return "no scale that changes with time"

@@ -1,17 +1,17 @@
-"""Accuracy over several draws of the input's Poisson noise, to tell its spread from that over seeds."""
+"""Accuracy for several draws of the input's Poisson noise, to separate its spread from the spread over seeds."""
 
 from bntt.measurements import Rows, Subject, per_cent
 from bntt.measurements.observation import right_at_reported_steps
 
 COLUMNS = {
-    "draw": "Number of the draw; 0 is the one that all other measurements rest on.",
+    "draw": "Number of the draw; all other measurements use draw 0.",
     "time_step": "Steps used, at the reported steps.",
     "accuracy": "Test accuracy in per cent.",
 }
 
 
 def measure(subject: Subject) -> Rows | str:
-    """One row per draw and reported step; only where a classifier is given random spikes."""
+    """One row per draw and reported step; only for classifiers whose input spikes are random."""
     if subject.why_not_drawn:
         return subject.why_not_drawn
     return [

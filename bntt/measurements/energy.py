@@ -1,14 +1,14 @@
 """Energy of an inference by the paper's formula (Section 4.3, Appendix B), under each reading of it.
 
-A dense layer costs 4.6 pJ per multiply-accumulate. A spiking layer costs 0.9 pJ per accumulate, and its accumulates
-are its dense operations times a spike count, which can be read as
+A dense layer costs 4.6 pJ per multiply-accumulate. A spiking layer costs 0.9 pJ per accumulate. Its accumulates are
+its dense operations times a spike count, which has three readings:
 
-* ``own``: spikes per neuron of the layer itself, as the text defines the spike rate (the classifier, which does not
-  spike, takes its input's);
-* ``events``: non-zero inputs per input neuron, what an event-driven accelerator would have to do;
-* ``mass``: the same with pooled fractions and signs counted by magnitude.
+* ``own``: spikes per neuron of the layer itself, as the paper's text defines the spike rate (the classifier does not
+  spike, so ``events`` is used for it);
+* ``events``: non-zero inputs per input neuron: the work of an event-driven accelerator;
+* ``mass``: sum of |inputs| per input neuron, so a pooled fraction counts as a fraction.
 
-Norm, leak and reset cost nothing here, as in the paper. The input layer has rows of its own, so it can be left out.
+Norm, leak and reset cost nothing here, as in the paper. The input layer has its own rows, so it can be left out.
 """
 
 from bntt.measurements import Rows, Subject
@@ -30,7 +30,7 @@ MJ_PER_PJ = 1e-9
 
 
 def measure(subject: Subject) -> Rows:
-    """One row per reported step and layer. A dense network has no spike counts, and one energy."""
+    """One row per reported step and layer. For a dense network all counts and energies except ``dense_mj`` are NaN."""
     seen, images = subject.observation, len(subject.data.test)
     rows: Rows = []
     for step in subject.report_steps:

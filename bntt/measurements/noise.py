@@ -11,12 +11,12 @@ COLUMNS = {
     "space": "pixel: added to images in [0, 1], then clipped; normalised: added after scaling.",
     "time_step": "Steps used, at the reported steps.",
     "accuracy": "Test accuracy in per cent.",
-    "correct": "Which test images are right, in hexadecimal, image 0 first.",
+    "correct": "Which test images are correct, in hexadecimal, image 0 first.",
 }
 
 
 def measure(subject: Subject) -> Rows | str:
-    """One row per noise level and reported step. The noise depends on image and pixel alone, scaled by sigma."""
+    """One row per noise level and reported step. The noise is sigma times a draw keyed only by image and pixel."""
     if subject.data.recordings:
         return "Gaussian noise is added to images, and these are recordings of events"
     space = subject.run.evaluation["noise_space"]
@@ -28,9 +28,9 @@ def measure(subject: Subject) -> Rows | str:
 
 
 def _right(subject: Subject, sigma: float) -> dict[int, Tensor]:
-    """Which test images are right after each reported step, bool ``[N]``, under noise of this standard deviation."""
+    """Which test images are correct after each reported step, bool ``[N]``, under noise of this standard deviation."""
     classifier, data = subject.classifier, subject.data
-    if sigma == 0:  # the images as they are, under the same spikes
+    if sigma == 0:  # no noise: the shared pass over the images
         return right_at_reported_steps(subject)
     noise_key = randomness.key("input noise")
 

@@ -1,4 +1,4 @@
-"""One pass over the test images, from which most measurements are read."""
+"""One pass over the test images, from which most measurements are taken."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from bntt.spiking.layers import LayerStep
 
 @dataclass
 class Observation:
-    """What happened on the test images; every count is a sum over them."""
+    """What one pass over the test images gives; every count is a sum over them."""
 
     right: Tensor  # bool [T, N]: the argmax after t steps is the label
     loss: Tensor  # [T], mean cross-entropy of the running logits
     spikes_by_image: Tensor  # [T, N] spikes of all neurons
     spikes: dict[str, Tensor]  # layer -> [T] spikes of its neurons
     input_events: dict[str, Tensor]  # layer -> [T] non-zero inputs
-    input_mass: dict[str, Tensor]  # layer -> [T] sum of |inputs|, fractions as fractions
+    input_mass: dict[str, Tensor]  # layer -> [T] sum of |inputs|; pooled inputs are fractions
     input_size: dict[str, int]  # layer -> inputs per image
 
 
@@ -41,7 +41,7 @@ def observe(subject: Subject) -> Observation:
         def watch(start: int, name: str, step: LayerStep, columns: Tensor = columns) -> None:
             window = slice(start, start + len(step.input))
             seen.spikes[name][window] += step.spike_counts.sum(1).cpu()
-            given = step.input.flatten(2).float()  # sums are exact: quarters, less than 2^22 an image
+            given = step.input.flatten(2).float()  # the sums are exact: of quarters, less than 2^22 per image
             seen.input_events[name][window] += given.sign().abs_().sum(2).sum(1, dtype=torch.float64).cpu()
             seen.input_mass[name][window] += given.abs_().sum(2).sum(1, dtype=torch.float64).cpu()
             seen.input_size[name] = step.input[0, 0].numel()
@@ -61,11 +61,11 @@ def observe(subject: Subject) -> Observation:
 def right_at_reported_steps(
     subject: Subject, draw: int = 0, scaled: Callable[[Tensor, Tensor], Tensor] | None = None
 ) -> dict[int, Tensor]:
-    """Which test images are right after each reported step, bool ``[N]``, with a draw of the Poisson noise.
+    """Which test images are correct: reported step -> bool ``[N]``, with one draw of the Poisson noise.
 
-    ``scaled(unit, batch)`` makes the input of a batch of images in [0, 1]; by default as the classifier was trained.
+    ``scaled(unit, batch)`` scales a batch of images in [0, 1] to the classifier's input; by default as in training.
     """
-    if draw == 0 and scaled is None:  # the pass that is made in any case
+    if draw == 0 and scaled is None:  # the shared pass has these
         return {step: subject.observation.right[step - 1] for step in subject.report_steps}
     classifier, data, key = subject.classifier, subject.data, subject.noise_key(draw)
     right = {step: torch.zeros(len(data.test), dtype=torch.bool) for step in subject.report_steps}

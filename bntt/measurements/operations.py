@@ -1,4 +1,4 @@
-"""What an operation costs (Table 2), and the ways to count those of a spiking layer (Section 4.3, Appendix B)."""
+"""Energy of an operation in pJ (Table 2), and ways to count a spiking layer's operations (Section 4.3, Appendix B)."""
 
 MAC_PJ = 4.6  # a multiply-accumulate of a dense layer
 AC_PJ = 0.9  # an accumulate of a spiking layer

@@ -1,7 +1,7 @@
-"""The state of an unfinished training: saved now and then, and continued exactly.
+"""The saved state of an unfinished training, from which it continues exactly.
 
-A state is saved every so many minutes or steps, and when training is told to stop: by SIGTERM or SIGUSR1, which a
-batch system sends before it takes the machine away, by Ctrl-C, or because its minutes are over.
+A state is saved after a given number of minutes or steps, and when training is told to stop: by SIGTERM or SIGUSR1,
+which a batch system sends before it takes the machine away, by Ctrl-C, or because its minutes are over.
 """
 
 import contextlib
@@ -25,17 +25,17 @@ from bntt.common.files import write_atomically, write_json
 
 
 class States:
-    """Two files, of which the older is overwritten, so that one whole state is there at every moment."""
+    """Two state files. Saving overwrites the older one, so there is a complete state at every moment."""
 
     def __init__(self, folder: Path, belongs_to: Mapping[str, Any]) -> None:
-        """Keep states in ``folder``; only those saved with an equal ``belongs_to``, of plain data, are loaded."""
+        """Keep states in ``folder``. Only states saved with an equal ``belongs_to`` (plain data) are loaded."""
         self.files = (folder / "state-0.pt", folder / "state-1.pt")
         self._note = folder / "belongs_to.json"
         self._belongs_to = dict(belongs_to)
         self._generation = 0  # of the newest state
 
     def load(self) -> Any | None:
-        """The newest whole state that belongs here, or None. Standard error says which file is not used, and why."""
+        """The newest intact state that belongs here, or None. Standard error names each file not used, and why."""
         newest: dict[str, Any] = {"generation": 0, "state": None}
         for path in filter(Path.exists, self.files):
             saved = _read(path)
@@ -44,12 +44,12 @@ class States:
             else:
                 why = "damaged" if saved is None else "of another configuration, code or data"
                 print(f"bntt: {path} is {why} and not used", file=sys.stderr, flush=True)
-        write_json(self._note, self._belongs_to)  # for a reader, and to fail early where nothing can be written
+        write_json(self._note, self._belongs_to)  # for a human reader; fails early if the folder is not writable
         self._generation = newest["generation"]
         return newest["state"]
 
     def save(self, state: Any) -> None:
-        """Write a state over the older one; raises UserError where it cannot be written."""
+        """Write a state over the older one; raises UserError if it cannot be written."""
         generation, buffer = self._generation + 1, io.BytesIO()
         torch.save({"belongs_to": self._belongs_to, "generation": generation, "state": state}, buffer)
         content = buffer.getvalue()
@@ -57,18 +57,18 @@ class States:
         self._generation = generation
 
     def clear(self) -> None:
-        """Remove both."""
+        """Remove both files."""
         for path in self.files:
             path.unlink(missing_ok=True)
 
 
 class Stop:
-    """Whether to stop: asked for by a signal, or because the minutes are over."""
+    """Whether training must stop: because of a signal, or because its minutes are over."""
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
     def __init__(self, minutes: float | None = None) -> None:
-        """Stop after ``minutes`` from now; None: after a signal alone."""
+        """Stop ``minutes`` from now; with None, only a signal stops."""
         self._ends = math.inf if minutes is None else time.monotonic() + 60 * minutes
         self._signal: int | None = None
 
@@ -78,17 +78,17 @@ class Stop:
         if self._signal is not None:
             return f"stopped by {signal.Signals(self._signal).name}"
         if time.monotonic() >= self._ends:
-            return "stopped, since its minutes are over"
+            return "stopped because its minutes are over"
         return None
 
     def stop_if_due(self) -> None:
-        """Raise Stopped where there is a reason to."""
+        """Raise Stopped if there is a reason to stop."""
         if (reason := self.reason) is not None:
             raise Stopped(reason, interrupted=self._signal == signal.SIGINT)
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Within it, the first of the signals is a reason to stop; a second one acts as ever."""
+        """Inside this context, the first signal is a reason to stop; a second one has its usual effect."""
         if threading.current_thread() is not threading.main_thread():  # Python lets no other thread handle signals
             yield
             return
@@ -105,9 +105,9 @@ class Stop:
 
 @dataclass(frozen=True)
 class Spent:
-    """What a training took: how long, how much energy where its GPU counts it, in how many pieces, on which machines.
+    """What a training used: seconds, joules of the GPU (None if it does not count them), pieces, machines.
 
-    A piece is what was done between one start and the next.
+    A piece is the part of a training between one start of the command and the next.
     """
 
     seconds: float = 0.0
@@ -118,10 +118,10 @@ class Spent:
 
 @dataclass
 class Ledger:
-    """Counts what a training has spent: in this piece, which begins now, and in those before it."""
+    """Counts what a training has used: in the pieces before, and in this one, which begins when the ledger is made."""
 
     machine: str = ""
-    joules: Callable[[], float | None] = lambda: None  # reads a meter that may have started anywhere
+    joules: Callable[[], float | None] = lambda: None  # reads a counter, whose zero is arbitrary
     before: Spent = Spent()
 
     def __post_init__(self) -> None:
@@ -134,7 +134,7 @@ class Ledger:
 
     @property
     def spent(self) -> Spent:
-        """All that was spent up to now."""
+        """All that was used up to now."""
         joules = self.joules()
         return Spent(
             seconds=self.seconds,
@@ -158,7 +158,7 @@ class Checkpoints:
     ) -> None:
         """Keep states in ``folder``, of the training that ``belongs_to`` describes: configuration, code, data.
 
-        A state is due after so many minutes or steps; after ``minutes`` in all, training stops at a saved state.
+        A state is due after ``every_minutes`` or ``every_steps``. After ``minutes``, training saves a state and stops.
         """
         self.states, self.stop = States(folder, belongs_to or {}), Stop(minutes)
         self.ledger = ledger or Ledger()
@@ -198,9 +198,9 @@ class Checkpoints:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What was written, or None where it is damaged.
+    """What a state file holds, or None if the file is damaged.
 
-    Nothing is unpickled before its hash was right, and nothing but plain data even then. Raises UserError where a whole
+    The hash is checked before anything is unpickled, and only plain data are unpickled. Raises UserError if an intact
     file cannot be read.
     """
     content = memoryview(path.read_bytes())
@@ -208,9 +208,9 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     try:
         saved: dict[str, Any] = torch.load(io.BytesIO(content[65:]), weights_only=True, map_location="cpu")
-    except Exception as error:  # written by another version of torch, say
+    except Exception as error:  # for instance, written by another version of torch
         raise UserError(
-            f"{path}: the saved state is whole and cannot be read ({type(error).__name__}); delete it to start anew"
+            f"{path}: the saved state is intact but cannot be read ({type(error).__name__}); delete it to start again"
         ) from None
     return saved
 

@@ -1,13 +1,13 @@
-"""What an experiment will cost, measured before it is run: time, memory and disk of each row and in all.
+"""What an experiment will cost, measured before it is run: time, memory and disk, of each row and in total.
 
-Every row of every dataset is trained for 20 steps and looks at a few test images, in a process of its own, as many at
-once as the workflow would run. What a run costs is then
+Every row of every dataset is trained for 20 steps and measured on a few test images, each in a process of its own. As
+many processes run at once as the workflow would run. The cost of a run is then
 
     start + steps x step + epochs x validation,    and    start + test images x all measurements of an image
 
-where the approximations are measured on fewer images. A dataset that is not prepared is made up, of random numbers in
-its shape. How long a measurement takes depends on how much a trained network spikes, which one that was trained for 20
-steps cannot tell; a training step does not depend on it.
+where the approximations are measured on fewer images. Random numbers of the same shape replace a dataset that is not
+prepared. The time of a measurement depends on how much the trained network spikes, and 20 steps of training cannot show
+that. The time of a training step does not depend on it.
 """
 
 import itertools
@@ -32,8 +32,8 @@ from bntt.measurements import measure_all
 from bntt.runs.directory import WEIGHTS, RunDirectory
 from bntt.runs.status import Found, Status, found
 
-EPOCHS, STEPS = 2, 10  # of a measurement
-FEWEST_IMAGES, MOST_IMAGES, IMAGE_STEPS = 4, 100, 2500  # test images of a measurement, and with all their time-steps
+EPOCHS, STEPS = 2, 10  # of the short training that is measured: its epochs, and the steps of each
+FEWEST_IMAGES, MOST_IMAGES, IMAGE_STEPS = 4, 100, 2500  # test images measured, and those times their time-steps
 APPROXIMATED = declared.literal("bntt.measurements.approximations", "IMAGES")
 
 
@@ -44,8 +44,8 @@ class Cost:
     dataset: str
     row: str
     start: str | None  # row that it starts from
-    left: tuple[float, ...]  # seconds that remain of each of its runs
-    step: float | None  # seconds of a training step; None where a row does not train
+    left: tuple[float, ...]  # seconds that remain for each of its runs
+    step: float | None  # seconds of a training step; None if the row does not train
     training: float
     evaluation: float
     memory: float  # peak, of the process
@@ -55,7 +55,7 @@ class Cost:
 
 
 def slots(experiment: Experiment, device: str, cores: int) -> int:
-    """How many runs go at once: as many as there are cores for, and GPUs, of which each run takes one for itself."""
+    """How many runs go at once: limited by the cores, and by the GPUs, because each run takes one for itself."""
     at_once = max(1, cores // experiment.runs[0].threads)
     if device == "cpu":
         return at_once
@@ -65,7 +65,7 @@ def slots(experiment: Experiment, device: str, cores: int) -> int:
 
 
 def plan(experiment: Experiment, results: Path, device: str, workers: int) -> Iterator[Cost]:
-    """The cost of every row on every dataset, as it becomes known, in the order of the experiment."""
+    """Yield the cost of every row on every dataset, in order. Raises UserError if a measurement is killed."""
     rows: dict[tuple[str, str], list[Found]] = {}
     for one in found(experiment, results):
         rows.setdefault((one.run.dataset, one.run.row), []).append(one)
@@ -83,12 +83,12 @@ def plan(experiment: Experiment, results: Path, device: str, workers: int) -> It
                 yield _cost(there, job.result())
         except BrokenProcessPool:
             raise UserError(
-                "plan: a measurement was killed, probably since memory ran out; measure fewer at once with --cores"
+                "plan: a measurement was killed, probably because memory ran out; measure fewer at once with --cores"
             ) from None
 
 
 def report(costs: Iterable[Cost], at_once: int) -> Iterator[str]:
-    """A line for every row as it is measured, and the sums. A row comes after the one that it starts from."""
+    """Yield a line for every row when it is measured, then the sums. A row comes after the one that it starts from."""
     columns = "{:14} {:20} {:>4} {:>4} {:>9} {:>12} {:>12} {:>8}"
     yield columns.format("dataset", "row", "runs", "done", "step", "training", "evaluation", "memory")
     measured = []
@@ -114,13 +114,13 @@ def report(costs: Iterable[Cost], at_once: int) -> Iterator[str]:
 
 
 def _cost(there: Sequence[Found], measured: dict[str, Any]) -> Cost:
-    """From what was measured to what a whole run costs, and what is left of a row's runs."""
+    """The cost of a whole run, computed from what was measured, and what is left of the row's runs."""
     run, images = there[0].run, _images(there[0].run)
     step, training, disk = measured["step"], measured["training"], measured["weights"]
     if step is not None:
         steps = images["train"] / run.options["batch_size"]
         training = run.options["epochs"] * (steps * step + measured["validation"])
-        disk += 4 * disk / len(there)  # the state of one of them: weights and momentum, in two generations
+        disk += 4 * disk / len(there)  # the saved state of one run at a time: weights and momentum, in two files
     training += measured["start"]
     evaluation = measured["start"] + images["test"] * measured["image"]
     evaluation += min(images["test"], APPROXIMATED) * measured["approximations"]
@@ -146,7 +146,7 @@ def _cost(there: Sequence[Found], measured: dict[str, Any]) -> Cost:
 
 
 def _images(run: Run) -> dict[str, int]:
-    """Images of each part that a run uses."""
+    """The number of images that a run uses, by part: train, validation, test."""
     known = store.manifest(run.dataset) if store.manifest_path(run.dataset).is_file() else store.facts(run.dataset)
     images = dict(known["images"])
     held_out = run.options["held_out"] if not images["validation"] else 0
@@ -157,7 +157,7 @@ def _images(run: Run) -> dict[str, int]:
 
 
 def _measure(experiment: Experiment, run: Run, device: str, folder: Path) -> dict[str, Any]:
-    """Measure a row in this process, which is its own; what the row starts from is trained before."""
+    """Measure a row in this process, which does nothing else; the rows that it starts from are trained first."""
     began = time.perf_counter()
     import torch
 
@@ -217,7 +217,7 @@ def _measure(experiment: Experiment, run: Run, device: str, folder: Path) -> dic
 
 
 def _now() -> float:
-    """The time at which all that a GPU was asked for is done."""
+    """The time in seconds, read after the GPU has finished its work."""
     import torch
 
     if torch.cuda.is_available():
@@ -237,7 +237,7 @@ def _small(run: Run) -> Run:
 
 
 def _make_up_what_is_not_prepared(run: Run, folder: Path) -> None:
-    """Point this process to made-up data, where the run's dataset is not prepared."""
+    """Make this process use random data if the run's dataset is not prepared."""
     if store.manifest_path(run.dataset).is_file():
         return
     images = _images(run)

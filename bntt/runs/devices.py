@@ -1,8 +1,8 @@
-"""Which device a run uses. Where there are GPUs, a run takes one for itself and waits its turn.
+"""Which device a run uses. If there are GPUs, a run takes one for itself, and waits until one is free.
 
-The lock is the kernel's (flock), so it is released when its owner dies, however it dies. A set CUDA_VISIBLE_DEVICES is
-honoured: only the devices that it shows are used, and locks are named by the devices' UUIDs, so that runs that see
-different subsets still meet.
+The lock is the kernel's (flock), so it is released when its owner ends, in whatever way. If CUDA_VISIBLE_DEVICES is
+set, only its devices are used. Locks are named by the devices' UUIDs, so they also work between runs that see different
+subsets of the devices.
 """
 
 import os
@@ -21,9 +21,9 @@ from bntt.common.errors import UserError
 
 @contextmanager
 def lease(device: str = "auto") -> Iterator[torch.device]:
-    """A device for the duration: ``cpu``, ``cuda`` (any free one), or ``auto`` (a GPU where there is one).
+    """Yield a device and hold it: ``cpu``, ``cuda`` (any free one), or ``auto`` (a GPU if there is one, else the CPU).
 
-    Raises UserError for another word, and for ``cuda`` where none is visible.
+    Raises UserError for another word, and for ``cuda`` if no GPU is visible.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device is auto, cpu or cuda, not {device!r}")
@@ -39,7 +39,7 @@ def lease(device: str = "auto") -> Iterator[torch.device]:
 
 
 def joules(device: torch.device) -> float | None:
-    """Energy in joules that a GPU has used since its driver was loaded; None where nothing counts it.
+    """Energy in joules that a GPU has used since its driver was loaded; None if nothing counts it.
 
     The counter is that of NVML, NVIDIA's management library, which comes with the driver.
     """
@@ -59,7 +59,7 @@ def joules(device: torch.device) -> float | None:
 
 @contextmanager
 def lock_one(names: list[str], poll_seconds: float = 0.5) -> Iterator[int]:
-    """Hold the lock of the first free device; yields its index in ``names``. Says once that it waits."""
+    """Hold the lock of the first free device, and yield its index in ``names``. Prints once that it waits."""
     folder = Path(tempfile.gettempdir()) / f"bntt-gpu-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     locks = [FileLock(folder / f"{name.replace('/', '_')}.lock", preserve_lock_file=True) for name in names]
@@ -76,7 +76,7 @@ def lock_one(names: list[str], poll_seconds: float = 0.5) -> Iterator[int]:
 
 
 def _taken(locks: list[FileLock]) -> Iterator[FileLock]:
-    """Those of the locks that are free, acquired one at a time."""
+    """Acquire the free locks one at a time, and yield each."""
     for lock in locks:
         with suppress(Timeout):
             lock.acquire(blocking=False)

@@ -1,7 +1,7 @@
 """Run directories: the only reader and writer of ``results/<experiment>/runs/<dataset>/<row>/seed-<k>/``.
 
-``train.json`` is written last by training, ``evaluate.json`` last by evaluation; each names the files that belong to it
-with their sha256, and has its own; readers accept no other. Notebooks read the planned runs joined with those found.
+Training writes ``train.json`` last, and evaluation ``evaluate.json``. Each of these manifests names the files that
+belong to it with their sha256, and has its own sha256. Readers accept no other files.
 """
 
 from collections.abc import Mapping
@@ -22,15 +22,15 @@ WEIGHTS = "model.safetensors"
 
 
 class MissingError(UserError):
-    """A manifest is not there."""
+    """A manifest does not exist."""
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The directory of one run under a results root."""
+    """The directory of one run. Reading raises UserError for damaged files, and MissingError without a manifest."""
 
     path: Path
-    scratch: Path  # state of an unfinished training; no output of the workflow, so that it survives a failed job
+    scratch: Path  # state of an unfinished training; not an output of the workflow, so it survives a failed job
 
     @classmethod
     def of(cls, run: Run, results: Path = RESULTS) -> "RunDirectory":
@@ -48,14 +48,14 @@ class RunDirectory:
     def finish_training(
         self, record: dict[str, Any], weights: "Mapping[str, Tensor]", history: list[dict[str, Any]]
     ) -> None:
-        """Write weights and history, then ``train.json``."""
+        """Write weights (if ``status`` is done) and history, then ``train.json``."""
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         def save(beside: Path) -> None:
             try:
                 save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, beside)
-            except SafetensorError as error:  # a full disk, say
+            except SafetensorError as error:  # for instance, a full disk
                 raise OSError(None, str(error)) from None
 
         files = {}
@@ -85,7 +85,7 @@ class RunDirectory:
         return self._manifest(self.evaluate_json, "evaluate")
 
     def weights(self) -> "dict[str, Tensor]":
-        """The weights that ``train.json`` vouches for."""
+        """The weights that ``train.json`` names, by parameter name, on the CPU."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -96,20 +96,20 @@ class RunDirectory:
             raise UserError(f"{path} is not a safetensors file; run `python -m bntt train` for it again") from None
 
     def table(self, name: str) -> "pd.DataFrame":
-        """A csv file that ``train.json`` (history) or ``evaluate.json`` (measurements) vouches for."""
+        """A csv file that ``train.json`` (history) or ``evaluate.json`` (measurements) names."""
         import pandas as pd
 
         of_training = name == "history.csv"
         manifest, command = (self.training(), "train") if of_training else (self.evaluation(), "evaluate")
         try:
-            # Hexadecimal digits without a letter among them would be read as a number.
+            # Without the dtype, hexadecimal digits without a letter would be read as a number.
             frame = pd.read_csv(self.vouched(manifest, name, command), dtype={"correct": str})
         except pd.errors.EmptyDataError:
             return pd.DataFrame()
         return frame.fillna({"correct": ""}) if "correct" in frame else frame
 
     def vouched(self, manifest: Mapping[str, Any], name: str, command: str) -> Path:
-        """The path of a file, if it is the one that the manifest names; else an error says what to run."""
+        """The path of the file that the manifest names; if it is missing or changed, a UserError says what to run."""
         path = self.path / name
         if name not in manifest["files"]:
             why = manifest.get("not_applicable", {}).get(name, manifest["status"])

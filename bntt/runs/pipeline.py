@@ -25,7 +25,7 @@ from bntt.runs.status import Status
 from bntt.training.arithmetic import settle
 from bntt.training.loop import Outcome
 
-_CURRENT = (Status.TRAINED, Status.DIVERGED)  # of a training
+_CURRENT = (Status.TRAINED, Status.DIVERGED)  # the statuses of a current training
 
 
 def train(
@@ -37,7 +37,7 @@ def train(
 ) -> str:
     """Train or convert, unless the directory already holds this very run. Returns one line that says what happened.
 
-    ``keep(folder, belongs_to, ledger)`` makes the checkpoints. A training that stops before its end raises Stopped.
+    ``keep(folder, belongs_to, ledger)`` makes the checkpoints. Raises Stopped if training stops before its end.
     """
     directory = RunDirectory.of(run, results)
     store.prepare(run.dataset)
@@ -62,10 +62,10 @@ def train(
                 with _user_errors(run):
                     trained = _method(run).train(task)
             except Stopped as stopped:
-                stopped.args = (f"{directory.path}: {stopped}; run it again to go on",)
+                stopped.args = (f"{directory.path}: {stopped}; run it again to continue",)
                 raise
         outcome, spent = trained.outcome, ledger.spent
-        if seconds := sum(row["seconds"] for row in outcome.history):  # of the epochs, their validation included
+        if seconds := sum(row["seconds"] for row in outcome.history):  # of all epochs, including validation
             record["images_per_second"] = round(len(images.train) * len(outcome.history) / seconds, 1)
         if outcome.selected_epoch is not None:
             record["selected_epoch"] = outcome.selected_epoch
@@ -96,7 +96,7 @@ def train(
 
 
 def evaluate(experiment: Experiment, run: Run, results: Path, device: str = "auto") -> str:
-    """Measure a trained run on the test images. Returns one line that says what happened."""
+    """Measure a run on the test images; returns a line that says what happened. UserError if it is not trained."""
     store.prepare(run.dataset)
     found = status.find(experiment, run, results)
     if found.status.measured:
@@ -127,7 +127,7 @@ def evaluate(experiment: Experiment, run: Run, results: Path, device: str = "aut
 
 
 def subject(run: Run, directory: RunDirectory, device: torch.device) -> Subject:
-    """What the measurements are given: the trained classifier, with the data it is judged on."""
+    """What the measurements get: the trained classifier and its data. Raises UserError if the weights do not fit."""
     images, weights = store.load(run.dataset).as_asked(device, run.options), directory.weights()
     try:
         return Subject(run, images, _method(run).classifier(run, images, weights))
@@ -152,14 +152,14 @@ def _trained(experiment: Experiment, run: Run, results: Path) -> RunDirectory:
 
 @contextmanager
 def _user_errors(run: Run) -> Iterator[None]:
-    """A ValueError from the mathematics is about the options it was given, and so is a GPU that is too small."""
+    """Turn a ValueError of the mathematics, and a lack of GPU memory, into a UserError: options cause both."""
     where = f"experiment {run.experiment}, row {run.row}"
     try:
         yield
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
     except torch.OutOfMemoryError as error:
-        advice = "Lower batch_size, or time_chunk where it has one"
+        advice = "Lower batch_size, or time_chunk if the row has one"
         raise UserError(f"{where}: {str(error).splitlines()[0]} {advice}") from None
 
 

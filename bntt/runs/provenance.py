@@ -15,7 +15,7 @@ PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "safetensors")
 
 
 def source() -> dict[str, Any]:
-    """The commit and whether the tree differs from it; where there is no git, a hash of the package's files."""
+    """The commit, and whether the tree differs from it; without git, a hash of the package's files."""
     try:
         if Path(_git("rev-parse", "--show-toplevel")) != ROOT.resolve():
             raise OSError("an unpacked archive within another repository")
@@ -53,13 +53,13 @@ def environment(device: str, threads: int) -> dict[str, Any]:
 
 
 def machine(device: str) -> str:
-    """A device and its processor, in words."""
+    """The device and the processor, as text."""
     return f"{device} ({_processor()})"
 
 
 def peak_memory_mb() -> float:
     """Peak resident memory of this process in MB."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, kibibytes elsewhere
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
 
 

@@ -1,8 +1,8 @@
-"""What is there of a planned run, and whether it is current. This is the one place that says so.
+"""Which files of a planned run exist, and whether they are current. Only this module decides it.
 
-The command line, the workflow, `plan`, `check`, the tables and the verdicts all ask here. A run is current where it was
-made with the planned options, by the code that is here, from the data that are prepared here, and from the weights of
-the run that it starts from.
+The command line, the workflow, `plan`, `check`, the tables and the verdicts all use it. A run is current if it was made
+with the planned options, by the present code, from the prepared data, and from the present weights of the run that it
+starts from.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 class Status(StrEnum):
-    """What is there of a planned run."""
+    """Which results of a planned run exist, and whether they are current."""
 
-    DONE = "done"  # trained and measured, and current
-    KEPT = "kept"  # measured with the planned options; the weights are gone, so it cannot be made current
-    DIVERGED = "diverged"  # trained, and current; there is nothing to measure
-    TRAINED = "trained"  # and current, but not measured yet
+    DONE = "done"  # trained, measured, and current
+    KEPT = "kept"  # measured with the planned options; the weights are gone, so it cannot be measured again
+    DIVERGED = "diverged"  # trained, diverged, and current; there is nothing to measure
+    TRAINED = "trained"  # trained and current, but not measured yet
     OUTDATED = "outdated"  # made with other options, code, data or weights
     DAMAGED = "damaged"  # a file is not the one that a manifest names
     MISSING = "missing"
@@ -46,7 +46,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Found:
-    """A planned run, what is there of it, and why it is not more."""
+    """A planned run, its status, and the reason of the status."""
 
     run: Run
     directory: RunDirectory
@@ -54,7 +54,7 @@ class Found:
     reason: str = ""
 
     def table(self, name: str) -> "pd.DataFrame | None":
-        """A measurement, or None where it does not apply or there is no result."""
+        """A measurement or the history; None if it does not apply or there is no result."""
         if not self.status.measured:
             return None
         manifest = self.directory.training() if name == "history.csv" else self.directory.evaluation()
@@ -62,7 +62,7 @@ class Found:
 
     @cached_property
     def training(self) -> dict[str, Any] | None:
-        """What training recorded; None where the run has not ended."""
+        """What training recorded; None if the run has not ended."""
         return self.directory.training() if self.status.ended else None
 
 
@@ -78,17 +78,17 @@ def decides_evaluation(run: Run) -> dict[str, Any]:
 
 
 def found(experiment: Experiment, results: Path = RESULTS, here: bool = True) -> Iterator[Found]:
-    """Every planned run joined with what is found under a results root; never fails, whatever is there.
+    """Every planned run with its status under a results root; never fails, whatever is there.
 
-    With ``here`` false, runs are not held against the code and the data that are here: for those who only read results,
-    which may have been made elsewhere or by an earlier version.
+    With ``here`` false, runs are not compared with the present code and data. This is for readers of results, which may
+    have been made elsewhere or by an earlier version.
     """
     for run in experiment.runs:
         yield find(experiment, run, results, here)
 
 
 def find(experiment: Experiment, run: Run, results: Path, here: bool = True, training_alone: bool = False) -> Found:
-    """One planned run with what is there of it; or of its training alone, current where ``trained`` or ``diverged``."""
+    """The status of a planned run; or only of its training, which is current if ``trained`` or ``diverged``."""
     judge = _training_status if training_alone else _status
     try:
         status, reason = judge(experiment, run, results, here)
@@ -120,7 +120,7 @@ def _status(experiment: Experiment, run: Run, results: Path, here: bool) -> tupl
 
 
 def _training_status(experiment: Experiment, run: Run, results: Path, here: bool) -> tuple[Status, str]:
-    """``trained``, ``kept``, ``diverged`` or ``outdated``; raises where a manifest or a file is missing or damaged."""
+    """``trained``, ``kept``, ``diverged`` or ``outdated``; raises UserError if a file is missing or damaged."""
     directory = RunDirectory.of(run, results)
     training = directory.training()
     if training.get("config") != run.training_config():
@@ -136,7 +136,7 @@ def _training_status(experiment: Experiment, run: Run, results: Path, here: bool
     if here and training.get("code") != code_hash.training_code(run):
         return Status.OUTDATED, "trained by other code; run `python -m bntt train` again"
     if here and store.is_current(run.dataset) and training.get("data") != store.identity(run.dataset):
-        return Status.OUTDATED, "trained on other data or another split than is prepared"
+        return Status.OUTDATED, "trained on other data or another split than the prepared ones"
     if here and run.start is not None:
         start, reason = _training_status(experiment, experiment.run(run.dataset, run.start, run.seed), results, here)
         if start is Status.OUTDATED:
@@ -147,7 +147,7 @@ def _training_status(experiment: Experiment, run: Run, results: Path, here: bool
 
 
 def _other_start(experiment: Experiment, run: Run, training: Mapping[str, Any], results: Path) -> str:
-    """Why a run was not made from the run that it starts from, as that is planned and there; empty where it was."""
+    """Why a run was not made from the present and planned run that it starts from; empty if it was."""
     if run.start is None:
         return ""
     start = experiment.run(run.dataset, run.start, run.seed)

@@ -1,6 +1,6 @@
-"""One line for each job that Snakemake starts and ends: `snakemake --logger lines`, with `scripts/` on the path.
+"""Print a line when Snakemake starts or ends a job: `snakemake --logger lines`, with `scripts/` in PYTHONPATH.
 
-Snakemake finds a logger plugin by its package's name. Its own words stay in the log that it keeps under .snakemake/log.
+Snakemake finds a logger plugin by its package's name. Its usual messages go to its log, under .snakemake/log.
 """
 
 import time
@@ -25,7 +25,7 @@ class LogHandler(LogHandlerBase):
         self.spent: dict[str, list[float]] = defaultdict(list)  # by rule: seconds of each job
 
     def emit(self, record: LogRecord) -> None:
-        """Take in one record; Snakemake has a thread of its own for this."""
+        """Handle one record; Snakemake calls this in a separate thread."""
         known = record.__dict__
         event = known.get("event")
         if event == LogEvent.RUN_INFO:
@@ -44,7 +44,7 @@ class LogHandler(LogHandlerBase):
                 print("\n  ".join([f"the end of {log}:", *lines[-20:]]), flush=True)
         elif event in (None, LogEvent.ERROR):
             text = self.format(record)
-            of_job = "CalledProcessError" in text  # a failed command, of which its job's log says more
+            of_job = "CalledProcessError" in text  # a failed command; the log of its job says more
             if (record.levelno >= WARNING and not of_job) or text.startswith("Complete log"):
                 print(text, flush=True)
 
@@ -60,7 +60,7 @@ class LogHandler(LogHandlerBase):
         print(" ".join(filter(None, [*words, rule, wildcards, took])), flush=True)
 
     def close(self) -> None:
-        """Say where the time went, once."""
+        """Print, once, where the time went."""
         super().close()
         if self.spent:
             rules = [f"{len(of_rule)} {rule} {clock(sum(of_rule))}" for rule, of_rule in self.spent.items()]

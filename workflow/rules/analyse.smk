@@ -1,7 +1,7 @@
 """Executes the notebooks that draw the tables and figures.
 
 Input: every evaluate.json of the experiment and the notebook's source in analysis/.
-Output: the executed notebook, its HTML page, a record of what was drawn from what, and the table (csv, md, tex) or the figure (png, svg, pdf).
+Output: the executed notebook, its HTML page, a record of the data behind the drawing, and the table (csv, md, tex) or the figure (png, svg, pdf).
 """
 
 EVALUATIONS = [str(directory_of(run).evaluate_json) for run in EXPERIMENT.runs]

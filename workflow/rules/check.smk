@@ -1,6 +1,6 @@
-"""Judges what exists of the experiment: a verdict for every printed number, and what is missing or damaged.
+"""Judges the experiment's existing results: a verdict for every printed number, and what is missing or damaged.
 
-Input: none, so that nothing is trained. Output: none; it prints (the log holds the same), and fails where a run is
+Input: none, so that nothing is trained. Output: none; it prints (the log holds the same), and fails if a run is
 missing or damaged.
 """
 

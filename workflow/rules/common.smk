@@ -6,11 +6,11 @@ from shlex import quote
 
 from snakemake.exceptions import WorkflowError
 
-# The package below is that beside the Snakefile, whether or not one is installed: Snakemake puts the Snakefile's folder
-# first in sys.path.
+# The package `bntt` is the one beside the Snakefile, even if another is installed: Snakemake puts the Snakefile's
+# folder first in sys.path.
 
-# Jobs use the interpreter that runs Snakemake. Its path is no part of the rules, so that another one reruns nothing.
-if not workflow.deployment_settings.deployment_method:  # with --sdm conda it is the environment's
+# Jobs use the interpreter that runs Snakemake. Its path is not part of the rules, so another one reruns nothing.
+if not workflow.deployment_settings.deployment_method:  # with --sdm conda, jobs use the environment's
     shell.prefix(f"set -euo pipefail; export PATH={quote(str(Path(sys.executable).parent))}:$PATH; ")
 
 from bntt.common.errors import UserError
@@ -49,7 +49,7 @@ def run_of(wildcards):
 
 
 def directory_of(run):
-    """Its run directory."""
+    """The directory of a run."""
     return RunDirectory.of(run, RESULTS)
 
 
@@ -63,5 +63,5 @@ REFERENCE = Path("results/reference")
 
 
 def measurements_of(wildcards):
-    """Every manifest and measurement that is committed of an experiment."""
+    """Every committed manifest and measurement of an experiment."""
     return sorted(map(str, (REFERENCE / wildcards.reference / "runs").rglob("*.*")))

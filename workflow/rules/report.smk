@@ -1,4 +1,4 @@
-"""Executes the overview, which a reader opens first.
+"""Executes the notebook of the overview, the page that a reader opens first.
 
 Input: everything else. Output: overview.html beside notebooks/, and the executed notebook within.
 """

@@ -2,7 +2,7 @@
 
 Input: the prepared dataset and, for a row with `start`, the training that it begins from.
 Output: train.json, written last; weights and history lie beside it. The state of an unfinished training lies in
-scratch/, which Snakemake does not know of, so that a failed or killed job goes on where it was.
+scratch/, which Snakemake does not know, so a failed or killed job continues where it stopped.
 """
 
 
@@ -21,7 +21,7 @@ rule train:
         "../../environment.yml"
     threads: EXPERIMENT.runs[0].threads
     params:
-        # A change of these, and of nothing else, trains the run again.
+        # Only a change of these trains the run again.
         decides=lambda wildcards: status.decides_training(run_of(wildcards)),
     shell:
         f"{BNTT} train {OF_RUN} > {{log:q}} 2>&1"
