@@ -14,10 +14,8 @@ from contestants import CONTESTANTS, EPS, LAYOUTS
 from torch import Tensor
 
 from bntt.classifiers import SpikingClassifier
-from bntt.data import store
 from bntt.experiment.schema import load
-from bntt.measurements import Subject
-from bntt.methods import surrogate
+from bntt.runs import pipeline
 from bntt.runs.directory import RunDirectory
 from bntt.spiking.connections import connect
 from bntt.spiking.encoding import poisson
@@ -122,11 +120,10 @@ def by_density(options: argparse.Namespace) -> list[dict[str, float]]:
 def trained(options: argparse.Namespace, name: str, row: str, seed: int, results: Path) -> dict[str, object]:
     """A trained network on its test images: times, densities, and how far the logits are from the dense path's."""
     run = load(name).run("digits", row, seed)
-    images = store.load(run.dataset).to(torch.device("cpu"), run.options["image_size"], None)
-    classifier = surrogate.classifier(run, images, RunDirectory.of(run, results).weights())
+    subject = pipeline.subject(run, RunDirectory.of(run, results), torch.device("cpu"))
+    images, classifier, noise = subject.data, subject.classifier, subject.noise_key()
     assert isinstance(classifier, SpikingClassifier)
-    network, noise = classifier.network, Subject(run, images, classifier).noise_key
-    samples = torch.arange(options.batch)
+    network, samples = classifier.network, torch.arange(options.batch)
     scaled = classifier.scaled(images, images.test.unit(samples))
     spikes = poisson(scaled, network.time_steps, noise, samples, signed=classifier.signed)
     densities: dict[str, float] = {}
@@ -160,7 +157,7 @@ def trained(options: argparse.Namespace, name: str, row: str, seed: int, results
 
 @torch.no_grad()
 def peers(options: argparse.Namespace) -> dict[str, float]:
-    """Other libraries' forward pass in evaluation mode, in every precision and layout; spikes cost them no time."""
+    """Other libraries' forward pass in evaluation mode, in every precision and layout, coding included."""
     layers = weight_layers("vgg9", (3, 32, 32), 10)
     images = torch.randn(options.batch, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     works = {}

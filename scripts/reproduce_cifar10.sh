@@ -8,7 +8,8 @@
 # A piece saves its state and ends when its minutes are over, but not before one step. An evaluation that has begun is
 # finished.
 # In A and B: state.tar.0 to .7, of at most 16 MB each, with their sha256; they hold measurements, manifests, the newest
-# state of the unfinished training, and the weights that another run still starts from. log.txt holds the output.
+# state of the unfinished training, and the weights of runs not yet evaluated, or that another run still starts from.
+# log.txt holds the output.
 # Exit status: 0 if everything is done, 75 if not (run it again), otherwise the status of the command that failed.
 #
 # Environment (defaults): DATA, a folder with cifar-10-batches-bin (none: download), RESULTS (results/reference), PYTHON

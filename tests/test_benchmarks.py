@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import PROJECT
+from tiny import PROJECT, write_experiment
 
 from bntt.data._cifar import read
 from bntt.experiment.schema import load
@@ -115,3 +115,13 @@ def test_a_profile_lists_what_takes_longest():
     assert "ms a step" in first and any("convolution" in row for row in rows)
     shares = [float(row.split()[0]) for row in rows]
     assert shares == sorted(shares, reverse=True)
+
+
+@pytest.mark.slow
+def test_inference_of_a_trained_run(tmp_path, trained):
+    experiment = write_experiment(tmp_path)
+    command = [sys.executable, BENCHMARKS / "inference.py", "--densities", "2", "--batch", "2", "--steps", "2"]
+    command += ["--repeats", "1", "--run", experiment, "bntt", "0", trained]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "input density: conv1" in done.stdout and "logits: 0 of 2 images further" in done.stdout

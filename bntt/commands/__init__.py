@@ -1,4 +1,4 @@
-"""The command line, ``python -m bntt``: one file per command, found by folder.
+"""The command line, ``python -m bntt``: one file per command.
 
 The first line of a file's docstring is the command's summary. The file defines ``add_arguments(parser)``, and
 ``run(parsed)``, which returns the exit status, or None for 0. Only the called command is imported.
@@ -64,7 +64,8 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
         prog="python -m bntt",
         description="Retrain, measure and compare low-latency spiking networks.",
         epilog="Exit status: 0 done; 1 `check` found something missing or damaged, or the --fail-on verdict; 2 wrong "
-        "input (a line says what); 75 training not finished, state saved, run the command again; 130 interrupted.",
+        "input (a line says what); 75 training not finished, state saved, run the command again; 130 interrupted; 141 "
+        "nobody reads the output.",
     )
     parser.add_argument("--version", action="version", version=f"bntt {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
