@@ -1,6 +1,6 @@
-"""A trained classifier as the measurements see it: images in, the running logits of every time-step out.
+"""The interface of a trained classifier for measurements: from images to the running logits of every time-step.
 
-A method returns one of these two from its weights. A classifier without time has one step.
+A method makes one of these two classes from its weights. A dense classifier has one time-step.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ Observer = Callable[[int, str, LayerStep], None]
 class SpikingClassifier:
     """A spiking network on Poisson-coded images, or on the frames of recordings.
 
-    With ``rates`` recordings are Poisson-coded too, by their share of frames with an event.
+    With ``rates``, recordings are Poisson-coded too; the rate is the share of frames with an event.
     """
 
     spiking = True
@@ -44,9 +44,9 @@ class SpikingClassifier:
     def running_logits(
         self, scaled: Tensor, samples: Tensor, key: int, observe: Observer | None = None
     ) -> Iterator[tuple[int, Tensor]]:
-        """Pieces ``(start, logits [t, N, classes])`` of the anytime logits, whose argmax at t uses t steps.
+        """Yield ``(start, logits [t, N, classes])`` by chunks; ``logits[i]`` is the output after start + i + 1 steps.
 
-        ``observe(start, layer, step)`` is shown what each layer did in each piece. Memory does not grow with T.
+        ``observe(start, layer, step)`` gets the `LayerStep` of each layer and chunk. Memory does not grow with T.
         """
         state: dict[str, Tensor] = {}
         held_in = spikes_held_in(scaled)
@@ -62,13 +62,13 @@ class SpikingClassifier:
             yield start, running
 
     def gammas(self) -> dict[str, Tensor]:
-        """Learned scale ``[T, C]`` of each layer whose norm has one for every step; empty where none has."""
+        """Learned scale ``[T, C]`` of each layer whose norm has one for each time-step; empty if none has."""
         scales = {name: norm.temporal_scale() for name, norm in self.network.norms().items()}
         return {name: scale for name, scale in scales.items() if scale is not None}
 
 
 class DenseClassifier:
-    """A network without time, on the expected value of the spikes that its conversion would see."""
+    """A dense network. Its input is the expected value of the spikes that its conversion would get."""
 
     spiking = False
     rates = False

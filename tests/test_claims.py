@@ -244,7 +244,7 @@ def test_fewer_spikes_is_the_mean_difference_at_each_ones_own_steps():
     assert surrogate.note == "T = 8; bntt is lower in 4 of 4 layers"
     equal = judged("fewer-spikes-at-equal-steps").parts[0]
     assert equal.estimate.value == pytest.approx(4 - 0.4)
-    assert equal.note == "after 4 steps it has 75.0 %, bntt 97.5 %"
+    assert equal.note == "accuracy after 4 steps: surrogate 75.0 %, bntt 97.5 %"
 
 
 def test_spikes_that_are_not_reported_at_that_step_are_missing():
@@ -330,12 +330,12 @@ def test_energy_compares_ratios_and_counts_the_readings():
     by_row = {part.label: part for part in claim.parts}
     assert by_row["ann"].estimate == pytest.approx((10, 10, 10))  # 1 mJ / 0.1 mJ
     assert by_row["surrogate"].estimate.value == pytest.approx(5)  # 0.5 mJ / 0.1 mJ
-    assert by_row["ann"].note == "the same under 6 of 6 readings of the formula"
+    assert by_row["ann"].note == "same outcome under 6 of 6 readings of the formula"
 
 
 def test_wrong_spikes_are_counted_over_all_layers():
     claim = judged("threshold-equivalent", approximations=approximations(wrong=[0.0, 0.0, 0.0, 2.0]))
-    assert claim.note == "Layers taken together, 50 wrong spikes for every 100 spikes."
+    assert claim.note == "All layers together: 50 wrong spikes for every 100 spikes."
     assert claim.parts[0].note == "below 0.1 in 3 of 4 layers: conv1, conv2 and fc1"
 
 

@@ -241,7 +241,7 @@ def test_bntt_on_cifar10_in_full() -> None:
         dataset="cifar10",
         run="bntt",
         time_step=25,
-        note="The released code trains 100 epochs with weight decay 1e-4, the text says 120 and 5e-4.",
+        note="The released code trains 100 epochs with weight decay 1e-4; the text says 120 and 5e-4.",
     )
     assert not cell.quoted
 
@@ -401,5 +401,5 @@ def test_the_decay_that_is_stated_is_the_protocols(name: str, stated: decay.Deca
 def test_what_is_printed_of_the_figures_is_found_among_the_numbers() -> None:
     assert (figures.THRESHOLD, figures.EXIT_STEP, figures.STEPS) == (0.1, 20, 25)
     assert figures.PEAK_STEPS == {"conv4": 9, "conv7": 13}
-    with pytest.raises(ValueError, match="'n/a' is no number"):
+    with pytest.raises(ValueError, match="'n/a' is not a number"):
         _ = next(cell for cell in cells() if cell.printed == "n/a").number

@@ -162,7 +162,7 @@ def test_partial_data_earn_a_verdict_that_does_not_depend_on_the_differing_items
     if word == "NOT_RUN":
         assert (
             verdict.reason
-            == "MATCH, but CONSISTENT or WORSE for what may be in test items not known to be the publisher's"
+            == "MATCH, but could be CONSISTENT or WORSE, since some test items are not known to be the publisher's"
         )
     # What needs no test image is judged as ever.
     assert judge_cell(results(load("paper"), right, state="partial"), bntt("time_steps")).verdict.word == "MATCH"
@@ -173,7 +173,7 @@ def test_seeds_trained_by_several_versions_of_the_code_are_remarked_on():
     assert judge_cell(found, bntt()).verdict.reason == ""
     found.runs[:] = [replace(one, code=str(one.run.seed > 0)) for one in found.runs]
     verdict = judge_cell(found, bntt()).verdict
-    assert (verdict.word, verdict.reason) == ("MATCH", "its seeds were trained by 2 versions of the code")
+    assert (verdict.word, verdict.reason) == ("MATCH", "its seeds were trained with 2 versions of the code")
 
 
 def edited(tmp_path: Path, change) -> Results:
@@ -191,7 +191,7 @@ CHANGES = {
     "selection on test images": (lambda d: d["protocol"].update(selection="best-test"), "selection"),
     "a narrower network": (lambda d: d["datasets"]["cifar10"].update(width=0.5), "width of bntt is 0.5, not 1.0"),
     "another norm": (lambda d: d["rows"]["bntt"].update(norm="tebn"), "norm of bntt is 'tebn'"),
-    "another method": (lambda d: d["rows"].update(bntt={"method": "ann"}), "row bntt is method ann"),
+    "another method": (lambda d: d["rows"].update(bntt={"method": "ann"}), "row bntt uses method ann"),
 }  # fmt: skip
 
 
@@ -238,7 +238,7 @@ def test_an_edited_paper_yaml_is_not_the_paper(tmp_path, monkeypatch):
     reproduction._paper.cache_clear()
     try:
         verdict = judge_cell(results(load("paper")), bntt()).verdict
-        assert "not the protocol that was declared" in verdict.reason
+        assert "not the declared protocol" in verdict.reason
     finally:
         reproduction._paper.cache_clear()
 
@@ -317,4 +317,4 @@ def test_the_overview_counts_verdicts_and_shows_each_with_its_reason():
     assert "90.50 (n = 3)" in html and "[90.00, 91.00]" in html
     assert "baseline&#39;s learning rate" in html and "&amp;#39;" not in html
     nothing = verdict_counts(judge_all(results(load("demo"))))
-    assert "Chance" not in nothing and "NOT_RUN mostly because cifar10 is no dataset of experiment demo" in nothing
+    assert "Chance" not in nothing and "for NOT_RUN: experiment demo has no dataset cifar10" in nothing

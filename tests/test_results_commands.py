@@ -73,7 +73,7 @@ def test_check_fails_where_a_table_is_not_what_was_drawn(root, capsys):
     table.write_text(table.read_text().replace("done", "dome"))
     status, out, _ = run_command(capsys, "check", root / "tiny", "--experiment", root / "tiny.yaml")
     assert status == 1
-    assert f"[damaged] {table.resolve()} is missing or is not what was drawn; draw table1 again" in out
+    assert f"[damaged] {table.resolve()} is missing or was changed since it was drawn; draw table1 again" in out
 
 
 def test_fail_on_makes_a_verdict_an_error(root, capsys):
@@ -223,7 +223,7 @@ def test_a_changed_table_is_not_explained(root, capsys):
     table.write_text(table.read_text() + "\n")
     status, _, err = run_command(capsys, "explain", table, "--row", "bntt", "--experiment", root / "tiny.yaml")
     assert status == 2
-    assert "is not what was drawn" in err
+    assert "was changed since it was drawn" in err
     assert len(damaged_drawings(root / "tiny")) == 1
 
 

@@ -238,7 +238,7 @@ def test_the_papers_lines_that_are_not_run_say_why(tmp_path):
         "this experiment has no row hybrid-vgg16"
     )
     assert absent.loc["66.6 (BNTT (ours), VGG11, T = 50)", "Not run, because"] == (
-        "CIFAR-100 is no dataset of this experiment"
+        "this experiment has no dataset CIFAR-100"
     )
     assert absent.loc["52.4 (Sironi et al. (2018), -, T = -)", "Not run, because"].startswith("hand-crafted")
     not_run = table.data[table.data["status"] == "not run"]
@@ -260,7 +260,7 @@ def test_constants_are_the_papers_and_add_up():
     table = tables.table2()
     assert table.data["printed_pj"].tolist() == [3.7, 0.9, 4.6, 0.9]
     assert table.data["used_pj"].dropna().tolist() == [4.6, 0.9]
-    assert table.notes[0] == "Check: MULT + ADD = MAC, 3.7 + 0.9 = 4.6 pJ, and what is used is what is printed."
+    assert table.notes[0] == "Check: MULT + ADD = MAC, 3.7 + 0.9 = 4.6 pJ, and the printed values are used."
 
 
 def test_tables_are_drawn_without_torch():

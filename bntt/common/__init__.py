@@ -1,1 +1,1 @@
-"""What every room may use: errors, files, words. Imports nothing of the project."""
+"""Errors, atomic file writes, numbers and lists as text. Every package may import it; it imports none of them."""

@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this, and the message says how. Names are checked here."""
+"""The exception for errors that the user can correct, a stop of a training, and the check of names."""
 
 import difflib
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ class UserError(Exception):
 
 
 class Stopped(Exception):
-    """Training stopped before its end, at a saved state; the same command goes on from there."""
+    """Training stopped before its end, at a saved state; the same command continues from there."""
 
     def __init__(self, reason: str, interrupted: bool) -> None:
         super().__init__(reason)
@@ -21,7 +21,7 @@ class Stopped(Exception):
 
 
 def unknown(kind: str, name: Any, known: Iterable[str]) -> str:
-    """``unknown key 'epoch'; did you mean 'epochs'?``, or, where nothing is near, all there are."""
+    """The text ``unknown key 'epoch'; did you mean 'epochs'?``; if no name is similar, it lists all of them."""
     known = list(known)
     near = difflib.get_close_matches(str(name), known, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
@@ -29,7 +29,7 @@ def unknown(kind: str, name: Any, known: Iterable[str]) -> str:
 
 
 def check_name(kind: str, name: Any, known: Iterable[str], where: str) -> None:
-    """Raise a UserError where ``name`` is not among ``known``, with the nearest match."""
+    """Raise a UserError with the nearest match if ``name`` is not among ``known``."""
     known = list(known)
     if name not in known:
         raise UserError(f"{where}: {unknown(kind, name, known)}")

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written beside their place, then renamed. And the one way to read YAML."""
+"""Atomic file writes (under a temporary name, then renamed), hashes of files, and the reading of YAML."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ SPARE = 2**26  # bytes to leave free on a disk
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call ``write`` with a path beside ``path``, flush it to disk and rename. A failure leaves nothing behind."""
+    """Call ``write`` with a path beside ``path``, flush, rename. A failure leaves no file. UserError for an OSError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
@@ -41,18 +41,18 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write a JSON document atomically; not-a-number is refused, since JSON has none."""
+    """Write a JSON document atomically; raises ValueError for NaN and infinity, which JSON does not have."""
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
     write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
 def write_sealed(path: Path, document: dict[str, Any]) -> None:
-    """Write a JSON document that carries the hash of its own content, so that no damage to it goes unseen."""
+    """Write a JSON document that carries the hash of its own content, so that damage is detected."""
     write_json(path, {**document, "sha256": _content_digest(document)})
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """The document that was written, without its hash; a ValueError where it is not that document any more."""
+    """A document that `write_sealed` wrote, without its hash; raises ValueError if it was changed since."""
     document = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(document, dict) or document.pop("sha256", None) != _content_digest(document):
         raise ValueError(f"{path} does not match its own sha256")
@@ -70,7 +70,7 @@ def sha256(path: Path) -> str:
 
 
 def ensure_space(folder: Path, needed: int) -> None:
-    """Refuse to begin what the disk cannot hold."""
+    """Raise a UserError if the disk does not have ``needed`` bytes free, and some to spare."""
     free = shutil.disk_usage(folder).free
     if free < needed + SPARE:
         raise UserError(
@@ -80,9 +80,9 @@ def ensure_space(folder: Path, needed: int) -> None:
 
 
 def read_yaml(text: str | bytes, where: str, numbers: bool = True) -> Any:
-    """The document of a YAML text; where it is none, or gives a key twice, a UserError that begins with ``where``.
+    """The document of a YAML text; raises UserError, which begins with ``where``, if it is invalid or repeats a key.
 
-    Without ``numbers`` every scalar is the text that is written: 92.0 stays "92.0".
+    Without ``numbers`` every scalar is returned as text: 92.0 is "92.0".
     """
     try:
         return yaml.load(text, _Typed if numbers else _Texts)
@@ -91,7 +91,7 @@ def read_yaml(text: str | bytes, where: str, numbers: bool = True) -> Any:
 
 
 class _EachKeyOnce(yaml.constructor.BaseConstructor):
-    """Refuses a key that is given twice, of which YAML would silently keep the last."""
+    """Refuses a repeated key; PyYAML would silently keep the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys: list[Any] = []
@@ -111,7 +111,7 @@ class _Typed(_EachKeyOnce, yaml.SafeLoader):
     pass
 
 
-# YAML 1.2, which editors read, has 5e-4 as a number; PyYAML, of YAML 1.1, would have it as text.
+# 5e-4 is a number in YAML 1.2, which editors use, but text in YAML 1.1, which PyYAML implements.
 _Typed.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )

@@ -10,7 +10,7 @@ DASH = "–"
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A number with so many decimals and a true minus sign; very large ones as a power of ten; a dash for none."""
+    """``value`` with ``digits`` decimals and a true minus sign; from 1e5 as a power of ten; a dash for None or NaN."""
     if value is None or math.isnan(value):
         return DASH
     if math.isinf(value):
@@ -25,7 +25,7 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def interval(estimate: Interval | None, digits: int = 2, unit: str = "") -> str:
-    """``value [low, high] unit``; without brackets where the value has no uncertainty."""
+    """``value [low, high] unit``; without brackets if the value has no uncertainty."""
     if estimate is None:
         return DASH
     value, low, high = estimate
@@ -44,7 +44,7 @@ def ends(estimate: Interval | None, digits: int = 2) -> str:
 
 
 def listed(words: Sequence[str]) -> str:
-    """Words as an enumeration: a, b and c."""
+    """Words joined as ``a, b and c``."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 

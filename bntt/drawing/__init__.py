@@ -1,1 +1,1 @@
-"""What a reader sees: figures, tables, the overview, executed notebooks, and the record of what was drawn from what."""
+"""What a reader sees: figures, tables, the overview, executed notebooks, and records of the data behind drawings."""

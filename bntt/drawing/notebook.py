@@ -1,7 +1,7 @@
 """Executes a notebook source of ``analysis/`` with papermill and renders it as a page that needs no network.
 
-The page is plain HTML with a small style of its own: outputs and text, no code, no script. The executed notebook keeps
-the code and is what one opens in JupyterLab.
+The page is plain HTML with its own small style sheet. It shows outputs and text, without code or scripts. The executed
+notebook keeps the code; open it in JupyterLab.
 """
 
 import os
@@ -21,15 +21,15 @@ ANALYSIS = ROOT / "analysis"
 
 
 def at_root() -> None:
-    """Make the repository's root the working folder, wherever a notebook was opened, so that its paths are alike."""
+    """Make the repository's root the working folder, so that paths are the same wherever a notebook was opened."""
     os.chdir(ROOT)
 
 
 def opened(experiment: str, results: str) -> Results:
     """The results that a notebook draws, read from the repository's root, wherever the notebook was opened.
 
-    Where no run of the experiment has a result, a UserError says what to run, so that nothing empty is drawn over what
-    was drawn before.
+    Raises UserError, which says what to run, if no run of the experiment has a result. So no empty drawing replaces an
+    earlier one.
     """
     at_root()
     found = Results.of(experiment, results)
@@ -42,7 +42,7 @@ def opened(experiment: str, results: str) -> Results:
 
 
 def titles(kind: str) -> dict[str, str]:
-    """The notebooks of a kind, ``figure`` or ``table``, by name, each with its heading: there is no list of them."""
+    """The name and the heading of each notebook of a kind, ``figure`` or ``table``, found by file names."""
     sources = {source.stem: source.read_text(encoding="utf-8") for source in sorted(ANALYSIS.glob(f"{kind}*.py"))}
     return {name: text.partition("\n# # ")[2].partition("\n")[0] for name, text in sources.items()}
 
@@ -50,8 +50,8 @@ def titles(kind: str) -> dict[str, str]:
 def execute(source: Path, notebook: Path, page: Path, parameters: dict[str, str]) -> None:
     """Run ``source`` (jupytext percent format) into ``notebook`` and ``page``; both appear whole or not at all.
 
-    A cell that fails is the user's to see: the notebook as far as it came is kept beside its place, with the suffix
-    ``.failed.ipynb``, and the error names it. A notebook that refuses by a UserError leaves nothing.
+    If a cell fails, the notebook up to that cell is kept beside ``notebook``, with suffix ``.failed.ipynb``, and the
+    UserError names it. If a cell raises UserError, no notebook is kept, and its message is passed on.
     """
     import jupytext
     import papermill
@@ -76,7 +76,7 @@ def execute(source: Path, notebook: Path, page: Path, parameters: dict[str, str]
         except (papermill.PapermillExecutionError, DeadKernelError) as error:
             reason = str(error)
             if isinstance(error, papermill.PapermillExecutionError):
-                if error.ename == UserError.__name__:  # says by itself what to do
+                if error.ename == UserError.__name__:  # its message says what to do
                     raise UserError(f"{source}: {error.evalue}") from None
                 reason = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
             reason = " ".join(reason.split())
@@ -100,6 +100,6 @@ def render(notebook: Path, name: str) -> str:
     exporter = exporter(template_name="basic", exclude_input=True, exclude_anchor_links=True)
     body, _ = exporter.from_filename(str(notebook))
     body = re.sub(r"<(script|style|iframe)\b.*?</\1>", "", body, flags=re.DOTALL)
-    body = re.sub(r"\bsrc\s*=\s*(?:\"(?:https?:)?//[^\"]*\"|'(?:https?:)?//[^']*')", "", body)  # would be fetched
+    body = re.sub(r"\bsrc\s*=\s*(?:\"(?:https?:)?//[^\"]*\"|'(?:https?:)?//[^']*')", "", body)  # it would be fetched
     heading = re.search(r"<h1[^>]*>(.*?)</h1>", body, flags=re.DOTALL)
     return pages.whole(Markup(heading.group(1)).striptags() if heading else name, Markup(body))

@@ -26,7 +26,7 @@ def claims_table(claims: Sequence[Claim]) -> Markup:
 
 
 def noise_table(differences: pd.DataFrame) -> Markup:
-    """Accuracy of bntt minus each row's at each sigma; bold where the paired interval leaves out 0."""
+    """Accuracy of bntt minus each row's at each sigma; bold if the paired interval excludes 0."""
     lines = []
     for row, part in differences.groupby("row", sort=False):
         cells = {
@@ -70,7 +70,7 @@ def _last_accuracy(anytime: pd.DataFrame, images: int | None) -> str:
 
 
 def gamma_decay(options: Mapping[str, Any]) -> float | None:
-    """Weight decay on gamma: its own, or the weights'; None for a row without a norm."""
+    """Weight decay on gamma: ``gamma_decay``, else ``weight_decay``; None for a row without a norm."""
     if options.get("norm", "none") == "none" or "weight_decay" not in options:
         return None
     own = options.get("gamma_decay")
@@ -78,7 +78,7 @@ def gamma_decay(options: Mapping[str, Any]) -> float | None:
 
 
 def decay_table(results: Results, dataset: str) -> Markup:
-    """Rows with a decayed scale: decay, budget and what became of gamma, beside the paper's and the released code's."""
+    """Decay, its budget and the resulting gamma of rows with a norm; then the paper's and the released code's decay."""
     lines = []
     several = len({run.seed for run in results.experiment.runs}) > 1
     for run in (one.run for one in results.runs if one.run.dataset == dataset):
@@ -111,7 +111,7 @@ def decay_table(results: Results, dataset: str) -> Markup:
 
 
 def _spikes_per_neuron(spikes: pd.DataFrame) -> str:
-    """The range over layers of the spike count over all steps."""
+    """The smallest and the largest spikes per neuron of a layer, over all steps."""
     if spikes.empty:
         return DASH
     counts = spikes.groupby("layer")["spikes"].sum()
@@ -141,7 +141,7 @@ def provenance_table(results: Results) -> Markup:
 
 
 def verdict_counts(judged: Sequence[Judged]) -> str:
-    """How many numbers have which verdict, why most of the others have none, and what chance would do."""
+    """How many numbers have each verdict, what chance would do, and the most frequent reason for NOT_RUN."""
     counts = Counter(one.verdict.word for one in judged)
     text = f"Of {len(judged)} printed numbers: {listed([f'{counts[name]} {name}' for name in WORDS if counts[name]])}."
     if any(counts[name] for name in DECIDED):
@@ -149,7 +149,7 @@ def verdict_counts(judged: Sequence[Judged]) -> str:
     reasons = Counter(one.verdict.reason for one in judged if one.verdict.word == "NOT_RUN")
     if reasons:
         first, often = reasons.most_common(1)[0]
-        text += f" NOT_RUN mostly because {first} ({often})."
+        text += f" Most frequent reason for NOT_RUN: {first} ({often})."
     return text
 
 

@@ -1,6 +1,6 @@
-"""Pages and their pieces as HTML: the templates beside this file, in which all that is not HTML already is escaped.
+"""Pages and parts of pages as HTML, from the templates beside this file, which escape all text that is not HTML yet.
 
-Nothing refers to another host.
+No page refers to another host.
 """
 
 import base64
@@ -37,15 +37,15 @@ def whole(title: str, body: Markup) -> str:
 
 
 def piece(name: str, *arguments: object) -> Markup:
-    """A macro of ``parts.html`` with its arguments: ``word``, a coloured status or verdict, ``small``, a remark, ..."""
+    """The HTML of a macro of ``parts.html``, such as ``word``, a coloured status or verdict, or ``small``, a remark."""
     return Markup(getattr(_templates().get_template("parts.html").module, name)(*arguments))
 
 
 def table(frame: pd.DataFrame, right: Sequence[str] = ()) -> Markup:
-    """A frame as a plain table; the columns named in ``right`` are set flush right. Numbers are not broken."""
+    """A frame as a plain table; the columns named in ``right`` are right-aligned. A number stays on one line."""
     return piece("table", list(frame.columns), list(frame.itertuples(index=False, name=None)), right)
 
 
 def figure(path: Path, title: str, link: str) -> Markup:
-    """A figure as a card: the picture within the page, its title below, both linked to the notebook."""
+    """A figure as a card: the embedded png at ``path``, its title below, both linked to ``link``."""
     return piece("figure", title, link, base64.b64encode(path.read_bytes()).decode("ascii") if path.is_file() else "")

@@ -1,4 +1,4 @@
-"""The colours of figures and pages, once."""
+"""The colours that figures and pages share."""
 
 INK, GREY, FAINT = "#1f2328", "#6b7077", "#d9dbde"
 

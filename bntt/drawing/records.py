@@ -1,7 +1,7 @@
-"""The record of a drawing: which notebook, from which code and measurements, drew which files.
+"""The record of a drawing: its notebook, the code and measurements that it used, and the files that it drew.
 
-It lies beside the executed notebook, as ``notebooks/<name>.json``, and names every file with its hash, so that a table
-or a figure that was changed since, or drawn from other measurements, is found out.
+The record is ``notebooks/<name>.json``, beside the executed notebook. It holds the hash of every file, so a table or a
+figure that was changed later, or that was drawn from other measurements, is detected.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from bntt.runs import provenance
 
 
 def write_record(path: Path, source: Path, experiment: str, results: Results, outputs: list[Path]) -> None:
-    """Record at ``path`` a drawing that has just been made from ``results``, with what of it lies in their folder."""
+    """Write to ``path`` the record of a drawing just made from ``results``, with the files drawn in their folder."""
     folder = results.folder
     measured = {
         one.run.name: sha256(one.directory.evaluate_json)
@@ -38,7 +38,7 @@ def write_record(path: Path, source: Path, experiment: str, results: Results, ou
 
 
 def read_record(folder: Path, name: str) -> dict[str, Any]:
-    """The record of a table, a figure or the overview; an error where there is none, or where it is damaged."""
+    """The record of a table, a figure or the overview; raises UserError if it is missing or damaged."""
     path = folder / "notebooks" / f"{name}.json"
     try:
         record = read_sealed(path)
@@ -52,15 +52,15 @@ def read_record(folder: Path, name: str) -> dict[str, Any]:
 
 
 def vouched(folder: Path, record: dict[str, Any], file: str) -> Path:
-    """The path of a drawn file, if it is the one that was drawn."""
+    """The path of a drawn file; raises UserError if the file is missing or was changed."""
     path = folder / file
     if file not in record["files"] or not path.is_file() or sha256(path) != record["files"][file]:
-        raise UserError(f"{path} is missing or is not what was drawn; draw {Path(file).stem} again")
+        raise UserError(f"{path} is missing or was changed since it was drawn; draw {Path(file).stem} again")
     return path
 
 
 def damaged_drawings(folder: Path) -> list[str]:
-    """What is wrong with the drawings that have a record, in a folder of results; nothing where they are whole."""
+    """One message for each damaged drawing in a results folder, of those that have a record; empty if there is none."""
     faults = []
     for path in sorted((folder / "notebooks").glob("*.json")):
         try:

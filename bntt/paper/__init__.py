@@ -1,1 +1,1 @@
-"""What the paper prints and claims, and what became of it here."""
+"""The paper's printed numbers and claims, and whether they were reproduced."""

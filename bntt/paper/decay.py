@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Decay(NamedTuple):
-    """Weight decay on gamma, with the number of training steps and the e-folds by which it alone shrinks gamma."""
+    """A weight decay on gamma, the training steps, and by how many e-folds the decay alone shrinks gamma."""
 
     source: str
     decay: float

@@ -1,9 +1,9 @@
-"""What the paper prints of its figures, all of which are of VGG9 on CIFAR-10."""
+"""Numbers and names that the paper prints in its figures of VGG9 on CIFAR-10."""
 
 from bntt.paper.published import cells, published
 
 DATASET = "cifar10"
-# Of its legends: row -> name.
+# Row -> its name in the paper's legends.
 NAMES = {"bntt": "BNTT", "surrogate": "Surrogate BP", "conversion": "ANN-SNN conversion", "ann": "ANN"}
 
 _EXIT = published("Section 3.4", "cifar10/exit", "exit_step")

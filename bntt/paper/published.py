@@ -1,8 +1,8 @@
-"""The paper's printed numbers, each with where it stands, what it measures and how closely it can be met.
+"""The paper's printed numbers. Each says where it is printed, what it measures, and with which tolerance it is met.
 
-The numbers live in `tables.yaml`, laid out like the paper's tables, and `text.yaml`, for its figures and its text.
-`cells()` gives them one by one, `published()` looks one up and `table()` gives a table as printed. Nothing here knows
-of runs: a cell only names the row of experiment `paper` that reproduces it.
+The numbers are in `tables.yaml`, which is laid out like the paper's tables, and in `text.yaml`, for its figures and
+text. `cells()` returns all of them, `published()` looks one up, and `table()` returns a table as printed. This module
+knows no runs; a cell only names the row of experiment `paper` that reproduces it.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ TABLES, TEXT = (Path(__file__).with_name(name) for name in ("tables.yaml", "text
 class Cell(BaseModel, frozen=True, extra="forbid"):
     """One printed number of the paper."""
 
-    place: str  # where it stands: "Table 1", "Section 4.4"
+    place: str  # where it is printed: "Table 1", "Section 4.4"
     row: str  # name of its line, unique within the place: "cifar10/bntt"
     column: str  # "accuracy"
-    printed: str  # as printed: "90.5"; also "n/a" and "-", and "illegible" where the copy of the paper lost it
+    printed: str  # as printed: "90.5"; also "n/a" and "-", and "illegible" where our copy of the paper has lost it
     metric: Metric
     unit: str  # of the printed number and of the tolerance; an accuracy in % has its tolerance in points
-    direction: Literal["higher", "lower", "none"]  # which side is better
-    tolerance: float | None  # what still counts as the same number; None where no number is printed
+    direction: Literal["higher", "lower", "none"]  # which direction is better
+    tolerance: float | None  # largest difference that counts as the same number; None if no number is printed
     tolerance_reason: str = Field(min_length=1)
     dataset: str = ""
-    quoted: bool = False  # the paper quotes the number from the work it cites, and did not measure it
+    quoted: bool = False  # the paper quotes the number from cited work and did not measure it
     run: str = Field("", pattern="^[a-z0-9-]*$")  # row of experiment `paper` that reproduces the cell ...
-    not_run: str = ""  # ... or why none does; always one of the two
-    time_step: int | None = None  # the step at which the run is read, where the cell is about a given one
-    threshold: float | None = None  # of the early exit, where the rule decides the step
-    layer: str = ""  # that the cell is about
-    option: str = ""  # of the run, where the cell is a setting; "milestones.0" is the first of a list
-    underspecified: str = ""  # what is needed to reproduce the cell and is said nowhere
+    not_run: str = ""  # ... or why no row does; exactly one of the two is set
+    time_step: int | None = None  # step at which the run is read, if the cell is about a certain step
+    threshold: float | None = None  # of early exit, if the cell's step is decided by early exit
+    layer: str = ""  # the layer that the cell is about
+    option: str = ""  # the run's option, if the cell is a setting; "milestones.0" is the first of a list
+    underspecified: str = ""  # information that a reproduction needs and no source gives
     note: str = ""  # contradictions and doubts
 
     @model_validator(mode="after")
@@ -66,27 +66,27 @@ class Cell(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def value(self) -> float | None:
-        """The printed number, None where there is none."""
+        """The printed number; None if no number is printed."""
         return _number(self.printed)
 
     @property
     def number(self) -> float:
-        """The printed number; a ValueError where there is none."""
+        """The printed number; raises ValueError if no number is printed."""
         if self.value is None:
-            raise ValueError(f"{self.place}, {self.row}, {self.column}: {self.printed!r} is no number")
+            raise ValueError(f"{self.place}, {self.row}, {self.column}: {self.printed!r} is not a number")
         return self.value
 
 
 @cache
 def cells() -> tuple[Cell, ...]:
-    """Every published number, in the order of the paper."""
+    """Every printed number: those of the tables first, then those of the figures and the text."""
     return tuple(cell for path in (TABLES, TEXT) for cell in parse(path.read_text(encoding="utf-8"), path.name))
 
 
 def published(place: str, row: str, column: str) -> Cell:
-    """The cell of a table, or of another place: `published("Table 1", "cifar10/bntt", "accuracy")`.
+    """The cell at a place, such as a table: `published("Table 1", "cifar10/bntt", "accuracy")`.
 
-    A ValueError says which rows and columns the place has.
+    Raises ValueError, which lists the place's rows and columns, if there is no such cell.
     """
     found = {(cell.row, cell.column): cell for cell in cells() if cell.place == place}
     if (row, column) in found:
@@ -96,7 +96,7 @@ def published(place: str, row: str, column: str) -> Cell:
 
 
 def table(number: int) -> pandas.DataFrame:
-    """A table as printed: strings under the printed headers, indexed by the names of the rows."""
+    """A table as printed: strings under the printed headers, by row name; raises ValueError for an unknown table."""
     import pandas
 
     tables = _read(TABLES.read_text(encoding="utf-8"), TABLES.name)
@@ -109,9 +109,9 @@ def table(number: int) -> pandas.DataFrame:
 
 
 def parse(text: str, source: str) -> tuple[Cell, ...]:
-    """Cells of a YAML text laid out like `tables.yaml`. A ValueError names what is wrong, and where.
+    """The cells of a YAML text that is laid out like `tables.yaml`; ``source`` names the text in errors.
 
-    Text that is not YAML at all, or gives a key twice, is a UserError.
+    Raises ValueError for a wrong entry, and UserError for invalid YAML, a repeated key or an unknown column.
     """
     made = []
     for place, content in _read(text, source).items():
@@ -131,7 +131,7 @@ def parse(text: str, source: str) -> tuple[Cell, ...]:
 
 
 class _Part(BaseModel, extra="allow"):
-    """A column or a row, with fields of its cells beside its own."""
+    """A column or a row: its own fields, and fields for its cells."""
 
     @property
     def fields(self) -> dict[str, str]:
@@ -163,7 +163,7 @@ Checked = TypeVar("Checked")
 
 
 def _checked(kind: TypeAdapter[Checked], given: object, where: str) -> Checked:
-    """What is given as its model; the first thing that is wrong with it is a ValueError that names the place."""
+    """``given``, validated as ``kind``; raises ValueError with the first error and its place."""
     try:
         return kind.validate_python(given)
     except ValidationError as error:
@@ -173,7 +173,7 @@ def _checked(kind: TypeAdapter[Checked], given: object, where: str) -> Checked:
 
 
 def _read(text: str, source: str) -> dict[str, _Table]:
-    """From place to table, with every line as long as the table is wide."""
+    """The table of each place; raises ValueError if a row does not have one text for each column."""
     tables = _checked(_FILE, read_yaml(text, source, numbers=False), source)
     for place, content in tables.items():
         numbers = [key for key, column in content.columns.items() if column.fields]
@@ -187,9 +187,9 @@ def _read(text: str, source: str) -> dict[str, _Table]:
 
 
 def _merge(*levels: Mapping[str, str]) -> dict[str, Any]:
-    """The fields of a cell, from general to particular.
+    """The fields of a cell, merged from levels that go from general to particular.
 
-    The last one wins, `run` and `not_run` replace each other, and notes add up.
+    The last level wins; `run` and `not_run` replace each other; notes are joined.
     """
     merged: dict[str, Any] = {}
     for level in levels:
@@ -200,7 +200,7 @@ def _merge(*levels: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _resolved(fields: dict[str, Any], printed: Mapping[str, str]) -> dict[str, Any]:
-    """The fields of a cell, in which `half-digit`, `none` and `column NAME` have become values."""
+    """The fields of a cell, with `half-digit`, `none` and `column NAME` replaced by values."""
     tolerance, step = fields.get("tolerance"), fields.get("time_step", "none")
     if (number := _NUMBER.match(fields["printed"])) is None:
         tolerance = None
@@ -211,7 +211,7 @@ def _resolved(fields: dict[str, Any], printed: Mapping[str, str]) -> dict[str, A
     return fields | {"tolerance": tolerance, "time_step": None if step == "none" else step}
 
 
-_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.(?P<decimals>\d+))?")  # 4.6 of "4.6 (= E_MULT + E_ADD)"
+_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.(?P<decimals>\d+))?")  # finds 4.6 in "4.6 (= E_MULT + E_ADD)"
 
 
 def _number(printed: str) -> float | None:

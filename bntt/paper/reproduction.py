@@ -1,9 +1,9 @@
-"""Joins the paper's printed numbers with the runs that may answer them, and judges each.
+"""Finds the runs that may judge each printed number of the paper, and gives the verdict.
 
-A run may answer a cell only if it is a run of the paper's protocol: the cell's row, on the cell's dataset, with the
-options that `config/paper.yaml` resolves to, and so must be the run that it starts from. That file is pinned by a hash,
-so that no edit of it passes for the paper. The data must be known to be the publisher's; where some test items are not,
-the verdict must be the same whatever is in them. Everything else is NOT_RUN, with why.
+A run may judge a cell only if it follows the paper's protocol: it has the cell's row and dataset, and the options that
+`config/paper.yaml` resolves to. The same holds for the run that it starts from. A hash pins this file, so an edited
+file is not the paper's protocol. The data must be known to be the publisher's. If this is not known of some test items,
+the verdict must be the same for every possible content of them. In all other cases it is NOT_RUN, with the reason.
 """
 
 import hashlib
@@ -24,9 +24,9 @@ from bntt.results.facts import why_absent
 from bntt.results.intervals import Estimate, decode_bits, peak_step
 from bntt.runs.status import Found
 
-# Of the runs of config/paper.yaml. Whoever changes the protocol says so here, before any run, and in docs/protocol.md.
+# Hash of the runs of config/paper.yaml. Change it only together with docs/protocol.md, and before any run.
 PROTOCOL_SHA256 = "4522939c0131142e357b15c1f8cc220529a3ee226e2170408bc8ac2743dad0e7"
-ONLY_ROUNDING = frozenset({"precision", "time_chunk"})  # options that change a number by rounding alone
+ONLY_ROUNDING = frozenset({"precision", "time_chunk"})  # options that change numbers by rounding only
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Judged:
 
 
 def judge_all(results: Results) -> list[Judged]:
-    """Every printed number, in the order of the paper, with its verdict."""
+    """Every printed number with its verdict, in the order of `cells`."""
     return [judge_cell(results, cell) for cell in cells()]
 
 
@@ -56,44 +56,44 @@ def judge_cell(results: Results, cell: Cell) -> Judged:
         others = {_verdict(cell, one, planned, found).word for one in between(low, high)} - {verdict.word}
         if others:
             might = " or ".join(word for word in WORDS if word in others)
-            reason = f"{verdict.word}, but {might} for what may be in test items not known to be the publisher's"
+            reason = f"{verdict.word}, but could be {might}, since some test items are not known to be the publisher's"
             return Judged(cell, Verdict("NOT_RUN", reason, values))
     versions = {one.training["code"] for one in runs if one.training is not None}
     if len(versions) > 1:
-        remark = f"its seeds were trained by {len(versions)} versions of the code"
+        remark = f"its seeds were trained with {len(versions)} versions of the code"
         verdict = replace(verdict, reason="; ".join(filter(None, [verdict.reason, remark])))
     return Judged(cell, verdict)
 
 
 def protocol_digest(experiment: Experiment) -> str:
-    """Hash of what decides the numbers of an experiment's runs."""
+    """The sha256, in hexadecimal, of the settings that decide the numbers of an experiment's runs."""
     runs = [{k: v for k, v in run.training_config().items() if k != "experiment"} for run in experiment.runs]
     return hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest()
 
 
-# -- which runs may answer --------------------------------------------------------------------------------------
+# -- which runs may judge a cell --------------------------------------------------------------------------------
 
 
 class _NotRunError(Exception):
-    """No run may answer a cell; the message says why."""
+    """No run may judge a cell; the message says why."""
 
 
 @cache
 def _paper() -> Experiment | None:
-    """The paper's protocol; None where the file is not what was committed."""
+    """The paper's protocol; None if config/paper.yaml does not have the pinned hash."""
     experiment = load("paper")
     return experiment if protocol_digest(experiment) == PROTOCOL_SHA256 else None
 
 
 def _runs(results: Results, cell: Cell) -> tuple[int, list[Found]]:
-    """The number of planned seeds, and the runs that answer a cell, at least one of which has ended."""
+    """The number of planned seeds, and the runs that may judge a cell; at least one of them has ended."""
     if cell.not_run:
         raise _NotRunError(cell.not_run)
     paper, experiment = _paper(), results.experiment
     if paper is None:
-        raise _NotRunError("config/paper.yaml is not the protocol that was declared")
+        raise _NotRunError("config/paper.yaml is not the declared protocol")
     if cell.dataset not in experiment.datasets:
-        raise _NotRunError(f"{cell.dataset} is no dataset of experiment {experiment.name}")
+        raise _NotRunError(f"experiment {experiment.name} has no dataset {cell.dataset}")
     if cell.run not in experiment.rows_on(cell.dataset):
         raise _NotRunError(f"experiment {experiment.name} has no row {cell.run} on {cell.dataset}")
     if cell.run not in paper.rows_on(cell.dataset):
@@ -112,12 +112,12 @@ def _runs(results: Results, cell: Cell) -> tuple[int, list[Found]]:
 
 
 def _differences(experiment: Experiment, run: Run, paper: Experiment) -> list[str]:
-    """In what a run, and the run that it starts from, differ from the paper's protocol."""
+    """How a run, and the run that it starts from, differ from the paper's protocol; empty if they do not."""
     own = next(one for one in paper.runs if (one.dataset, one.row) == (run.dataset, run.row))
     if (run.method, run.start) != (own.method, own.start):
         start = f" from {run.start}" if run.start else ""
-        return [f"row {run.row} is method {run.method}{start}"]
-    # A conversion answers at every step; how many it has decides what can be read, not what is read.
+        return [f"row {run.row} uses method {run.method}{start}"]
+    # A conversion gives an answer after every step. With more steps it can be read later, but no answer changes.
     ignored = ONLY_ROUNDING | ({"time_steps"} if run.method == "conversion" else set())
     differences = [
         f"{key} of {run.row} is {run.options.get(key)!r}, not {own.options.get(key)!r}"
@@ -145,14 +145,14 @@ def _verdict(cell: Cell, values: tuple[float, ...], planned: int, found: list[Fo
     return verdict
 
 
-# -- what a run answers -----------------------------------------------------------------------------------------
+# -- what a run says of a cell ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """What a run says of a cell: a method for each metric that a run can answer.
+    """The value of a run for a cell: one method for each metric that a run can have.
 
-    Where some test items are not known to be the publisher's, the estimate's ends are what may be in them.
+    If some test items are not known to be the publisher's, the interval covers every possible content of them.
     """
 
     results: Results
@@ -176,7 +176,7 @@ class _Reading:
         threshold = default if self.cell.threshold is None else self.cell.threshold
         exits = at_threshold(self._table("early_exit.csv"), threshold)
         if exits.empty:
-            raise _NotRunError(f"{self.found.run.name} is not measured at threshold {threshold:g}")
+            raise _NotRunError(f"{self.found.run.name} was not measured at threshold {threshold:g}")
         return int(exits["exit_step"].iloc[0])
 
     def energy_ratio(self) -> Estimate:
@@ -185,7 +185,7 @@ class _Reading:
         images, items = self._test_items()
         if not items:
             return Estimate.exact(line["own"])
-        # Spikes per neuron are a mean over test images, each of which has at most one spike per neuron and step.
+        # Spikes per neuron are a mean over test images. An image has at most one spike per neuron and step.
         share = len(items) / images * step
         per_spike = line["own"] * line["spikes"]
         return Estimate(
@@ -199,7 +199,7 @@ class _Reading:
         return peak_step(self._gammas())
 
     def time_steps(self) -> float:
-        """T; of a conversion, which answers at any step, the printed step if it runs as long."""
+        """T. A conversion can be read at any step, so for it the printed step, if it runs that long."""
         run, steps = self.found.run, self.found.run.options.get("time_steps", 1)
         return min(steps, self.cell.value or steps) if run.method == "conversion" else steps
 
@@ -210,7 +210,7 @@ class _Reading:
         return 100 * value if self.cell.unit == "%" else value
 
     def _table(self, name: str) -> pd.DataFrame:
-        """A measurement of the run, from the frame that is read once for all runs and cells."""
+        """A measurement of the run, taken from the frame that is read once for all runs and cells."""
         run = self.found.run
         frame = self.results.frame(name, dataset=run.dataset, row=run.row, seed=run.seed)
         if frame.empty:
@@ -220,7 +220,7 @@ class _Reading:
     def _at_step(self, table: pd.DataFrame, step: int) -> pd.Series:
         table = select(table, time_step=step)
         if table.empty:
-            raise _NotRunError(f"{self.found.run.name} is not measured at time_step {step}")
+            raise _NotRunError(f"{self.found.run.name} was not measured at time_step {step}")
         return table.iloc[0]
 
     def _accuracy(self, step: int) -> Estimate:
@@ -229,14 +229,14 @@ class _Reading:
         if not items:
             return Estimate.exact(line["accuracy"])
         if not line["correct"]:
-            raise _NotRunError(f"{self.found.run.name} has no record of the single test images at step {step}")
+            raise _NotRunError(f"{self.found.run.name} does not record which test images are right at step {step}")
         right = decode_bits(line["correct"], images)
         right[items] = False
         known = int(right.sum())
         return Estimate(float(line["accuracy"]), 100 * known / images, 100 * (known + len(items)) / images)
 
     def _test_items(self) -> tuple[int, list[int]]:
-        """The number of test items, and those that are not known to be the publisher's."""
+        """The number of test items, and the indices of those not known to be the publisher's."""
         assert self.found.training is not None
         data = self.found.training["data"]
         items = store.facts(self.found.run.dataset)["partial"]["items"] if data["state"] == "partial" else []

@@ -1,16 +1,16 @@
-"""Verdicts: how a reproduced number stands to a printed one. Pure functions on a few numbers.
+"""Verdicts: how a reproduced number compares with a printed one. Pure functions on a few numbers.
 
-The first that applies:
+The first verdict that applies is given:
 
-NOT_RUN         no result that may answer the cell, with the reason
-UNDERSPECIFIED  the paper does not say what is needed; declared with the cell, never computed
-INCOMPLETE      fewer seeds than planned, or fewer than three
+NOT_RUN         there is no run that may judge the cell; the reason is given
+UNDERSPECIFIED  the paper does not give what a run needs; declared with the cell, never computed
+INCOMPLETE      there are fewer seeds than planned, or fewer than three
 MATCH           the mean over seeds is within the cell's tolerance of the printed number
-CONSISTENT      the printed number is in the 95 % prediction interval of one new run
-BETTER, WORSE   it is outside; DIFFERS where a cell has no better side
+CONSISTENT      the printed number is inside the 95 % prediction interval for one new run
+BETTER, WORSE   the printed number is outside this interval; DIFFERS where neither higher nor lower is better
 
-A paper mostly prints a single run, so the interval is that of a single new run, not that of the mean: if paper and
-reproduction draw from one normal distribution, the printed number is outside in 5 % of cases.
+A printed number is mostly from a single run, so the interval is for a single new run, not for the mean. If paper
+and reproduction draw from one normal distribution, the printed number is outside in 5 % of cases.
 """
 
 import itertools
@@ -26,21 +26,21 @@ WORDS: tuple[Word, ...] = get_args(Word)
 DECIDED = frozenset(WORDS[:5])
 
 FEWEST_SEEDS = 3
-WEAK_POINTS = 1.0  # half-width in points of accuracy beyond which CONSISTENT says little
-WEAK_SHARE = 0.1  # the same for other numbers, as a share of the printed one
-STEPS_BETWEEN = 200  # of a mean between its bounds
-ROUNDING = 1e-9  # of floating-point arithmetic; a printed half digit is no more exact than that
+WEAK_POINTS = 1.0  # half-width of the interval, in points of accuracy, above which CONSISTENT is weak
+WEAK_SHARE = 0.1  # the same for other numbers, as a share of the printed number
+STEPS_BETWEEN = 200  # of a mean, from its lower to its upper bound
+ROUNDING = 1e-9  # error of floating-point arithmetic; a value at the very edge of a tolerance counts as within
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A word, with what it rests on."""
+    """A verdict, with its reason and the values that it rests on."""
 
     word: Word
     reason: str = ""
     values: Sequence[float] = ()  # one for each seed that has a result
-    interval: Estimate | None = None  # their mean, and the prediction interval of one new run
-    weak: bool = False  # CONSISTENT, but with so wide an interval that it says little
+    interval: Estimate | None = None  # their mean, and the prediction interval for one new run
+    weak: bool = False  # CONSISTENT, but the interval is so wide that this says little
 
     @property
     def mean(self) -> float | None:
@@ -62,13 +62,13 @@ def judge(
     direction: Literal["higher", "lower", "none"],
     percent: bool = False,
 ) -> Verdict:
-    """The verdict on a printed number from the values of the seeds that were run, out of so many planned.
+    """The verdict on a printed number, from the ``values`` of the seeds that were run; ``planned`` seeds were planned.
 
-    ``tolerance`` is in the number's unit; ``percent`` says that it is an accuracy in per cent.
+    ``tolerance`` is in the unit of the number; ``percent`` says that the number is an accuracy in per cent.
     """
     values = tuple(float(value) for value in values)
     needed = max(planned, FEWEST_SEEDS)
-    finite = all(map(math.isfinite, values))  # the energy ratio of a silent network is not
+    finite = all(map(math.isfinite, values))  # the energy ratio of a network without spikes is infinite
     interval = prediction_interval(values) if len(values) > 1 and finite else None
     if len(values) < needed:
         planning = f"{len(values)} of {planned} planned seeds" if planned >= FEWEST_SEEDS else f"{len(values)} seeds"
@@ -87,7 +87,7 @@ def judge(
 
 
 def beyond(value: float, printed: float, direction: Literal["higher", "lower", "none"]) -> Word:
-    """The word for a value that is not the printed one."""
+    """The word for a value that differs from the printed one."""
     if direction == "none":
         return "DIFFERS"
     return "BETTER" if (value > printed) == (direction == "higher") else "WORSE"
@@ -96,9 +96,9 @@ def beyond(value: float, printed: float, direction: Literal["higher", "lower", "
 def between(low: Sequence[float], high: Sequence[float]) -> Iterator[tuple[float, ...]]:
     """Values for each seed that lie between two bounds, chosen so that every verdict the bounds allow appears.
 
-    They are all the corners, and a path from the lowest mean to the highest along which the values scatter least. A
-    corner comes nearest to a printed number, measured in widths of the interval: the squared distance minus the squared
-    width is concave in each value. Along the path, the mean takes every value that it can.
+    These are all corners, that is, each value at one of its bounds, and a path from the lowest mean to the highest,
+    along which the values scatter least. The squared distance of the mean from a printed number, minus the interval's
+    squared half-width, is concave in each value, so it is smallest at a corner. On the path the mean takes all values.
     """
     yield from set(itertools.product(*zip(low, high, strict=True)))
     for share in range(STEPS_BETWEEN + 1):
@@ -107,16 +107,16 @@ def between(low: Sequence[float], high: Sequence[float]) -> Iterator[tuple[float
 
 
 def refusals_by_chance(verdicts: Iterable[Verdict]) -> float:
-    """How many of these verdicts would be BETTER, WORSE or DIFFERS by chance alone, were every number reproduced.
+    """How many verdicts would be BETTER, WORSE or DIFFERS by chance alone, if every number were reproduced.
 
-    At most: a tolerance makes it fewer. A number that is alike in all seeds, such as a setting, has no chance in it.
+    An upper bound: tolerances make it smaller. Numbers that are equal in all seeds, such as settings, do not count.
     """
     of_chance = [one for one in verdicts if one.word in DECIDED and len(set(one.values)) > 1]
     return (1 - LEVEL) * len(of_chance)
 
 
 def what_chance_does(verdicts: Sequence[Verdict]) -> str:
-    """The same as a sentence."""
+    """`refusals_by_chance` as a sentence."""
     decided = sum(one.word in DECIDED for one in verdicts)
     at_most = refusals_by_chance(verdicts)
-    return f"Of {decided} decided, chance alone would make at most {at_most:.1f} BETTER, WORSE or DIFFERS."
+    return f"Of {decided} decided numbers, chance alone would make at most {at_most:.1f} BETTER, WORSE or DIFFERS."

@@ -1,4 +1,4 @@
-"""All measurements of an experiment as tidy frames: what tables, figures and the overview are drawn from."""
+"""All measurements of an experiment as tidy frames, from which tables, figures and the overview are drawn."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -18,12 +18,12 @@ from bntt.runs.status import Found, found
 class Results:
     """The planned runs of an experiment joined with those found under a results root.
 
-    Missing, damaged and diverged runs stay in ``runs`` with their status; their measurements are simply absent from
-    the frames, so a caller that needs one must look.
+    Missing, damaged and diverged runs stay in ``runs`` with their status. The frames do not contain their
+    measurements, so a caller that needs one must check.
     """
 
     def __init__(self, experiment: Experiment, results: Path = RESULTS, here: bool = True) -> None:
-        """With ``here`` false, runs need not be of the code and the data that are here; see `bntt.runs.status`."""
+        """If ``here`` is false, runs may be of other code and data than those found here; see `bntt.runs.status`."""
         self.experiment, self.root, self.here = experiment, results, here
         self.folder = results / experiment.name
         self._frames: dict[str, pd.DataFrame] = {}
@@ -34,13 +34,13 @@ class Results:
 
     @classmethod
     def at(cls, folder: Path, experiment: str | None = None, here: bool = True) -> "Results":
-        """The results in ``folder``, which is called like its experiment unless one is named."""
+        """The results in ``folder``; raises UserError if it is missing or not named like its experiment."""
         if not folder.is_dir():
-            raise UserError(f"{folder}: there is no such folder of results; give one like results/demo")
+            raise UserError(f"{folder}: there is no such results folder; give one such as results/demo")
         folder = folder.resolve()
         loaded = load(experiment or folder.name)
         if loaded.name != folder.name:
-            raise UserError(f"{folder} is not of experiment {loaded.name}; its folder is called {loaded.name}")
+            raise UserError(f"{folder} does not hold experiment {loaded.name}, whose folder is called {loaded.name}")
         return cls(loaded, folder.parent, here)
 
     @cached_property
@@ -52,7 +52,7 @@ class Results:
         return [one for one in self.runs if one.run.row == row and dataset in (None, one.run.dataset)]
 
     def frame(self, name: str, **keys: object) -> pd.DataFrame:
-        """A measurement of the runs that have it, with the columns ``dataset, row, seed`` in front.
+        """Measurement ``name`` of all runs that have it, with the columns ``dataset, row, seed`` in front.
 
         ``keys`` select some of them: ``frame("anytime.csv", dataset="digits", row="bntt")``.
         """
@@ -97,7 +97,7 @@ def select(frame: pd.DataFrame, **keys: object) -> pd.DataFrame:
 
 
 def gammas(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Scales of each layer of one run, ``[T, C]``, from ``gamma.csv``: conv1 first."""
+    """Gamma of each layer of one run, frames ``[T, C]``, from ``gamma.csv``; conv1 comes first."""
     return {
         str(layer): part.pivot(index="time_step", columns="channel", values="gamma")
         for layer, part in frame.groupby("layer", sort=False)
@@ -111,5 +111,5 @@ def last_step(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def at_threshold(exits: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """The lines of ``early_exit.csv`` at a threshold, of which the file has six digits."""
+    """The lines of ``early_exit.csv`` at a threshold, which the file gives to six digits."""
     return exits[np.isclose(exits["threshold"], threshold, rtol=1e-5, atol=0)]

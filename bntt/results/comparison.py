@@ -14,10 +14,10 @@ BY_SEED, BY_IMAGE = "paired by seed, Student", "paired by image, Tango"
 
 
 def accuracy_difference(both: pd.DataFrame, images: int | None) -> tuple[Estimate | None, str]:
-    """Of two methods on the seeds that both have: ``accuracy`` minus ``accuracy_other``, and how it was paired.
+    """``accuracy`` minus ``accuracy_other`` of two methods on their common seeds, and how it was paired.
 
-    With several seeds it is paired by seed, with Student's interval; with one, by image, with Tango's, from the bits
-    of the test images, ``correct`` and ``correct_other``, where their number is known.
+    Several seeds are paired by seed, with Student's interval. One seed is paired by image, with Tango's interval, from
+    the bits ``correct`` and ``correct_other``; the difference is None if these or the number of images are unknown.
     """
     if len(both) > 1:
         both = both.sort_values("seed")
@@ -29,7 +29,7 @@ def accuracy_difference(both: pd.DataFrame, images: int | None) -> tuple[Estimat
 
 @dataclass(frozen=True)
 class Difference:
-    """A number of a row in two folders of results, and the paired difference, second minus first."""
+    """One metric of a row in two results folders, and the paired difference, second minus first."""
 
     dataset: str
     row: str
@@ -42,7 +42,7 @@ class Difference:
 
 
 def compare(first: Results, second: Results) -> list[Difference]:
-    """Accuracy, exit step and energy ratio of every row that both have, on every dataset."""
+    """Accuracy, exit step and energy ratio of all rows that both have; raises UserError if they have no common run."""
     keys = ["dataset", "row", "metric", "seed"]
     both = _numbers(first).merge(_numbers(second), on=keys, suffixes=("_other", ""))
     lines = []
@@ -58,7 +58,7 @@ def compare(first: Results, second: Results) -> list[Difference]:
 
 
 def _same_images(first: Results, second: Results, dataset: str) -> int | None:
-    """The number of test images, where both have looked at the same ones: of the same data and the same split."""
+    """The number of test images, if both used the same ones (same data and split), else None."""
 
     def seen(results: Results) -> tuple[int | None, set[tuple[str, str]]]:
         used = [one.training["data"] for one in results.runs if one.run.dataset == dataset and one.training]
@@ -68,7 +68,7 @@ def _same_images(first: Results, second: Results, dataset: str) -> int | None:
 
 
 def _numbers(results: Results) -> pd.DataFrame:
-    """One number of each run and metric, under the names that the pairing reads."""
+    """One number of each run and metric, in the columns that `accuracy_difference` reads."""
     exits = at_threshold(results.frame("early_exit.csv"), results.experiment.evaluation["exit_threshold"])
     ratios = last_step(energy_ratios(results.frame("energy.csv")))
     metrics = {

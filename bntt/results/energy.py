@@ -20,8 +20,8 @@ def energy_ratios(energy: pd.DataFrame) -> pd.DataFrame:
     """E_ANN / E_method from ``energy.csv``: one line per dataset, row, seed and step, one column per accounting.
 
     E_ANN is the dense energy of the same layers. ``own`` is the paper's accounting; ``*_hidden`` leaves the input layer
-    out of both sides. ``spikes`` is the count per neuron that the paper's formula sees, weighted by dense operations. A
-    network without spikes is dense: its ratio is 1.
+    out of both energies. ``spikes`` is the spikes per neuron in the paper's formula, weighted by dense operations. For
+    a dense network, which has no spike counts, the ratio is 1.
     """
     lines = []
     keys = ["dataset", "row", "seed", "time_step"]
@@ -39,10 +39,10 @@ def energy_ratios(energy: pd.DataFrame) -> pd.DataFrame:
 
 
 def exit_energy_ratios(energy: pd.DataFrame, spikes: pd.DataFrame, exit_step: int) -> dict[str, float]:
-    """The same for one run after ``exit_step`` steps, which energy.csv does not report: the paper's accounting alone.
+    """The ratios of one run after ``exit_step`` steps, which ``energy.csv`` does not report, by the paper's accounting.
 
-    A hidden layer's count is its spikes up to then. The classifier takes those of the layer before it, which is fully
-    connected and therefore not pooled.
+    A layer's count is its spikes per neuron up to this step. The output layer takes the count of the layer before it,
+    which is fully connected and therefore not pooled.
     """
     layers = energy[energy["time_step"] == energy["time_step"].max()]
     counts = spikes[spikes["time_step"] <= exit_step].groupby("layer", sort=False)["spikes"].sum()
@@ -56,5 +56,5 @@ def exit_energy_ratios(energy: pd.DataFrame, spikes: pd.DataFrame, exit_step: in
 
 
 def ratio(dense: float, spent: float) -> float:
-    """Infinite for a silent network, which spends nothing."""
+    """``dense / spent``; infinite for a network without spikes, which spends nothing."""
     return dense / spent if spent > 0 else math.inf

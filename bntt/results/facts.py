@@ -1,4 +1,4 @@
-"""What can be said of results in words: the data they are of, their test images, and why a run has none."""
+"""Results in words: their data, their test images, and why a run has no result."""
 
 from collections.abc import Iterable
 
@@ -9,15 +9,15 @@ from bntt.results.collect import Results, select
 STATES = {
     "archive": "the publisher's files",
     "content": "content as expected",
-    "partial": "content as expected but for some listed test items",
+    "partial": "content as expected except for some listed test items",
     "unknown": "content NOT known to be the publisher's",
 }
 
 
 def sources(results: Results, dataset: str | None = None, rows: Iterable[str] | None = None) -> str:
-    """The data a notebook draws, in Markdown: dataset and state, rows, seeds, test images, and what is missing.
+    """The data that a notebook draws, in Markdown: dataset and state, test images, rows, seeds, missing runs.
 
-    Of all datasets and rows of the experiment, unless they are named.
+    It covers all datasets and rows of the experiment, unless ``dataset`` or ``rows`` are given.
     """
     lines = []
     for one in results.experiment.datasets if dataset is None else [dataset]:
@@ -41,7 +41,7 @@ def sources(results: Results, dataset: str | None = None, rows: Iterable[str] | 
 
 
 def test_images(results: Results, dataset: str) -> int | None:
-    """The number of test images of a dataset, as its runs recorded it; None where none has been trained."""
+    """The number of test images of a dataset, as its runs recorded it; None if none was trained."""
     for one in results.runs:
         if one.run.dataset == dataset and one.training:
             there = int(one.training["data"]["images"]["test"])
@@ -50,5 +50,5 @@ def test_images(results: Results, dataset: str) -> int | None:
 
 
 def why_absent(status: str, reason: str) -> str:
-    """Why a run has no result, for a reader."""
+    """Why a run has no result, as text for a reader."""
     return {"missing": "no result yet", "diverged": f"diverged: {reason}"}.get(status, f"{status}: {reason}")

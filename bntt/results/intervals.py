@@ -1,7 +1,7 @@
-"""Intervals and summaries on small arrays: pure functions whose numbers can be checked by hand.
+"""Intervals and statistics of small arrays: pure functions whose results can be checked by hand.
 
-Every interval is two-sided at 95 %. Each function names its source. scipy is imported where it is used, so that
-`python -m bntt check --help` need not wait for it.
+Every interval is two-sided at 95 %. Each function names its source. scipy is imported inside functions, so
+that `python -m bntt check --help` starts fast.
 """
 
 import math
@@ -19,7 +19,7 @@ SEED = 20210909  # of every bootstrap, so that the same measurements give the sa
 
 
 class Estimate(NamedTuple):
-    """A value with the ends of its interval; the three are alike where the value has no uncertainty."""
+    """A value with the ends of its interval; all three are equal if the value has no uncertainty."""
 
     value: float
     low: float
@@ -30,11 +30,11 @@ class Estimate(NamedTuple):
         return cls(value, value, value)
 
     def times(self, factor: float) -> "Estimate":
-        """In another unit; the factor is positive."""
+        """The estimate in another unit; ``factor`` must be positive."""
         return Estimate(*(factor * part for part in self))
 
     def within(self, least: float, most: float) -> "Estimate":
-        """Without the part of the interval that the quantity cannot take; what it covers stays covered."""
+        """The estimate with its interval cut to ``[least, most]``, the range of possible values."""
         return Estimate(self.value, max(self.low, least), min(self.high, most))
 
 
@@ -42,7 +42,7 @@ class Estimate(NamedTuple):
 
 
 def decode_bits(text: str, images: int) -> NDArray[np.bool_]:
-    """Which images were classified right, from a ``correct`` column: bit i, most significant first, is image i."""
+    """Which images are right, bool ``[images]``, from hex digits, image 0 first; ValueError for a wrong length."""
     if not isinstance(text, str) or len(text) != -(-images // 4):
         raise ValueError(f"{images} images need {-(-images // 4)} hexadecimal digits, not {text!r}")
     nibbles = np.array([int(digit, 16) for digit in text], dtype=np.uint8)
@@ -50,13 +50,13 @@ def decode_bits(text: str, images: int) -> NDArray[np.bool_]:
 
 
 def standard_error(right: float, images: int) -> float:
-    """Of a proportion: sqrt(p (1 - p) / n), the standard deviation of a binomial count divided by n."""
+    """Binomial standard error of the proportion p = right / images: sqrt(p (1 - p) / images)."""
     share = right / images
     return math.sqrt(share * (1 - share) / images)
 
 
 def paired_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
-    """Difference of two proportions seen on the same images, ``first`` minus ``second``, with Tango's interval."""
+    """Difference of two proportions on the same images, ``first`` minus ``second``, with Tango's interval."""
     first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     if first.shape != second.shape:
         raise ValueError(f"paired images are needed, not {first.size} and {second.size}")
@@ -64,11 +64,11 @@ def paired_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
 
 
 def tango(only_first: int, only_second: int, pairs: int) -> Estimate:
-    """Difference of paired proportions with its score interval (Tango 1998, Stat. Med. 17:891).
+    """Difference of paired proportions, (b - c) / n, with its score interval (Tango 1998, Stat. Med. 17:891).
 
-    ``only_first`` pairs are right for the first alone, ``only_second`` for the second alone. The interval holds every
-    difference d that the score test does not reject: |b - c - n d| <= z sqrt(n (2 q + d (1 - d))), with q the likeliest
-    probability of "second alone" under d. It agrees with McNemar's test at d = 0, and is not empty for b = c = 0.
+    Of n ``pairs``, b = ``only_first`` are right for the first alone, c = ``only_second`` for the second alone. The
+    interval holds all d that the score test does not reject: |b - c - n d| <= z sqrt(n (2 q + d (1 - d))), with q the
+    most likely P("second alone") given d. It agrees with McNemar's test at d = 0, and has a width even if b = c = 0.
     """
     from scipy.optimize import brentq
 
@@ -80,7 +80,7 @@ def tango(only_first: int, only_second: int, pairs: int) -> Estimate:
         return b - c - n * d - side * Z * math.sqrt(max(0.0, n * (2 * q + d * (1 - d))))
 
     value = (b - c) / n
-    beside = 1e-12  # at the value itself the variance may be 0, and with it the excess
+    beside = 1e-12  # at the value itself the variance may be 0, and then the excess is 0
     low = -1.0 if value == -1 else brentq(excess, -1.0, value - beside, args=(1,), xtol=1e-16)
     high = 1.0 if value == 1 else brentq(excess, value + beside, 1.0, args=(-1,), xtol=1e-16)
     return Estimate(value, low, high)
@@ -90,13 +90,13 @@ def tango(only_first: int, only_second: int, pairs: int) -> Estimate:
 
 
 def mean_std(values: ArrayLike) -> tuple[float, float]:
-    """Mean and sample standard deviation (n - 1); the latter is not a number for a single value."""
+    """Mean and sample standard deviation (n - 1); the latter is NaN for a single value."""
     array = np.asarray(values, dtype=float)
     return float(array.mean()), float(array.std(ddof=1)) if array.size > 1 else math.nan
 
 
 def student_interval(values: ArrayLike) -> Estimate:
-    """Mean with Student's interval (Student 1908, Biometrika 6:1): mean -+ t(n - 1) s / sqrt(n); n is at least 2."""
+    """Mean with Student's interval (Student 1908, Biometrika 6:1): mean -+ t(n - 1) s / sqrt(n); ValueError: n < 2."""
     from scipy.special import stdtrit
 
     count = np.asarray(values).size
@@ -110,7 +110,7 @@ def student_interval(values: ArrayLike) -> Estimate:
 def prediction_interval(values: ArrayLike) -> Estimate:
     """Mean with the interval in which one more value falls: mean -+ t(n - 1) s sqrt(1 + 1/n) (Hahn 1970, JASA 65:1668).
 
-    Of independent normal values, a new one is outside in 5 % of cases; n is at least 2.
+    If values are independent and normal, a new one is outside in 5 % of cases. Raises ValueError if n < 2.
     """
     mean, low, high = student_interval(values)
     half = (high - low) / 2 * math.sqrt(np.asarray(values).size + 1)
@@ -118,7 +118,7 @@ def prediction_interval(values: ArrayLike) -> Estimate:
 
 
 def paired_mean_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
-    """Mean of ``first - second`` over the same images, with Student's interval of the differences."""
+    """Mean of ``first - second`` over pairs (images or seeds), with Student's interval of the differences."""
     first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if first.shape != second.shape:
         raise ValueError(f"paired images are needed, not {first.size} and {second.size}")
@@ -143,9 +143,9 @@ def bootstrap_median(values: ArrayLike) -> Estimate:
 
 
 def kendall_tau(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-    """Rank correlation tau-b (Kendall 1945, Biometrika 33:239) along the last axis; 0 where one side is all ties.
+    """Rank correlation tau-b (Kendall 1945, Biometrika 33:239) along the last axis; 0 if one side is all ties.
 
-    ``y`` may carry leading axes, one correlation with ``x`` for each.
+    ``x`` is ``[n]``; ``y`` is ``[..., n]``, and the result is ``[...]``.
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     i, j = np.triu_indices(x.shape[-1], 1)
@@ -163,7 +163,7 @@ def peak_step(scale: ArrayLike) -> int:
 def peak_delay(scales: Sequence[ArrayLike]) -> Estimate:
     """Kendall's tau between depth and peak step of layers ``[T, C]``; percentile bootstrap over their channels.
 
-    The channels of each layer are drawn anew, independently of the other layers.
+    The channels of each layer are resampled independently of those of the other layers.
     """
     generator = np.random.default_rng(SEED)
     layers = [np.asarray(scale, dtype=float) for scale in scales]

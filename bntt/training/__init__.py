@@ -1,1 +1,1 @@
-"""The training loop. It knows no method."""
+"""The training loop, which is the same for every method, and the settings of a process."""

@@ -1,4 +1,4 @@
-"""How a process computes: threads, float32 without shortcuts, and memory that it keeps."""
+"""Settings of a process: number of threads, full float32 precision, and freed memory that it keeps."""
 
 import contextlib
 import ctypes
@@ -7,13 +7,13 @@ import torch
 
 
 def settle(threads: int) -> None:
-    """Fix the number of threads, which numbers may depend on, and keep freed memory in the process.
+    """Set the number of threads, on which numbers may depend, turn TF32 off, and keep freed memory in the process.
 
-    Handing every large buffer back to the kernel costs page faults in the next step: a quarter of a training step.
+    Returning every large buffer to the system causes page faults, which take a quarter of the next training step.
     """
     torch.set_num_threads(threads)
-    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
-    with contextlib.suppress(AttributeError, OSError):  # glibc has mallopt; elsewhere it is only slower
+    torch.backends.cudnn.allow_tf32 = False  # convolutions in full float32
+    with contextlib.suppress(AttributeError, OSError):  # only glibc has mallopt; without it, only slower
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-4, 0)  # M_MMAP_MAX: no buffer of its own mapping
+        mallopt(-4, 0)  # M_MMAP_MAX: allocate no buffer by mmap
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: do not shrink the heap

@@ -1,10 +1,10 @@
-"""The training loop. It knows no method: it is handed a model and a function from a batch of images to logits.
+"""The training loop of every method. It gets a model and a function from a batch of images to logits.
 
-Test images play no part in it, but where the option ``selection`` asks for what the released code does.
+It uses no test images, except if the option ``selection`` is ``best-test``, which is what the released code does.
 
 SGD with momentum and coupled weight decay, cross-entropy on the logits, and the learning rate divided at fixed shares
-of the epochs (Section 4.1). A training that was stopped goes on from its last saved state; as randomness is keyed by
-epoch and sample, what follows is bit for bit what would have followed.
+of the epochs (Section 4.1). A stopped training continues from its last saved state. Randomness is keyed by epoch and
+sample, so the result is bit-identical to that of a training without a stop.
 """
 
 import math
@@ -41,28 +41,28 @@ OPTIONS = {
         "max": 1.0,
         "help": "Shares of the epochs at which the learning rate is divided.",
     },
-    "decay_factor": {"default": 10.0, "above": 0.0, "help": "What the learning rate is divided by at each milestone."},
+    "decay_factor": {"default": 10.0, "above": 0.0, "help": "Divisor of the learning rate at each milestone."},
     "selection": {
         "default": "last",
         "choices": ["last", "best-test"],
-        "help": "Weights kept: of the last epoch, or, as the released code does and no fair protocol may, of the best "
-        "accuracy on the test images after every tenth epoch.",
+        "help": "Weights kept: those of the last epoch, or those with the best accuracy on the test images after every "
+        "tenth epoch. The released code does the latter, but a fair protocol must not.",
     },
 }
 SELECTION_EPOCHS = 10
 
-Forward = Callable[[Tensor, Tensor, int], Tensor]  # images of values in [0, 1], their numbers, a key: logits
+Forward = Callable[[Tensor, Tensor, int], Tensor]  # (images in [0, 1], their indices, key) -> logits
 
 
 class Keeper(Protocol):
-    """Keeps the state of one training, and says when to save it; `bntt.runs.checkpoints` has the one that runs use."""
+    """Keeps the state of one training, and says when to save it. Runs use the one in `bntt.runs.checkpoints`."""
 
     @property
     def seconds(self) -> float:
-        """Time spent on this training up to now, in all its pieces."""
+        """Seconds spent on this training so far, including those before a stop."""
 
     def listening(self) -> AbstractContextManager[None]:
-        """Within it, the signals that ask to end ask for a stop at the next step."""
+        """A context in which a signal to end the process asks for a stop after the current step."""
 
     def load(self) -> Any | None:
         """The newest state, or None."""
@@ -71,21 +71,21 @@ class Keeper(Protocol):
         """Whether to save now; asked after every step."""
 
     def save(self, state: Any) -> None:
-        """Save a state; raises Stopped where training is to stop."""
+        """Save a state; raises Stopped if the training was asked to stop."""
 
 
 @dataclass
 class Outcome:
-    """What a training left behind: a row per epoch, the steps taken, and why it stopped early, if it did."""
+    """The result of a training: one line of history per epoch, the number of steps, and why it diverged, if it did."""
 
     history: list[dict[str, float]] = field(default_factory=list)
     steps: int = 0
     diverged: str | None = None
-    selected_epoch: int | None = None  # where the weights are not those of the last epoch
+    selected_epoch: int | None = None  # of the weights, if the option ``selection`` chose them
 
 
 def learning_rate(options: dict[str, Any], epoch: int) -> float:
-    """The rate of an epoch counted from 0. Epoch and milestone are compared in millionths, not as floats."""
+    """The learning rate of an epoch, counted from 0. Milestones are compared in whole millionths, not as floats."""
     total = options["epochs"]
     passed = sum(epoch * 1_000_000 >= round(share * 1_000_000) * total for share in options["milestones"])
     return float(options["learning_rate"] / options["decay_factor"] ** passed)
@@ -110,11 +110,11 @@ def fit(
     keeper: Keeper,
     label: str = "",
 ) -> Outcome:
-    """Train in place; returns the history.
+    """Train ``model`` in place; returns its `Outcome`.
 
     ``forward(unit_images, samples, key) -> logits`` scales, encodes and classifies a batch; ``key`` seeds its noise.
-    A loss that is not finite ends the training with ``diverged`` set; ``keeper`` may end it with Stopped. Raises
-    UserError where ``batch_size`` leaves a single image for the last batch.
+    A loss, weight or output that is not finite ends the training, and ``diverged`` says so. Raises Stopped if
+    ``keeper`` does, and UserError if ``batch_size`` leaves a single image for the last batch.
     """
     size = options["batch_size"]
     if len(data.train) % size == 1:
@@ -141,7 +141,7 @@ def fit(
 
 
 def _sgd(model: nn.Module, options: dict[str, Any]) -> torch.optim.SGD:
-    """SGD whose weight decay is ``gamma_decay`` for the parameters of temporal norms, where that is given."""
+    """SGD whose weight decay is ``gamma_decay`` for the parameters of temporal norms, if it is given."""
     of_norms = {id(p) for m in model.modules() if hasattr(m, "temporal_scale") for p in m.parameters()}
     others = [p for p in model.parameters() if id(p) not in of_norms]
     gammas = [p for p in model.parameters() if id(p) in of_norms]
@@ -154,20 +154,20 @@ def _sgd(model: nn.Module, options: dict[str, Any]) -> torch.optim.SGD:
 
 @dataclass
 class _Progress:
-    """How far a training has come: what it must know to go on, besides the states of its model and its optimiser."""
+    """The progress of a training: what it needs to continue, besides the states of its model and its optimiser."""
 
     epoch_began: float  # in seconds of this training
-    total_loss: Tensor  # over the images of the epoch that is under way, (); on the device, so that no step waits
-    correct: Tensor  # of these images, ()
-    batches_done: int = 0  # of that epoch
+    total_loss: Tensor  # sum over images of the current epoch, (); on the device, so that no step waits
+    correct: Tensor  # number of these images that are right, ()
+    batches_done: int = 0  # of the current epoch
     steps: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)  # of the epochs before it
-    best: dict[str, Any] | None = None  # where weights are selected: epoch, accuracy and weights
+    history: list[dict[str, float]] = field(default_factory=list)  # of the epochs that are done
+    best: dict[str, Any] | None = None  # if weights are selected: epoch, accuracy and weights
 
 
 @dataclass
 class _Training:
-    """One training: what `fit` is given, the optimiser, and the progress."""
+    """One training: the arguments of `fit`, the optimiser, and the progress."""
 
     model: nn.Module
     forward: Forward
@@ -177,7 +177,7 @@ class _Training:
     keeper: Keeper
 
     def __post_init__(self) -> None:
-        """Begin, or go on from the keeper's state, where it has one."""
+        """Begin, or continue from the keeper's state, if it has one."""
         self.optimiser = _sgd(self.model, self.options)
         self.progress = _Progress(self.keeper.seconds, torch.zeros(()), torch.zeros((), dtype=torch.long))
         state = self.keeper.load()
@@ -197,7 +197,7 @@ class _Training:
         }
 
     def take_steps(self, epoch: int) -> None:
-        """Train on the batches of an epoch that are not done yet; save the state where the keeper asks for it."""
+        """Train on the batches of an epoch that are not done yet; save the state when the keeper asks for it."""
         options, train, progress = self.options, self.data.train, self.progress
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(options, epoch)
@@ -220,12 +220,12 @@ class _Training:
                 self.keeper.save(self.state())
 
     def end_epoch(self, epoch: int) -> str | None:
-        """Validate, and add the epoch to the history; returns what was not finite, which ends the training."""
+        """Validate and add the epoch to the history; returns what was not finite, if anything, to end the training."""
         progress, images = self.progress, len(self.data.train)
         train_loss = progress.total_loss.item() / images
         if not math.isfinite(train_loss):
             return f"the loss was not finite in epoch {epoch + 1}"
-        # NaN never exceeds a threshold, so a network with NaN weights is silent and its loss is finite.
+        # NaN never exceeds a threshold, so a network with NaN weights emits no spikes and its loss is finite.
         if not all(torch.isfinite(parameter).all() for parameter in self.model.parameters()):
             return f"weights were not finite in epoch {epoch + 1}"
         accuracy = validate(self.model, self.forward, self.data, self.seed, self.options["batch_size"])
@@ -249,7 +249,7 @@ class _Training:
         return None
 
     def _select(self, epoch: int, images: Images) -> None:
-        """Keep the weights where they do better on these images than any that were kept before."""
+        """Keep the weights if they do better on these images than the weights that were kept before."""
         noise = key(self.seed, "selection noise")
         accuracy = _accuracy(self.model, self.forward, images, noise, self.options["batch_size"])
         best = self.progress.best
@@ -261,7 +261,7 @@ class _Training:
 def validate(model: nn.Module, forward: Forward, data: ImageData, seed: int, size: int) -> float:
     """Accuracy in per cent on the validation images, which are held out of training; the noise is always the same.
 
-    NaN where an output is not finite, and where there are no such images.
+    NaN if an output is not finite, or if there are no such images.
     """
     return _accuracy(model, forward, data.validation, key(seed, "validation noise"), size)
 

@@ -22,13 +22,13 @@ _LINES = ["-", (0, (5, 1.5)), (0, (1, 1.1)), (0, (5, 1.5, 1, 1.5))]
 def draw(spikes: pd.DataFrame, summary: pd.DataFrame, rows: Sequence[str] = PANELS) -> Figure:
     """Figure 1: a panel for each row, a line for each layer, over the row's own T.
 
-    Several seeds: their mean, with a band of one standard deviation. Dots mark the peaks of layers that rise and fall.
+    With several seeds: mean, and a band of one standard deviation. Dots mark the peaks of layers that rise and fall.
     """
     lines, columns = style.panel_grid(len(rows))
     figure = style.canvas(3.55 * columns + 0.9, 3.0 * lines + 0.45)
     layers = list(dict.fromkeys(spikes["layer"]))
     colours = colormaps["plasma"]
-    looks: dict[str, tuple[Any, Any]] = {  # the deeper, the brighter
+    looks: dict[str, tuple[Any, Any]] = {  # deeper layers are brighter
         layer: (colours(0.85 * depth / max(len(layers) - 1, 1)), _LINES[depth % len(_LINES)])
         for depth, layer in enumerate(layers)
     }
@@ -47,7 +47,7 @@ def draw(spikes: pd.DataFrame, summary: pd.DataFrame, rows: Sequence[str] = PANE
         figure,
         style.data_sentence(summary, rows),
         "Mean over seeds, bands: ± 1 s.d." if summary["seed"].nunique() > 1 else "",
-        "Dots: peaks of layers that fall below half their peak by the last step. The vertical axes differ.",
+        "Dots: peaks of layers that end below half their peak. The panels' vertical axes differ.",
     )
     return figure
 

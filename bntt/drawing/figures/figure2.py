@@ -33,14 +33,14 @@ def draw(neuron: "LIF") -> Figure:
     style.caption(
         figure,
         f"Computed with this project's own LIF neuron: leak λ = {neuron.leak:g}, threshold θ = {neuron.threshold:g},",
-        f"{neuron.reset} reset, α = {neuron.alpha:g}. (a) Eq. 4, an input of three synapses; the leak between two",
+        f"{neuron.reset} reset, α = {neuron.alpha:g}. (a) Eq. 4, with input from three synapses; the leak between two",
         "time-steps is drawn as continuous decay. (b) Eq. 8, by automatic differentiation through one time-step.",
     )
     return figure
 
 
 def membrane(neuron: "LIF", current: np.ndarray) -> pd.DataFrame:
-    """Membrane potential of a neuron after each step, and before its reset (Eq. 4): time_step, before, after, spike."""
+    """Membrane potential before and after each step's reset (Eq. 4): columns time_step, before, after, spike."""
     import torch
 
     state, rows = None, []
@@ -52,7 +52,7 @@ def membrane(neuron: "LIF", current: np.ndarray) -> pd.DataFrame:
 
 
 def gradient(neuron: "LIF", potentials: np.ndarray) -> np.ndarray:
-    """The derivative of the spike by the membrane potential (Eq. 8), by autograd through one step from rest."""
+    """Derivative of the spike with respect to the membrane potential (Eq. 8), by autograd over one step from rest."""
     import torch
 
     potential = torch.tensor(potentials, dtype=torch.float64).reshape(1, -1, 1).requires_grad_()

@@ -1,4 +1,4 @@
-"""Figure 3: the mean gamma of each layer in each time-step, and where early exit ends."""
+"""Figure 3: the mean gamma of each layer in each time-step, and the step of early exit."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from bntt.drawing.figures import style
 from bntt.paper import figures as paper
 from bntt.results.collect import at_threshold, select
 
-COLOURS = "mako"  # dark is low, so that the yellow line shows where gamma has fallen
+COLOURS = "mako"  # low values are dark, so that the yellow line is visible where gamma is small
 
 
 def layer_means(frame: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -41,12 +41,12 @@ def draw(
     rows: Sequence[str] = ("bntt",),
     threshold: float = paper.THRESHOLD,
 ) -> Figure:
-    """Figure 3: heat maps of mean gamma with printed values, and the exit step as a yellow dotted line.
+    """Figure 3: heat maps of mean gamma, with the values as text, and the exit step as a yellow dotted line.
 
-    All panels share one colour scale. Several seeds: gamma is their mean, and each seed's exit has a line.
+    All panels share one colour scale. With several seeds, gamma is their mean, and each seed's exit has a line.
     """
     maps = {row: layer_means(of_row, "gamma") for row in rows if len(of_row := select(gamma, row=row))}
-    maps = {row: one.round(2) + 0.0 for row, one in maps.items()}  # a mean of -0.001 is printed as 0.00
+    maps = {row: one.round(2) + 0.0 for row, one in maps.items()}  # so that a mean of -0.001 is written as 0.00
     of_paper = style.one_dataset(summary) == paper.DATASET
 
     steps = max((one.shape[1] for one in maps.values()), default=paper.STEPS)
@@ -84,7 +84,7 @@ def draw(
         figure,
         style.data_sentence(summary, rows),
         f"γ: mean over channels{' and seeds' if summary['seed'].nunique() > 1 else ''}.",
-        f"Yellow dotted line: early exit, after it γ of every layer stays below {threshold:g}.",
+        f"Yellow dotted line: early exit; after it, γ of every layer stays below {threshold:g}.",
         "Decay budget: sum of learning rate times weight decay on γ, over 1 - momentum.",
         f"White dashed line: the paper's exit, t = {paper.EXIT_STEP}." if of_paper else "",
     )
@@ -92,7 +92,7 @@ def draw(
 
 
 def exits(early_exit: pd.DataFrame, threshold: float) -> tuple[list[int], str]:
-    """The different exit steps of a row's seeds at a threshold, without those of no exit, and both in words."""
+    """The distinct exit steps of a row's seeds at a threshold, and a text that also counts seeds without an exit."""
     if early_exit.empty:
         return [], "exit not measured"
     at = at_threshold(early_exit, threshold)

@@ -25,8 +25,8 @@ def draw(
 ) -> Figure:
     """Figure 4: (a) spikes per neuron over all T, log axis; (b) accuracy against the noise's standard deviation.
 
-    Error bars are one standard deviation over seeds; of a single seed, in (b), one binomial standard error where the
-    number of test ``images`` is given.
+    Error bars are one standard deviation over seeds. With a single seed, those of (b) are one binomial standard error,
+    if the number of test ``images`` is given.
     """
     rows = style.paper_first(rows)
     figure = style.canvas(11.5, 4.7)
@@ -38,7 +38,7 @@ def draw(
     style.caption(
         figure,
         style.data_sentence(summary, rows),
-        "(a) Summed over all T; legend: accuracy / T.",
+        "(a) Sum over all T steps; legend: accuracy / T.",
         "Open triangles: layers without a spike." if dead else "",
         f"(b) Gaussian noise, {' or '.join(spaces)}; the same noisy images for every row." if spaces else "",
         "Error bars: ± 1 s.d. over seeds." if several else "Error bars: ± 1 binomial standard error (test images).",
@@ -101,7 +101,7 @@ def _spike_counts(axes: Axes, spikes: pd.DataFrame, anytime: pd.DataFrame, rows:
 
 
 def _accuracy_and_steps(anytime: pd.DataFrame) -> str:
-    """What the paper's legend says of a row: 90.5% / 25 steps."""
+    """A row's accuracy and steps, as in the paper's legend: ``90.5% / 25 steps``."""
     if anytime.empty:
         return "accuracy not measured"
     last = last_step(anytime)

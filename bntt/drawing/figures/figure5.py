@@ -14,15 +14,15 @@ from bntt.results.collect import select
 
 LAYERS = ("conv1", "conv4", "conv7")  # rows 1, 2, 3 of the paper
 BINS = 30
-HEIGHT = 0.84  # of the highest bar, in distances between two time-steps
+HEIGHT = 0.84  # of the highest bar; neighbouring time-steps are 1 apart
 
 
 @style.styled
 def draw(gamma: pd.DataFrame, summary: pd.DataFrame, row: str = "bntt", layers: Sequence[str] = LAYERS) -> Figure:
-    """Figure 5: for each of ``layers`` a line of histograms of gamma over channels, one for each time-step.
+    """Figure 5: for each of ``layers``, a panel of histograms of gamma over channels, one for each time-step.
 
-    Histograms stand beside their time-step, so that time runs to the right as in Figures 1 and 3. The channels of
-    several seeds are pooled. A line follows the mean; the histogram of the step at which it peaks stands out.
+    Each histogram stands at its time-step; time runs to the right, as in Figures 1 and 3. The channels of several
+    seeds are pooled. A line shows the mean; the histogram at the peak of the mean has another colour.
     """
     of_row = select(gamma, row=row)
     parts = {layer: part for layer in layers if len(of_row) and len(part := select(of_row, layer=layer))}
@@ -47,7 +47,7 @@ def draw(gamma: pd.DataFrame, summary: pd.DataFrame, row: str = "bntt", layers: 
     style.caption(
         figure,
         style.data_sentence(summary, [row]),
-        "One histogram over channels for each time-step, its bars to the right, scaled to its highest bar.",
+        "One histogram over channels for each time-step; its bars point right and are scaled to the highest bar.",
         "Line: mean γ; its peak is the histogram in another colour.",
         "Dotted: the paper's peak." if of_paper else "",
     )

@@ -21,7 +21,7 @@ def draw(
 ) -> Figure:
     """Figure 6: accuracy (left axis) and exit step (right axis) against the threshold, a panel for each row.
 
-    Error bars are one standard deviation over seeds; of a single seed, one binomial standard error where the number of
+    Error bars are one standard deviation over seeds; with a single seed, one binomial standard error, if the number of
     test ``images`` is given. Open symbols: the rule gives no exit, so all T steps are used.
     """
     lines, columns = style.panel_grid(len(rows))

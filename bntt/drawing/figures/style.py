@@ -1,7 +1,7 @@
 """What the figures share: their look, the names and looks of rows, means over seeds, captions and saving.
 
-Every row has a marker and a line style of its own beside its colour, so that the figures survive a black-and-white
-printer.
+Every row has its own colour, marker and line style, so that figures can also be read when they are printed in black
+and white.
 """
 
 import functools
@@ -55,7 +55,7 @@ RC: Any = {  # matplotlib settings
 
 
 class Look(NamedTuple):
-    """How a row is drawn, wherever it is drawn, by matplotlib's names."""
+    """How all figures draw a row; the fields are named as in matplotlib."""
 
     color: str
     marker: str
@@ -91,7 +91,7 @@ def looks(rows: Iterable[str]) -> dict[str, Look]:
 
 
 def paper_first(rows: Iterable[str]) -> list[str]:
-    """Rows in the order of the paper's legends, further ones behind."""
+    """Rows in the order of the paper's legends, then the other rows."""
     rows = list(dict.fromkeys(rows))
     return [row for row in paper.NAMES if row in rows] + [row for row in rows if row not in paper.NAMES]
 
@@ -100,7 +100,7 @@ def paper_first(rows: Iterable[str]) -> list[str]:
 
 
 def drawn_dataset(datasets: Sequence[str]) -> str:
-    """The dataset that the figures are drawn for: the paper's, CIFAR-10, where there is one, else the first."""
+    """The dataset that the figures are drawn for: the paper's, CIFAR-10, if it is among them, else the first."""
     return paper.DATASET if paper.DATASET in datasets else datasets[0]
 
 
@@ -120,7 +120,7 @@ def over_seeds(frame: pd.DataFrame, by: str | list[str], value: str) -> pd.DataF
 def accuracy_errors(curve: pd.DataFrame, images: int | None) -> list[float]:
     """Half-widths of the error bars of an accuracy in per cent, as `over_seeds` gives it: the standard deviation.
 
-    For one seed, the binomial standard error over the test images, where their number is known.
+    For one seed, the binomial standard error over the test images; 0 if their number is not known.
     """
     return [
         std if count > 1 else math.sqrt(max(mean * (100 - mean), 0) / images) if images else 0.0
@@ -144,7 +144,7 @@ def gap(summary: pd.DataFrame, row: str) -> str:
 
 
 def one_dataset(summary: pd.DataFrame) -> str:
-    """The dataset of a summary; a figure is of one."""
+    """The dataset of a summary; raises ValueError if there is not exactly one."""
     names = summary["dataset"].unique()
     if len(names) != 1:
         raise ValueError(f"a figure shows one dataset, the summary has {len(names)}: choose it with select()")
@@ -158,7 +158,7 @@ styled = matplotlib.rc_context(RC)  # a decorator: draws in this style, whatever
 
 
 class _Layout(ConstrainedLayoutEngine):
-    """Rounds what the solver found, whose last bits differ from process to process: files are to be the same bytes."""
+    """Rounds the solver's positions: their last bits differ between processes, but files must be byte-identical."""
 
     def execute(self, figure: Figure) -> Any:
         found = super().execute(figure)
@@ -170,12 +170,12 @@ class _Layout(ConstrainedLayoutEngine):
 
 
 def canvas(width: float, height: float) -> Figure:
-    """An empty figure of that size in inches, which lays itself out; unknown to pyplot, so nobody need close it."""
+    """An empty figure, its size in inches, with automatic layout; pyplot does not know it, so nobody must close it."""
     return Figure(figsize=(width, height), layout=_Layout(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03))
 
 
 def panels(figure: Figure, count: int) -> list[Axes]:
-    """So many panels, at most three in a line."""
+    """``count`` panels, at most three in a line."""
     lines, columns = panel_grid(count)
     drawn = list(figure.subplots(lines, columns, squeeze=False).flatten())
     for axes in drawn[count:]:
@@ -184,7 +184,7 @@ def panels(figure: Figure, count: int) -> list[Axes]:
 
 
 def panel_grid(count: int) -> tuple[int, int]:
-    """The lines and columns of so many panels."""
+    """The numbers of lines and columns for ``count`` panels."""
     return -(-count // 3), min(count, 3)
 
 
@@ -196,12 +196,12 @@ def caption(figure: Figure, *sentences: str) -> None:
 
 
 def data_sentence(summary: pd.DataFrame, rows: Sequence[str]) -> str:
-    """The caption's beginning: dataset, planned seeds, which of the rows have fewer, and what is missing of them."""
+    """The caption's first sentences: dataset, planned seeds, rows that have fewer seeds, and missing results."""
     dataset, seeds = one_dataset(summary), sorted(summary["seed"].unique())
     counts = summary.groupby("row")["seed"].nunique()
     fewer = [f", {counts[row]} of {name_of(row)}" for row in rows if 0 < counts.get(row, 0) < len(seeds)]
     text = f"Data: {dataset}, n = {len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))})"
-    other = "" if dataset == paper.DATASET else "; the paper's figure is of CIFAR-10, nothing of it is overlaid"
+    other = "" if dataset == paper.DATASET else "; the paper's figure is of CIFAR-10, so nothing of it is overlaid"
     missing = [f"{name_of(row)} ({why})" for row in rows if (why := gap(summary, row))]
     return f"{text}{''.join(fewer)}{other}." + (f" Missing: {', '.join(missing)}." if missing else "")
 

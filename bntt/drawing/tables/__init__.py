@@ -1,7 +1,7 @@
-"""Tables 1, 2 and 3: the measured columns, with the paper's printed number in a column of its own beside them.
+"""Tables 1, 2 and 3: the measured columns, and a column with the paper's printed number.
 
-Pure functions from the frames of `Results` to a `Table`. A printed number is about the paper's dataset: where the data
-is another, no line has a verdict, and a note of the table says so.
+Pure functions from the frames of `Results` to a `Table`. A printed number is about the paper's dataset. With other data
+no line has a verdict, and a note of the table says so.
 """
 
 from bntt.drawing.tables._accuracy import condensed, table1

@@ -12,7 +12,7 @@ from bntt.results.collect import Results
 
 
 def table1(results: Results) -> Table:
-    """Accuracy: every row of the experiment on every dataset, then the paper's lines that none of them answers."""
+    """Accuracy: every row of the experiment on every dataset, then the paper's lines that no row stands for."""
     lines: list[dict[str, Any]] = []
     for dataset in results.experiment.datasets:
         nearest = _lines.nearest_dataset(dataset)
@@ -46,18 +46,18 @@ def table1(results: Results) -> Table:
     }
     shown = shown.drop(columns=[column for column, wanted in needed.items() if not wanted])
     notes = [
-        "± is the standard deviation over seeds (n of them), and 95 % Student's interval of their mean."
+        "± is the standard deviation over seeds (n: their number); 95 % is Student's interval of their mean."
         if several
         else "± is the binomial standard error over the test images; with one seed, the spread over seeds is unknown.",
-        "Over draws: standard deviation over draws of the input's Poisson noise, the network being the same.",
-        "Minus bntt: difference of accuracy over the seeds that both have, paired by seed, with Student's 95 % "
-        "interval; where they share one seed, on the same test images, with Tango's interval for paired proportions.",
+        "Over draws: standard deviation over draws of the input's Poisson noise, with the same network.",
+        "Minus bntt: difference of accuracy to bntt, paired by common seed, with Student's 95 % interval; if there is "
+        "only one common seed, paired by test image, with Tango's 95 % interval for paired proportions.",
     ]
     return _lines.finished(1, "Classification accuracy", results, lines, {"": shown}, notes)
 
 
 def condensed(table: Table) -> Table:
-    """Table 1 for the overview: each row after all its steps, early exit where it saves any, without the details."""
+    """Table 1 for the overview: each row after all its steps, and at early exit if it saves steps; fewer columns."""
     shown = table.sections[""]
     last = ~shown.duplicated(["Dataset", "Row"], keep="last")
     idle = shown["Row"].str.endswith("early exit") & shown.get("Note", "").str.startswith("no exit")

@@ -42,10 +42,10 @@ def table2() -> Table:
     agree = math.isclose(total, MAC_PJ) and all(math.isclose(printed[name], value) for name, value in used.items())
     sums = f"{printed['mult']:g} + {printed['add']:g} = {total:g} pJ"
     notes = [
-        f"Check: MULT + ADD = MAC, {sums}, and what is used is what is printed."
+        f"Check: MULT + ADD = MAC, {sums}, and the printed values are used."
         if agree
         else f"Check FAILED: MULT + ADD is {sums}, MAC is used at {MAC_PJ:g} pJ and AC at {AC_PJ:g} pJ.",
-        "The paper quotes these constants of a 45 nm process from Horowitz (2014); nothing here measures them.",
+        "The paper quotes these constants of a 45 nm process from Horowitz (2014); no run measures them.",
     ]
     return Table("table2", "Table 2. Energy per operation", data, {"": shown}, notes)
 
@@ -85,13 +85,13 @@ def table3(results: Results) -> Table:
     printed = published.published("Table 3", "bntt", "energy_ratio")
     notes = [
         "± is the standard deviation over seeds.",
-        "E_ANN/E_method: the paper's accounting, dense operations times the layer's own spikes, all layers. E_ANN is "
-        "the dense network of the same architecture and width. Latency is in time-steps.",
-        "Own: a layer's own spikes. Events: its non-zero inputs. Mass: its inputs by magnitude. Hidden: the input "
-        "layer left out of both energies. After an early exit only a layer's own spikes are known.",
+        "E_ANN/E_method: the paper's accounting, dense operations times the layer's own spikes, over all layers. E_ANN "
+        "is the energy of the dense network of the same architecture and width. Latency is in time-steps.",
+        "What the readings count: own, a layer's own spikes; events, its non-zero inputs; mass, its inputs by "
+        "magnitude; hidden leaves the input layer out of both energies. After early exit only own spikes are known.",
         "Spikes per neuron: over all steps, weighted by dense operations; the paper's "
         f"{printed.printed} implies {MAC_PJ / (AC_PJ * printed.number):.3f}.",
-        "A conversion that has not begun to answer spends little: read a ratio beside its accuracy.",
+        "A conversion with too few steps to classify also spends little energy: read a ratio beside its accuracy.",
     ]
     return _lines.finished(3, "Energy efficiency", results, lines, sections, notes)
 
@@ -101,7 +101,7 @@ def _energy_lines(results: Results, dataset: str, row: str) -> Iterator[dict[str
     ratios = energy_ratios(results.frame("energy.csv", dataset=dataset, row=row))
     printed = [
         published.published("Table 3", cell.row, "energy_ratio")
-        for cell in _lines.printed_cells(3, "accuracy")  # since the line of the dense network names its row only there
+        for cell in _lines.printed_cells(3, "accuracy")  # only there the line of the dense network names its row
         if cell.dataset == _lines.nearest_dataset(dataset)
         and _lines.counterpart(cell.run, results.experiment.rows) == row
     ]

@@ -1,4 +1,4 @@
-"""Lines of tables: a row's accuracy with its uncertainty, and the paper's line that stands beside it."""
+"""Lines of tables: a row's accuracy with its uncertainty, and the line of the paper that it is compared with."""
 
 import math
 import re
@@ -25,7 +25,7 @@ TRAINING_METHODS = {"surrogate": "Surrogate gradient", "ann": "Dense network", "
 
 
 def accuracy_lines(results: Results, dataset: str, row: str, cells: Iterable[Cell] = ()) -> list[dict[str, Any]]:
-    """A row's lines: its last step; a conversion's reported steps before it; early exit where there is one."""
+    """A row's lines: for a conversion its reported steps; the last step; early exit, if there is one."""
     run = next(one.run for one in results.of_row(row, dataset))
     anytime = results.frame("anytime.csv", dataset=dataset, row=row)
     printed = {cell.metric: cell for cell in cells if counterpart(cell.run, results.experiment.rows) == row}
@@ -52,7 +52,7 @@ def accuracy_lines(results: Results, dataset: str, row: str, cells: Iterable[Cel
 
 
 def _line(results: Results, run: Run, found: pd.DataFrame, cell: Cell | None) -> dict[str, Any]:
-    """One line of Table 1 from the accuracies of its seeds: ``found`` has seed, accuracy and correct."""
+    """One line of Table 1 from the accuracies of its seeds; ``found`` has columns seed, accuracy and correct."""
     images = test_images(results, run.dataset)
     mean, deviation = mean_std(found["accuracy"]) if len(found) else (math.nan, math.nan)
     if len(found) > 1:
@@ -83,7 +83,7 @@ def _line(results: Results, run: Run, found: pd.DataFrame, cell: Cell | None) ->
 
 
 def _minus_bntt(results: Results, run: Run, found: pd.DataFrame, images: int | None) -> Estimate | None:
-    """Paired difference to the row bntt after all its steps, in points."""
+    """Paired difference of accuracy to row bntt after all its steps, in points."""
     bntt = last_step(results.frame("anytime.csv", dataset=run.dataset, row="bntt"))
     both = found.merge(bntt, on="seed", suffixes=("", "_other"))
     if run.row == "bntt" and (both["correct"] == both["correct_other"]).all():
@@ -92,7 +92,7 @@ def _minus_bntt(results: Results, run: Run, found: pd.DataFrame, images: int | N
 
 
 def _over_draws(results: Results, run: Run, found: pd.DataFrame) -> float:
-    """Standard deviation of the accuracy over draws of the input's noise, pooled over seeds; NaN for none."""
+    """Standard deviation of the accuracy over draws of the input's noise, pooled over seeds; NaN without draws."""
     draws = results.frame("draws.csv", dataset=run.dataset, row=run.row)
     if draws.empty or "time_step" not in found:
         return math.nan
@@ -108,12 +108,12 @@ def accuracy(line: Mapping[str, Any]) -> str:
 
 
 def steps(steps: float) -> str:
-    """A number of time-steps; a mean over seeds may be broken."""
+    """A number of time-steps as text; a mean over seeds may have a decimal."""
     return DASH if math.isnan(steps) else f"{steps:.1f}".removesuffix(".0")
 
 
 def architecture(run: Run) -> str:
-    """``VGG9``, with the factor on its widths where they are not the paper's."""
+    """``VGG9``, with the width factor if it is not 1."""
     if "architecture" not in run.options:
         return DASH
     width = run.options.get("width", 1)
@@ -121,7 +121,7 @@ def architecture(run: Run) -> str:
 
 
 def training_method(run: Run) -> str:
-    """How a row is trained, in the paper's words, with what sets it apart."""
+    """How a row is trained, in the paper's words, with its norm or reset."""
     name = TRAINING_METHODS.get(run.method, run.method)
     details = []
     if "norm" in run.options:
@@ -137,19 +137,19 @@ def training_method(run: Run) -> str:
 
 
 def counterpart(run: str, rows: Iterable[str]) -> str | None:
-    """The row of this experiment that answers row ``run`` of experiment `paper`: its namesake.
+    """The row of this experiment that stands for row ``run`` of experiment `paper`: the one of the same name.
 
-    A row named for the paper's architecture, ``conversion-vgg16``, is also answered by ``conversion``, at whatever
-    architecture that is.
+    For a row named after the paper's architecture, ``conversion-vgg16``, it may also be ``conversion``, with any
+    architecture. None if there is no such row.
     """
     rows = list(rows)
     return next((name for name in (run, re.sub(r"-vgg\d+$", "", run)) if name and name in rows), None)
 
 
 def nearest_dataset(dataset: str) -> str:
-    """The paper's dataset whose numbers stand beside a dataset's: itself, where the paper has it.
+    """The paper's dataset whose numbers are shown beside those of ``dataset``: itself, if the paper has it.
 
-    Else DVS-CIFAR10 beside recordings of events, and CIFAR-10 beside images.
+    Otherwise DVS-CIFAR10 for recordings of events, and CIFAR-10 for images.
     """
     if dataset in DATASETS:
         return dataset
@@ -174,7 +174,7 @@ def _printed(cell: Cell) -> str:
 
 
 def judge(results: Results, lines: Iterable[dict[str, Any]]) -> None:
-    """Add to each line the verdict on the printed number beside it, where that is about the line's own dataset."""
+    """Add to each line the verdict on the printed number beside it; None if that is about another dataset."""
     for line in lines:
         printed = line["paper"] if line["dataset"] in DATASETS else None
         line["verdict"] = judge_cell(results, printed).verdict if printed else None
@@ -188,7 +188,7 @@ def finished(
     sections: Mapping[str, pd.DataFrame],
     notes: Sequence[str],
 ) -> Table:
-    """The table of a number of the paper: its lines here, then the paper's lines that stand beside none of them."""
+    """Table ``number``: the lines of this experiment, then the paper's lines that are compared with none of them."""
     column, header = {1: ("accuracy", "paper_accuracy"), 3: ("energy_ratio", "paper_ratio")}[number]
     beside = {line["paper_line"] for line in lines}
     absent = [(cell, _why_not(cell, results)) for cell in printed_cells(number, column) if cell.row not in beside]
@@ -202,8 +202,8 @@ def finished(
     of_verdicts = (
         f"No verdict: the data is {listed(foreign)}, not {DATASETS[nearest_dataset(foreign[0])]}."
         if foreign
-        else "Verdict: on the printed number beside. MATCH: within half its last digit. CONSISTENT: it is in the 95 % "
-        "prediction interval of one new run; weak: that interval is wider than a point to either side."
+        else "Verdict: on the printed number in the line. MATCH: within half a unit of its last digit. CONSISTENT: it "
+        "is in the 95 % prediction interval for one new run; weak: this interval is wider than a point to either side."
     )
     return Table(
         f"table{number}",
@@ -215,12 +215,12 @@ def finished(
 
 
 def _why_not(cell: Cell, results: Results) -> str:
-    """Why a line of the paper stands beside no row."""
+    """Why a line of the paper is compared with no row."""
     row = counterpart(cell.run, results.experiment.rows)
     if cell.not_run:
         return cell.not_run
     if cell.dataset not in map(nearest_dataset, results.experiment.datasets):
-        return f"{DATASETS[cell.dataset]} is no dataset of this experiment"
+        return f"this experiment has no dataset {DATASETS[cell.dataset]}"
     if row is None:
         return f"this experiment has no row {cell.run}"
     if cell.time_step is not None and cell.metric == "energy_ratio":
@@ -229,7 +229,7 @@ def _why_not(cell: Cell, results: Results) -> str:
 
 
 def _flat(line: Mapping[str, Any], header: str) -> dict[str, Any]:
-    """A line for the csv file: intervals over columns, the paper's cell as its number, the verdict in words."""
+    """A line for the csv file: intervals as columns, the paper's cell as its printed text, the verdict as words."""
     plain = {key: value for key, value in line.items() if key not in ("minus_bntt", "paper", "interval", "verdict")}
     plain |= {f"interval_{end}": getattr(line["interval"], end, math.nan) for end in ("low", "high")}
     if header == "paper_accuracy":

@@ -14,7 +14,7 @@ from bntt.drawing import page
 
 @dataclass(frozen=True)
 class Table:
-    """A table: ``data`` with plain numbers for the csv file, ``sections`` of text as a reader sees it, and notes."""
+    """A table: ``data``, plain numbers for the csv file; ``sections`` by heading, texts as readers see them; notes."""
 
     name: str
     title: str
@@ -58,7 +58,7 @@ _LATEX = str.maketrans({
 
 
 def latex_escape(text: object) -> str:
-    """Text for LaTeX: its special characters, and the signs that tables here use."""
+    """Text with LaTeX's special characters, and the signs that these tables use, escaped."""
     return str(text).translate(_LATEX)
 
 

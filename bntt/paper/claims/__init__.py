@@ -1,15 +1,15 @@
-"""The paper's qualitative claims, each weighed by the measurements of one dataset and one seed.
+"""The paper's qualitative claims, each judged from the measurements of one dataset and one seed.
 
-A claim *holds* or *fails* where the interval of its statistic lies wholly on one side of the border, and is *undecided*
-where the interval includes the border or a run that it needs is missing. Intervals are at 95 %, over the test images
-unless a claim says otherwise; methods are compared image by image.
+A claim *holds* or *fails* if the interval of its statistic lies entirely on one side of the claim's border. It is
+*undecided* if the interval includes the border, or if a run that it needs is missing. Intervals are 95 % intervals over
+test images, unless a claim says otherwise; methods are compared image by image.
 """
 
 from dataclasses import replace
 
 from bntt.common.text import listed
 from bntt.data.store import is_of_recordings
-from bntt.paper.claims import _behaviour, _section3  # noqa: F401 (each adds to CLAIMS)
+from bntt.paper.claims import _behaviour, _section3  # noqa: F401 (both add claims to CLAIMS)
 from bntt.paper.claims._behaviour import noise_differences
 from bntt.paper.claims._evidence import BNTT, CLAIMS, Claim, Evidence, Part, above, below
 from bntt.results.collect import Results
@@ -18,9 +18,9 @@ __all__ = ["BNTT", "CLAIMS", "Claim", "Evidence", "Part", "above", "below", "noi
 
 
 def weigh(results: Results, dataset: str) -> list[Claim]:
-    """Every claim, on the first seed; where there are several, the note says how often the others agree.
+    """Every claim, judged on the first seed; with several seeds, a note counts the outcomes of all of them.
 
-    The claim about Gaussian noise is about images, and is left out for recordings of events.
+    For recordings of events the claim about Gaussian noise, which concerns images, is left out.
     """
     seeds = list(dict.fromkeys(run.seed for run in results.experiment.runs))
     claims = [one for one in CLAIMS if one is not _behaviour.better_under_noise or not is_of_recordings(dataset)]

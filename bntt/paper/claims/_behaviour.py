@@ -1,4 +1,4 @@
-"""Claims about what BNTT does: the wave of gamma, spikes, early exit, noise, training, energy (Sections 3.4 and 4)."""
+"""Claims about what BNTT does: peaks of gamma, spikes, early exit, noise, training, energy (Sections 3.4 and 4)."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -14,11 +14,11 @@ from bntt.results.collect import at_threshold, gammas, last_step
 from bntt.results.energy import READINGS, energy_ratios
 from bntt.results.intervals import Estimate
 
-Right = NDArray[np.bool_]  # which test images a row has right
+Right = NDArray[np.bool_]  # which test images a row classifies correctly
 
 SAVED_PERCENT = 20.0  # Section 4.2: an early exit "further reduces the latency by ~20 %"
-LITTLE_POINTS = 1.0  # Table 1's early exits lose 0.2, 0.8 and 1.0 points: the largest loss that the paper calls none
-FEWER = "mean over images of (spikes per neuron of the other − of bntt); Student's interval, paired by image"
+LITTLE_POINTS = 1.0  # Table 1's early exits lose 0.2, 0.8 and 1.0 points, and the paper calls even 1.0 no loss
+FEWER = "spikes per neuron of the other method − of bntt, mean over images; Student's interval, paired by image"
 
 
 @claim(
@@ -58,13 +58,13 @@ def fewer_spikes(evidence: Evidence) -> list[Part]:
     "Section 4.3",
     FEWER,
     "spikes per neuron",
-    "A network that cannot answer yet has spiked little.",
+    "A network that cannot classify yet has emitted few spikes.",
 )
 def fewer_spikes_at_equal_steps(evidence: Evidence) -> list[Part]:
     def compare(row: str) -> Part:
         step = evidence.last_step(BNTT)
         fewer = intervals.paired_mean_difference(evidence.image_spikes(row, step), evidence.image_spikes(BNTT, step))
-        note = f"after {step} steps it has {evidence.percent(row, step)}, bntt {evidence.percent(BNTT, step)}"
+        note = f"accuracy after {step} steps: {row} {evidence.percent(row, step)}, bntt {evidence.percent(BNTT, step)}"
         return Part(row, fewer, above(fewer), note)
 
     return versus(evidence, compare)
@@ -82,7 +82,7 @@ def early_exit_saves(evidence: Evidence) -> list[Part]:
     def measured(row: str, counts: bool) -> list[Part]:
         found = at_threshold(evidence.table("early_exit", row), evidence.exit_threshold)
         if found.empty:
-            raise Missing(f"row {row}: no exit at threshold {evidence.exit_threshold:g} was measured")
+            raise Missing(f"row {row}: early exit was not measured at threshold {evidence.exit_threshold:g}")
         step, last = int(found["exit_step"].iloc[0]), evidence.last_step(row)
         saved = 100 * (last - step) / last
         exits = found["exits"].iloc[0]
@@ -113,8 +113,8 @@ def _ranking(evidence: Evidence) -> str:
 @claim(
     "BNTT is more accurate than the other methods on noisy images.",
     "Section 4.6, Fig. 4(b)",
-    "accuracy of bntt − of the other, mean over sigma > 0, each after all of its steps; percentile bootstrap over "
-    "images. Single sigmas by Tango's interval",
+    "accuracy of bntt − of the other method, mean over sigma > 0, each after all of its steps; percentile bootstrap "
+    "over images. For each sigma alone, Tango's interval",
     "points",
     _ranking,
 )
@@ -134,7 +134,7 @@ def better_under_noise(evidence: Evidence) -> list[Part]:
 
 
 def noise_differences(evidence: Evidence) -> pd.DataFrame:
-    """Accuracy of bntt minus each other row's at each sigma, in points, with Tango's paired interval."""
+    """Accuracy of bntt minus that of each other row at each sigma, in points, with Tango's paired interval."""
     rows = evidence.has("noise")
     lines = [
         (row, sigma, *intervals.paired_difference(own, other).times(100))
@@ -146,11 +146,11 @@ def noise_differences(evidence: Evidence) -> pd.DataFrame:
 
 
 def _noise_pairs(evidence: Evidence, row: str, zero: bool = False) -> list[tuple[float, Right, Right]]:
-    """Noise levels that bntt and a row share, with the images that each has right."""
+    """Common noise levels of bntt and a row, with the images that bntt and the row classify correctly."""
     own, other = evidence.right_under_noise(BNTT), evidence.right_under_noise(row)
     levels = [(sigma, own[sigma], other[sigma]) for sigma in own if sigma in other and (sigma > 0 or zero)]
     if not levels:
-        raise Missing(f"rows bntt and {row} share no noise level")
+        raise Missing(f"rows bntt and {row} have no noise level in common")
     return levels
 
 
@@ -159,7 +159,7 @@ def _sigmas(sigmas: Sequence[float]) -> str:
 
 
 @claim(
-    "Surrogate gradients without a norm train to a lower accuracy.",
+    "Without a norm, training with surrogate gradients reaches a lower accuracy.",
     "Section 4.2, Table 1",
     "accuracy of bntt − of surrogate, each at its own T; Tango's interval, paired by image",
     "points",
@@ -180,14 +180,14 @@ def surrogate_trains_worse(evidence: Evidence) -> list[Part]:
 @claim(
     "BNTT needs less energy than the dense network and than the other spiking methods.",
     "Section 4.3, Table 3",
-    "energy of the other / energy of bntt, each after all of its steps, the paper's accounting; above 1. Energies "
-    "are means over all test images, without an interval",
+    "energy of the other method / energy of bntt, each after all of its steps, by the paper's accounting; above 1. "
+    "Energies are means over all test images and have no interval",
     "×",
     "The dense network (ann) is bntt's own architecture at 4.6 pJ per operation.",
 )
 def low_energy(evidence: Evidence) -> list[Part]:
     def ratios(row: str) -> pd.Series:
-        """Of a row after all of its steps, under each reading."""
+        """E_ANN / E_method of a row after all of its steps, under each reading of the formula."""
         return last_step(energy_ratios(evidence.table("energy", row)))[list(READINGS)].iloc[0]
 
     def compare(row: str) -> Part:
@@ -195,7 +195,7 @@ def low_energy(evidence: Evidence) -> list[Part]:
         times = own / (1.0 if row == ANN else ratios(row))
         estimate = Estimate.exact(float(times["own"]))
         same = int(((times > 1) == (times["own"] > 1)).sum())
-        note = f"the same under {same} of {len(times)} readings of the formula"
+        note = f"same outcome under {same} of {len(times)} readings of the formula"
         return Part(row, estimate, above(estimate, 1.0), note)
 
     return [part(ANN, compare), *versus(evidence, compare)]

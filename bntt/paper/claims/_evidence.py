@@ -1,4 +1,4 @@
-"""What a claim is, when it holds, and the measurements that it is weighed by."""
+"""What a claim is, when it holds, and the measurements that it is judged from."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ BNTT, SURROGATE, ANN = "bntt", "surrogate", "ann"  # rows that the claims are ab
 
 @dataclass(frozen=True)
 class Part:
-    """One comparison of a claim. One that does not count stands beside the others for information."""
+    """One comparison of a claim. If ``counts`` is false, it is shown for information only."""
 
     label: str
     estimate: Estimate | None
@@ -32,43 +32,43 @@ class Part:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim with what it rests on; its outcome is that of its parts together."""
+    """A claim of the paper; its parts together decide its outcome."""
 
     name: str
     text: str
-    where: str  # in the paper
-    statistic: str  # with the kind of its interval
+    where: str  # place in the paper
+    statistic: str  # and the kind of its interval
     unit: str
     parts: Sequence[Part]
     note: str = ""
 
     @property
     def outcome(self) -> Outcome:
-        """Fails where one part fails; holds where all hold; else undecided."""
+        """Of the parts that count: fails if one fails, holds if all hold, else undecided."""
         outcomes = {part.outcome for part in self.parts if part.counts}
         return "fails" if "fails" in outcomes else "holds" if outcomes == {"holds"} else "undecided"
 
 
 class Missing(Exception):
-    """A measurement that a part needs is not there; the message says why."""
+    """A measurement that a part needs is missing; the message says why."""
 
 
 def above(estimate: Estimate, border: float = 0.0) -> Outcome:
-    """Whether a value is above a border. A value without uncertainty that is not above it fails."""
+    """Whether a value is above a border: undecided if its interval includes the border; an exact value on it fails."""
     if estimate.low > border:
         return "holds"
     return "fails" if estimate.high < border or estimate.low == estimate.high else "undecided"
 
 
 def below(estimate: Estimate, border: float) -> Outcome:
-    """Whether a value is below a border."""
+    """Whether a value is below a border, as `above`."""
     value, low, high = estimate
     return above(Estimate(-value, -high, -low), -border)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The frames of one dataset and one seed, and why a row has none."""
+    """The measurements of one dataset and one seed; for rows without a result, the reason."""
 
     rows: Mapping[str, str]  # row -> method, in the order of the experiment
     absent: Mapping[str, str]  # row -> why it has no result
@@ -79,7 +79,7 @@ class Evidence:
 
     @classmethod
     def of(cls, results: Results, dataset: str, seed: int) -> "Evidence":
-        """What a results root holds of a dataset and a seed."""
+        """The evidence that ``results`` has on a dataset and a seed."""
         names = ("anytime", "spikes", "image_spikes", "gamma", "noise", "early_exit", "energy", "approximations")
         runs = select(results.summary, dataset=dataset, seed=seed)
         gone = runs[runs["status"] != "done"]
@@ -93,12 +93,12 @@ class Evidence:
         )
 
     def has(self, name: str) -> list[str]:
-        """The rows with a measurement, in the order of the experiment."""
+        """The rows that have measurement ``name``, in the order of the experiment."""
         found = set(self.frames[name]["row"])
         return [row for row in self.rows if row in found]
 
     def table(self, name: str, row: str) -> pd.DataFrame:
-        """A measurement of a row; Missing where there is none."""
+        """Measurement ``name`` of a row; raises Missing if there is none."""
         if row not in self.rows:
             raise Missing(f"this experiment has no row {row}")
         if row in self.absent:
@@ -112,7 +112,7 @@ class Evidence:
         return int(self.table("anytime", row)["time_step"].max())
 
     def right(self, row: str, step: int) -> NDArray[np.bool_]:
-        """Which test images a row has right after so many steps."""
+        """Which test images a row classifies correctly after ``step`` steps, bool ``[images]``."""
         return self._bits(row, select(self.table("anytime", row), time_step=step), f"after {step} steps")
 
     def right_under_noise(self, row: str) -> dict[float, NDArray[np.bool_]]:
@@ -123,18 +123,18 @@ class Evidence:
 
     def _bits(self, row: str, lines: pd.DataFrame, what: str) -> NDArray[np.bool_]:
         if lines.empty or lines["correct"].iloc[0] == "":
-            raise Missing(f"row {row}: no record of the single images {what}")
+            raise Missing(f"row {row} does not record which images are right {what}")
         return decode_bits(lines["correct"].iloc[0], self.images)
 
     def image_spikes(self, row: str, step: int) -> NDArray[np.float64]:
-        """Spikes per neuron of each test image after so many steps."""
+        """Spikes per neuron of each test image, counted over the first ``step`` steps, ``[images]``."""
         frame = select(self.table("image_spikes", row), time_step=step).sort_values("sample")
         if frame.empty:
             raise Missing(f"row {row}: spikes are not reported after {step} steps")
         return frame["spikes"].to_numpy(dtype=float)
 
     def percent(self, row: str, step: int) -> str:
-        """The accuracy of a row after so many steps, for a reader."""
+        """The accuracy of a row after ``step`` steps as text, ``90.5 %``."""
         found = select(self.table("anytime", row), time_step=step)
         if found.empty:
             raise Missing(f"row {row} has no step {step}")
@@ -150,7 +150,7 @@ CLAIMS: list[Weigh] = []
 
 
 def claim(text: str, where: str, statistic: Text, unit: str = "", note: Text = "") -> Callable[[Parts], Weigh]:
-    """Add to CLAIMS a claim whose parts the decorated function gives, and which is named after that function."""
+    """A decorator that adds a claim to CLAIMS; the decorated function gives its parts and its name."""
 
     def of(parts: Parts) -> Weigh:
         @wraps(parts)
@@ -166,7 +166,7 @@ def claim(text: str, where: str, statistic: Text, unit: str = "", note: Text = "
 
 
 def part(row: str, compare: Callable[[str], Part], counts: bool = True) -> Part:
-    """What ``compare`` says of a row, or, where a measurement is missing, an undecided part with the reason."""
+    """``compare(row)``, or, if a measurement is missing, an undecided part with the reason."""
     try:
         return replace(compare(row), counts=counts)
     except Missing as reason:
@@ -179,5 +179,5 @@ def versus(evidence: Evidence, compare: Callable[[str], Part], *further: str) ->
     A row that diverged has no measurement and does not count.
     """
     conversions = [row for row, method in evidence.rows.items() if method == "conversion"]
-    rows = [SURROGATE, *(conversions or ["conversion"]), *further]  # without conversions, one is missing
+    rows = [SURROGATE, *(conversions or ["conversion"]), *further]  # without a conversion, one part says so
     return [part(row, compare, row not in evidence.diverged) for row in rows]

@@ -1,4 +1,4 @@
-"""Claims of the paper's mathematical analysis (Sections 3.3 and 3.4): what Eqs. 13 to 16 neglect, and what it costs."""
+"""Claims of the paper's mathematical analysis (Sections 3.3 and 3.4): what Eqs. 13 to 16 neglect, and the error."""
 
 import math
 from collections.abc import Callable
@@ -11,16 +11,16 @@ from bntt.results.collect import select
 from bntt.results.energy import ratio
 from bntt.results.intervals import bootstrap_median
 
-SMALL_MEAN = 0.1  # a mean of a tenth of a standard deviation changes E[x^2] by 1 %, so that it can be neglected
-SMALL_CHANGE = 0.1  # Eq. 14 replaces a factor by its neighbour; a tenth is the error that "similar" is taken to allow
-ALIKE = 1.5  # largest variance over smallest; the thresholds of Eq. 16 then differ by less than 1.23, its root
-FEW_WRONG = 0.1  # Eq. 16 is taken to describe a layer where it misplaces less than a tenth as many spikes as there are
+SMALL_MEAN = 0.1  # a mean of a tenth of a standard deviation changes E[x^2] by 1 %, which can be neglected
+SMALL_CHANGE = 0.1  # Eq. 14 replaces a factor by its neighbour in time; we take "similar" to mean within a tenth
+ALIKE = 1.5  # largest variance over smallest; thresholds of Eq. 16 then differ by a factor below 1.23, its square root
+FEW_WRONG = 0.1  # we take Eq. 16 to describe a layer if wrong spikes are less than a tenth of its spikes
 
-OVER_LAYERS = "median over layers, with a percentile bootstrap over them"
+OVER_LAYERS = "median over layers, with a percentile bootstrap over layers"
 
 
 def _over_layers(evidence: Evidence, statistic: Callable[[pd.DataFrame], float], border: float) -> list[Part]:
-    """A statistic of each of bntt's layers, and whether that of the middle layer is below a border."""
+    """A statistic of each layer of bntt, and whether its median over layers is below a border."""
 
     def compare(row: str) -> Part:
         frame = evidence.table("approximations", row)
@@ -41,7 +41,7 @@ def _wrong_together(evidence: Evidence) -> str:
     share = _wrong_share(select(evidence.frames["approximations"], row=BNTT))
     if math.isinf(share):
         return ""
-    return f"Layers taken together, {number(100 * share, 0)} wrong spikes for every 100 spikes."
+    return f"All layers together: {number(100 * share, 0)} wrong spikes for every 100 spikes."
 
 
 @claim(
@@ -54,7 +54,7 @@ def mean_negligible(evidence: Evidence) -> list[Part]:
 
 
 @claim(
-    "The scale gamma / sqrt(var + eps) is alike at neighbouring time-steps.",
+    "The scale gamma / sqrt(var + eps) is similar at neighbouring time-steps.",
     "Section 3.3, Eq. 14",
     f"|s[t] − s[t−1]| / |s[t]|, median over channels, then over steps, below {SMALL_CHANGE:g}; {OVER_LAYERS}",
 )
@@ -63,10 +63,10 @@ def scale_varies_slowly(evidence: Evidence) -> list[Part]:
 
 
 @claim(
-    "The variance of the input current is alike at all time-steps.",
+    "The variance of the input current is similar at all time-steps.",
     "Section 3.4",
-    f"largest over smallest variance in T, mean over channels, below {ALIKE:g}; {OVER_LAYERS}",
-    note="A layer that no spike reaches at the first steps has a variance near 0 there.",
+    f"variance, mean over channels: largest / smallest over the T steps, below {ALIKE:g}; {OVER_LAYERS}",
+    note="If no spike reaches a layer in the first steps, its variance is near 0 there.",
 )
 def variance_alike(evidence: Evidence) -> list[Part]:
     return _over_layers(evidence, lambda layer: ratio(layer["variance"].max(), layer["variance"].min()), ALIKE)
@@ -75,7 +75,7 @@ def variance_alike(evidence: Evidence) -> list[Part]:
 @claim(
     "BNTT has the effect of a firing threshold that varies over time-steps.",
     "Section 3.3, Eq. 16",
-    "spikes that the approximate threshold adds or misses, over the layer's spikes, given the same currents, below "
+    "spikes that the approximate threshold adds or misses / the layer's spikes, for the same currents, below "
     f"{FEW_WRONG:g}; {OVER_LAYERS}",
     note=_wrong_together,
 )
