@@ -14,6 +14,7 @@ from contestants import CONTESTANTS, EPS, LAYOUTS
 from torch import Tensor
 
 from bntt.classifiers import SpikingClassifier
+from bntt.data import store
 from bntt.experiment.schema import load
 from bntt.runs import pipeline
 from bntt.runs.directory import RunDirectory
@@ -120,6 +121,7 @@ def by_density(options: argparse.Namespace) -> list[dict[str, float]]:
 def trained(options: argparse.Namespace, name: str, row: str, seed: int, results: Path) -> dict[str, object]:
     """A trained network on its test images: times, densities, and how far the logits are from the dense path's."""
     run = load(name).run("digits", row, seed)
+    store.prepare(run.dataset)
     subject = pipeline.subject(run, RunDirectory.of(run, results), torch.device("cpu"))
     images, classifier, noise = subject.data, subject.classifier, subject.noise_key()
     assert isinstance(classifier, SpikingClassifier)

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from tiny import PROJECT
@@ -63,6 +64,7 @@ def spawn(root):
         process = subprocess.Popen(
             list(map(str, command)), cwd=root, env=ENVIRONMENT, process_group=0,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # which tests in the background ignore
         )  # fmt: skip
         started.append(process)
         return process
