@@ -21,10 +21,16 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the package may not be installed
+
+from bntt.experiment.schema import EVALUATION, load  # noqa: E402
+from bntt.runs.directory import RunDirectory  # noqa: E402
+
 RESULTS = ROOT / "build" / "gpu-day" / "results"
 SAFETY = 1.08  # timing some seconds misses what changes over minutes: clock rates, other users of the disk
 PIECE = 16_000_000  # most bytes of a packed file
-NOISE = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]  # Fig. 4(b); if time is short, every fourth of them
+NOISE = EVALUATION["noise_sigmas"]["default"]  # if time is short, every fourth of them
+EPOCHS = load("cifar10").run("cifar10", "bntt", 0).options["epochs"]  # of the paper's protocol
 
 
 def main() -> None:
@@ -50,7 +56,7 @@ def main() -> None:
     images = small.get("train_limit", 50_000)
     trial = write(options.out, "trial", 3, NOISE, small | {"train_limit": images // 5, "test_limit": images // 50})
     run(trial, options)
-    seconds_of_epoch, seconds_of_evaluation = measured(RESULTS / "trial")
+    seconds_of_epoch, seconds_of_evaluation = measured(trial)
     seconds_of_epoch *= 5 * SAFETY
     seconds_of_evaluation *= 10 * SAFETY
     sigmas = NOISE
@@ -58,14 +64,14 @@ def main() -> None:
         sigmas = NOISE[::4]
         seconds_of_evaluation *= len(sigmas) / len(NOISE)
     startup = 25 if options.device == "cuda" else 60  # seconds to start two processes, and to pack
-    epochs = int((left() - startup - seconds_of_evaluation) / seconds_of_epoch)
+    epochs = min(EPOCHS, int((left() - startup - seconds_of_evaluation) / seconds_of_epoch))
     say(
         f"an epoch takes about {seconds_of_epoch:.1f} s ({images / seconds_of_epoch:.0f} images/s), the evaluation "
-        f"{seconds_of_evaluation:.0f} s; {left():.0f} s left: {min(epochs, 120)} epochs"
+        f"{seconds_of_evaluation:.0f} s; {left():.0f} s left: {epochs} epochs"
     )
     if epochs < 1:
         sys.exit("too little time for one epoch")
-    lease = write(options.out, "cifar10-lease", min(epochs, 120), sigmas, small)
+    lease = write(options.out, "cifar10-lease", epochs, sigmas, small)
     try:
         run(lease, options)
     finally:
@@ -106,7 +112,7 @@ def unpack(sheets: Path, target: Path) -> None:
 def write(out: Path, name: str, epochs: int, sigmas: list[float], changed: dict[str, Any]) -> Path:
     """Write the experiment, row bntt of config/cifar10.yaml with ``epochs`` epochs; return its path."""
     whole = yaml.safe_load((ROOT / "config" / "cifar10.yaml").read_text())
-    whole["title"] = f"BNTT on CIFAR-10, {epochs} of the paper's 120 epochs, as long as a GPU could be had"
+    whole["title"] = f"BNTT on CIFAR-10, {epochs} of the paper's {EPOCHS} epochs, as long as a GPU could be had"
     whole["notes"] = "Written by benchmarks/cifar10_lease.py. All else is as in config/cifar10.yaml."
     whole["datasets"]["cifar10"] |= {"epochs": epochs}
     whole["seeds"] = [0]
@@ -130,15 +136,10 @@ def bntt(*arguments: object) -> None:
     say(f"{arguments[0]}: {time.monotonic() - began:.1f} s")
 
 
-def measured(results: Path) -> tuple[float, float]:
+def measured(experiment: Path) -> tuple[float, float]:
     """Seconds of the last epoch, which compiles nothing, and of the evaluation."""
-    import csv
-    import json
-
-    (folder,) = (results / "runs" / "cifar10" / "bntt").iterdir()
-    with open(folder / "history.csv") as file:
-        epochs = list(csv.DictReader(file))
-    return float(epochs[-1]["seconds"]), float(json.loads((folder / "evaluate.json").read_text())["seconds"])
+    directory = RunDirectory.of(load(str(experiment)).run("cifar10", "bntt", 0), RESULTS)
+    return float(directory.table("history.csv")["seconds"].iloc[-1]), float(directory.evaluation()["seconds"])
 
 
 def pack(out: Path) -> None:

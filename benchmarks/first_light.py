@@ -16,6 +16,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,6 @@ def checks_of(device: torch.device, quick: bool) -> dict[str, Callable[[], tuple
 def kernels(device: torch.device) -> tuple[bool, str]:
     """The self-check of the backend; it fails where `name_for` would print a reason and use another backend."""
     name = "gpu" if device.type == "cuda" else "native"
-    from importlib import import_module
-
     fault = checks.fault(import_module(f"bntt.spiking.kernels.{name}"), device)
     return fault is None and name_for(device) == name, fault or f"the {name} kernels agree with the plain ones"
 

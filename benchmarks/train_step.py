@@ -117,13 +117,7 @@ def cores() -> int:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All measurements, in rounds; each round starts its contestants in another order."""
     report = {"about": about(options), "measurements": []}
-    shared = {
-        "threads": options.threads,
-        "device": options.device,
-        "width": options.width,
-        "allocator": options.allocator,
-        "memory_limit": options.memory_limit or available_gb() * 0.85,
-    }
+    shared = settings(options)
     layouts = found_layouts(options, shared)
     report["about"]["layouts"] = {f"{name} {precision}": found for (name, precision), found in layouts.items()}
     specs = [shared | spec for spec in planned(options, layouts)]
@@ -142,6 +136,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             if options.json:
                 Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
     return report
+
+
+def settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What is the same for all measurements."""
+    return {
+        "threads": options.threads,
+        "device": options.device,
+        "width": options.width,
+        "allocator": options.allocator,
+        "memory_limit": options.memory_limit or available_gb() * 0.85,
+    }
 
 
 def planned(options: argparse.Namespace, layouts: dict[tuple[str, str], list[str]]) -> list[dict[str, Any]]:
@@ -215,7 +220,7 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
         "memory_gb": round(total_gb(), 1),
         "kernel": platform.release(),
         "allocator": {"own": "the peers' as they come", "ours": "the same in every process"}[options.allocator],
-        "command": " ".join(sys.argv[1:]),
+        "command": " ".join(Path(word).name if word == options.json else word for word in sys.argv[1:]),
         "rounds": options.rounds,
         "width": options.width,
     }
@@ -341,10 +346,9 @@ def profiled(options: argparse.Namespace) -> str:
     from contestants import timed
     from torch.profiler import ProfilerActivity, profile
 
-    spec = {
-        "contestant": "this", "layout": UNUSED, "chunk": None, "batch": options.batches[0], "steps": options.steps[0],
-        "precision": options.precisions[0], "threads": options.threads, "device": options.device,
-        "width": options.width, "allocator": "own",
+    spec = settings(options) | {
+        "contestant": "this", "layout": UNUSED, "chunk": None,
+        "batch": options.batches[0], "steps": options.steps[0], "precision": options.precisions[0],
     }  # fmt: skip
     step, _ = prepared(spec)
     for _ in range(1 + WARM[options.device]):

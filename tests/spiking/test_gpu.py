@@ -301,13 +301,13 @@ def test_in_the_interpreter(interpreted, name):
 
 # -- compiled for a device, which need not be there ------------------------------------------------------------------
 
-WORD, SIZE, NUMBER, SUMS = "i32", "i32", "fp32", "*fp32"
+WORD, NUMBER, SUMS = "i32", "fp32", "*fp32"
 TILE = {"BLOCK_ROWS": 16, "BLOCK_CHANNELS": 64}
 SCANNED = {"x_ptr": "x", "scale_ptr": SUMS, "shift_ptr": SUMS, "membrane_ptr": SUMS}
-NEURON = {"steps": WORD, "rows": SIZE, "channels": SIZE, "width": WORD, "leak": NUMBER, "threshold": NUMBER}
+NEURON = {"steps": WORD, "rows": WORD, "channels": WORD, "width": WORD, "leak": NUMBER, "threshold": NUMBER}
 COMPILED = {  # kernel: the types of its arguments, "x" being that of the currents
     "moments": {
-        "x_ptr": "x", "mean_ptr": SUMS, "spread_ptr": SUMS, "rows": SIZE, "channels": SIZE, "tiles": WORD, **TILE
+        "x_ptr": "x", "mean_ptr": SUMS, "spread_ptr": SUMS, "rows": WORD, "channels": WORD, "tiles": WORD, **TILE
     },
     "scan": {**SCANNED, "out_ptr": "x", **NEURON, "HARD": False, "HALVE": True, **TILE},
     "reverse_scan": {
@@ -316,7 +316,7 @@ COMPILED = {  # kernel: the types of its arguments, "x" being that of the curren
     },
     "combine": {
         "dy_ptr": "x", "x_ptr": "x", "scale_ptr": SUMS, "mean_ptr": SUMS, "dmean_ptr": SUMS, "dvariance_ptr": SUMS,
-        "rows": SIZE, "channels": SIZE, "share": NUMBER, **TILE,
+        "rows": WORD, "channels": WORD, "share": NUMBER, **TILE,
     },
 }  # fmt: skip
 
