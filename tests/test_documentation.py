@@ -67,7 +67,7 @@ def test_the_demos_decay_budgets_are_those_of_its_page():
     from bntt.training.loop import decay_budget
 
     budgets = {
-        run.row: decay_budget(dict(run.options), 17)
+        run.row: decay_budget(dict(run.options), 1077)
         for run in load("demo").runs
         if run.dataset == "digits" and "norm" in run.options
     }

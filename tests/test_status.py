@@ -80,6 +80,23 @@ def test_other_code_that_measures_leaves_the_training(results, monkeypatch):
     assert find(tiny, run, root).status is Status.DONE
 
 
+@pytest.mark.parametrize(("name", "held"), [("train.json", "config"), ("evaluate.json", "evaluation")])
+def test_an_option_that_was_added_since_counts_as_its_default(results, name, held):
+    tiny, _, root = results
+    path, record = manifest(tiny, root, "ann", name)
+    options = record[held].get("options", record[held])
+    key, default = ("drop_last", False) if name == "train.json" else ("exit_threshold", 0.1)
+    assert options.pop(key) == default
+    files.write_sealed(path, record)
+    assert statuses(tiny, root)["ann"] is Status.DONE
+    options[key] = True
+    files.write_sealed(path, record)
+    assert statuses(tiny, root)["ann"] is Status.OUTDATED
+    options |= {key: default, "gone": 1}  # an option that is no more
+    files.write_sealed(path, record)
+    assert statuses(tiny, root)["ann"] is Status.OUTDATED
+
+
 def test_other_data_than_are_prepared(results):
     tiny, _, root = results
     path, record = manifest(tiny, root, "ann", "train.json")

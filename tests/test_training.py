@@ -26,6 +26,7 @@ torch.set_num_threads(1)
 OPTIONS = {
     "epochs": 3,
     "batch_size": 5,
+    "drop_last": False,
     "learning_rate": 0.1,
     "momentum": 0.9,
     "weight_decay": 0.01,
@@ -72,15 +73,17 @@ def test_the_decay_budget_by_hand():
     """10 epochs of 7 steps: 5 at 0.3, 2 at 0.03, 2 at 0.003, 1 at 0.0003."""
     options = OPTIONS | {"epochs": 10, "learning_rate": 0.3, "weight_decay": 5e-3}
     by_hand = 7 * (5 * 0.3 + 2 * 0.03 + 2 * 0.003 + 0.0003) * 5e-3 / (1 - 0.9)
-    assert decay_budget(options, 7) == pytest.approx(by_hand, rel=1e-12)
-    assert decay_budget(options | {"gamma_decay": 0.0}, 7) == 0
-    assert decay_budget(options | {"gamma_decay": 1e-2}, 7) == pytest.approx(2 * by_hand, rel=1e-12)
+    assert decay_budget(options, 7 * 5) == pytest.approx(by_hand, rel=1e-12)
+    assert decay_budget(options, 6 * 5 + 1) == pytest.approx(by_hand, rel=1e-12)  # the last batch is a step, too
+    assert decay_budget(options | {"drop_last": True}, 7 * 5 + 4) == pytest.approx(by_hand, rel=1e-12)
+    assert decay_budget(options | {"gamma_decay": 0.0}, 7 * 5) == 0
+    assert decay_budget(options | {"gamma_decay": 1e-2}, 7 * 5) == pytest.approx(2 * by_hand, rel=1e-12)
 
 
 def test_the_paper_has_about_eighteen_e_folds():
     """DESIGN section 7: CIFAR-10, 50,000 images in batches of 256, the paper's protocol."""
-    options = OPTIONS | {"epochs": 120, "learning_rate": 0.3, "weight_decay": 5e-4}
-    assert decay_budget(options, -(-50_000 // 256)) == pytest.approx(18, abs=1)
+    options = OPTIONS | {"batch_size": 256, "epochs": 120, "learning_rate": 0.3, "weight_decay": 5e-4}
+    assert decay_budget(options, 50_000) == pytest.approx(18, abs=1)
 
 
 def test_the_budget_is_what_happens_to_gamma_without_a_gradient():
@@ -91,7 +94,7 @@ def test_the_budget_is_what_happens_to_gamma_without_a_gradient():
         gamma -= 0.3 * velocity
     from math import log
 
-    assert -log(gamma) == pytest.approx(decay_budget(options, 17), rel=0.05)
+    assert -log(gamma) == pytest.approx(decay_budget(options, 17 * 5), rel=0.05)
 
 
 # -- steps ------------------------------------------------------------------------------------------------
@@ -125,8 +128,11 @@ def noisy(model):
     )
 
 
-def test_the_steps_are_those_of_sgd_written_by_hand(tmp_path):
-    data, options, seed = images(), OPTIONS | {"gamma_decay": 0.5}, 3
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_the_steps_are_those_of_sgd_written_by_hand(tmp_path, drop_last):
+    data, options, seed = images(), OPTIONS | {"gamma_decay": 0.5, "drop_last": drop_last}, 3
+    starts = (0, 5) if drop_last else (0, 5, 10)  # 12 images: the last batch has two
+    images_used = 10 if drop_last else 12
     model, twin = Small().double(), Small().double()
     outcome = fit(model, noisy(model), data, options, seed, Checkpoints(tmp_path))
 
@@ -136,7 +142,7 @@ def test_the_steps_are_those_of_sgd_written_by_hand(tmp_path):
     for epoch in range(3):
         order = randomness.permutation(randomness.key(seed, "order", epoch), 12)
         total, correct = 0.0, 0
-        for start in (0, 5, 10):  # the last batch is short and is not dropped
+        for start in starts:
             samples = order[start : start + 5]
             unit = augment(
                 data.train.pixels[samples].float() / 255, randomness.key(seed, "augmentation", epoch), samples, 1, True
@@ -153,14 +159,14 @@ def test_the_steps_are_those_of_sgd_written_by_hand(tmp_path):
             for parameter, v, gradient, decay in zip((weight, gamma), velocity, gradients, (0.01, 0.5), strict=True):
                 v.mul_(0.9).add_(gradient + decay * parameter)
                 parameter.sub_(rate * v)
-        losses.append(total / 12)
-        accuracies.append(100 * correct / 12)
+        losses.append(total / images_used)
+        accuracies.append(100 * correct / images_used)
     assert torch.allclose(model.linear.weight, weight, rtol=1e-5, atol=1e-7)
     assert torch.allclose(model.norm.gamma, gamma, rtol=1e-5, atol=1e-7)
     assert [row["train_loss"] for row in outcome.history] == pytest.approx(losses, rel=1e-5)
     assert [row["train_accuracy"] for row in outcome.history] == accuracies
     assert [row["learning_rate"] for row in outcome.history] == pytest.approx([0.1, 0.1, 0.01])
-    assert outcome.steps == 9
+    assert outcome.steps == 3 * len(starts)
     assert [row["epoch"] for row in outcome.history] == [1, 2, 3]
 
 
@@ -187,6 +193,17 @@ def test_every_training_image_is_used_once_an_epoch_in_an_order_of_seed_and_epoc
     assert len(set(orders)) == 4
     keys = {noise for batches in seen.values() for _, noise in batches["train"]}
     assert len(keys) == 4  # one per seed and epoch
+
+
+@pytest.mark.parametrize(("drop_last", "size"), [(False, 11), (True, 13)])
+def test_a_batch_size_that_leaves_one_image_or_no_batch_is_refused(tmp_path, drop_last, size):
+    options = OPTIONS | {"batch_size": size, "drop_last": drop_last}
+    with pytest.raises(UserError, match=f"batch_size {size} .*12.*drop_last") as caught:
+        fit(Small(), noisy(Small()), images(), options, 0, Checkpoints(tmp_path))
+    assert_one_line(str(caught.value))
+    if not drop_last:  # twelve images in batches of eleven: one is left out, another one in each epoch
+        used = fit(Small(), noisy(Small()), images(), options | {"drop_last": True}, 0, Checkpoints(tmp_path))
+        assert used.steps == 3
 
 
 def test_validation_sees_every_image_in_order_with_the_same_noise_each_time(tmp_path):

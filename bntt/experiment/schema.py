@@ -6,7 +6,7 @@ is declared by the module that reads it (see `bntt.experiment.declared`), so a t
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -202,6 +202,24 @@ class Run:
         """The complete configuration of the training, as ``train.json`` records it."""
         keys = ("experiment", "dataset", "row", "seed", "method", "start", "threads")
         return {key: getattr(self, key) for key in keys} | {"options": dict(self.options)}
+
+    def has_config(self, recorded: Mapping[str, Any] | None) -> bool:
+        """Whether a recorded configuration is that of this training.
+
+        An option that is not recorded is newer than the training, and counts as its default: a new option's default is
+        what was done before.
+        """
+        declarations = declared.options(declared.plugins("methods", "OPTIONS")[self.method])
+        options = _defaults(declarations, self.options) | ((recorded or {}).get("options") or {})
+        return {**(recorded or {}), "options": options} == self.training_config()
+
+    def has_evaluation(self, recorded: Mapping[str, Any] | None) -> bool:
+        """Whether recorded options of an evaluation are those of this one; see `has_config` for new options."""
+        return _defaults(EVALUATION, self.evaluation) | dict(recorded or {}) == self.evaluation
+
+
+def _defaults(declarations: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> dict[str, Any]:
+    return {name: declarations[name]["default"] for name in names if name in declarations}
 
 
 @dataclass(frozen=True)

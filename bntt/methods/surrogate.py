@@ -115,7 +115,7 @@ def train(task: Task, norm: type[TemporalNorm] | None = None) -> Trained:
         "kernels": name_for(data.mean.device),
     }
     if network.norms():
-        facts["decay_budget"] = decay_budget(options, -(-len(data.train) // options["batch_size"]))
+        facts["decay_budget"] = decay_budget(options, len(data.train))
     return Trained(network.state_dict(), outcome, facts)
 
 

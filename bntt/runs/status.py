@@ -110,7 +110,7 @@ def _status(experiment: Experiment, run: Run, results: Path, here: bool) -> tupl
     evaluation, again = directory.evaluation(), "run `python -m bntt evaluate` again"
     if evaluation.get("weights_sha256") != training["files"].get(WEIGHTS):
         return Status.OUTDATED, f"measured with earlier weights; {again}"
-    if evaluation.get("config") != run.training_config() or evaluation.get("evaluation") != dict(run.evaluation):
+    if not (run.has_config(evaluation.get("config")) and run.has_evaluation(evaluation.get("evaluation"))):
         return Status.OUTDATED, f"measured with other options; {again}"
     if here and status is Status.TRAINED and evaluation.get("code") != code_hash.evaluation_code(run):
         return Status.OUTDATED, f"measured by other code; {again}"
@@ -123,7 +123,7 @@ def _training_status(experiment: Experiment, run: Run, results: Path, here: bool
     """``trained``, ``kept``, ``diverged`` or ``outdated``; raises UserError if a file is missing or damaged."""
     directory = RunDirectory.of(run, results)
     training = directory.training()
-    if training.get("config") != run.training_config():
+    if not run.has_config(training.get("config")):
         return Status.OUTDATED, "trained with another configuration than the experiment file's"
     if reason := _other_start(experiment, run, training, results):
         return Status.OUTDATED, reason
@@ -152,7 +152,7 @@ def _other_start(experiment: Experiment, run: Run, training: Mapping[str, Any], 
         return ""
     start = experiment.run(run.dataset, run.start, run.seed)
     of_start = RunDirectory.of(start, results).training()
-    if of_start.get("config") != start.training_config():
+    if not start.has_config(of_start.get("config")):
         return f"row {start.row}, which it starts from, was trained with another configuration"
     if of_start["files"].get(WEIGHTS) != training.get("start_sha256"):
         return f"made from earlier weights of row {start.row}; run `python -m bntt train` again"

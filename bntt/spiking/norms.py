@@ -276,7 +276,8 @@ class TEBN(PooledBN):
 class TAB(TemporalNorm):
     """Temporal Accumulated BN: step t is normalised by the statistics pooled over steps 1..t.
 
-    Each step has its own scale and shift, and a positive learned weight p[t] multiplies the result.
+    Each step has its own scale and shift, and a positive learned weight p[t] = exp(w[t]) multiplies the result. The
+    authors' code has the square of w[t], and eps 1e-5.
     """
 
     gamma_per_step = True

@@ -26,6 +26,11 @@ EXTENDS = ["bntt.data.images"]
 OPTIONS = {
     "epochs": {"default": 120, "min": 1, "help": "Passes over the training images."},
     "batch_size": {"default": 256, "min": 2, "help": "Training images per step."},
+    "drop_last": {
+        "default": False,
+        "help": "Leave out the images that do not fill the last batch of an epoch, as the released code does; they are "
+        "others in each epoch.",
+    },
     "learning_rate": {"default": 0.3, "above": 0.0, "help": "Base learning rate of SGD."},
     "momentum": {"default": 0.9, "min": 0.0, "below": 1.0, "help": "Momentum of SGD."},
     "weight_decay": {"default": 5e-4, "min": 0.0, "help": "Weight decay, coupled to the learning rate."},
@@ -91,10 +96,16 @@ def learning_rate(options: dict[str, Any], epoch: int) -> float:
     return float(options["learning_rate"] / options["decay_factor"] ** passed)
 
 
-def decay_budget(options: dict[str, Any], steps_per_epoch: int) -> float:
-    """By how many e-folds weight decay alone shrinks gamma over the training: sum(lr * decay) / (1 - momentum)."""
+def images_per_epoch(options: dict[str, Any], images: int) -> int:
+    """How many of the training images one epoch uses."""
+    return images - images % options["batch_size"] if options["drop_last"] else images
+
+
+def decay_budget(options: dict[str, Any], images: int) -> float:
+    """By how many e-folds weight decay alone shrinks gamma in training: sum(lr * decay) over steps / (1 - momentum)."""
     rates = sum(learning_rate(options, epoch) for epoch in range(options["epochs"]))
-    return float(rates * steps_per_epoch * _gamma_decay(options) / (1 - options["momentum"]))
+    steps = -(-images_per_epoch(options, images) // options["batch_size"])
+    return float(rates * steps * _gamma_decay(options) / (1 - options["momentum"]))
 
 
 def _gamma_decay(options: dict[str, Any]) -> float:
@@ -114,14 +125,17 @@ def fit(
 
     ``forward(unit_images, samples, key) -> logits`` scales, encodes and classifies a batch; ``key`` seeds its noise.
     A loss, weight or output that is not finite ends the training, and ``diverged`` says so. Raises Stopped if
-    ``keeper`` does, and UserError if ``batch_size`` leaves a single image for the last batch.
+    ``keeper`` does, and UserError if ``batch_size`` leaves a single image for the last batch, or no batch at all.
     """
-    size = options["batch_size"]
-    if len(data.train) % size == 1:
+    size, images = options["batch_size"], len(data.train)
+    used = images_per_epoch(options, images)
+    if used % size == 1:
         raise UserError(
-            f"batch_size {size} leaves a last batch of one image out of {len(data.train)}, and batch "
-            "statistics need at least two; choose another batch_size"
+            f"batch_size {size} leaves a last batch of one image out of {images}, and batch statistics need at least "
+            "two; choose another batch_size, or drop_last"
         )
+    if not used:
+        raise UserError(f"batch_size {size} is more than the {images} training images, so drop_last leaves no batch")
     training = _Training(model, forward, data, options, seed, keeper)
     progress = training.progress
     first = len(progress.history)
@@ -204,6 +218,7 @@ class _Training:
         self.model.train()
         noise, shifts = key(self.seed, "training noise", epoch), key(self.seed, "augmentation", epoch)
         order = permutation(key(self.seed, "order", epoch), len(train), self.data.mean.device)
+        order = order[: images_per_epoch(options, len(train))]
         for batch in order.split(options["batch_size"])[progress.batches_done :]:
             images = augment(train.unit(batch), shifts, batch, options["crop_padding"], options["flip"])
             labels = train.labels[batch]
@@ -221,7 +236,7 @@ class _Training:
 
     def end_epoch(self, epoch: int) -> str | None:
         """Validate and add the epoch to the history; returns what was not finite, if anything, to end the training."""
-        progress, images = self.progress, len(self.data.train)
+        progress, images = self.progress, images_per_epoch(self.options, len(self.data.train))
         train_loss = progress.total_loss.item() / images
         if not math.isfinite(train_loss):
             return f"the loss was not finite in epoch {epoch + 1}"
