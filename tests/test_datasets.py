@@ -435,6 +435,7 @@ def test_remarks_tell_what_is_unusual_of_prepared_data(monkeypatch):
         assert told(images=images, content_sha256="b", state="unknown") == ["INCOMPLETE"]
     for outside, lines in ((0, []), (2, []), (3, ["EVENTS LEFT OUT"])):
         assert told(events={"events": 2000, "outside_window": outside}) == lines
+    assert told(events={"events": 2000, "outside_window": 0, "empty_recordings": 1}) == ["EMPTY RECORDINGS"]
     (line,) = store.remarks(usual | {"events": {"events": 2000, "outside_window": 1000, "damaged": 7}})
     assert "1,000 of 2,000 (50.0%)" in line
     assert "7 of them have a damaged time-stamp" in line
@@ -614,6 +615,10 @@ def test_damaged_time_stamps_are_counted(recordings, tmp_path):
     counted = _dvs_cifar10.read(recordings, tmp_path, SPLIT, None).facts["events"]
     assert (counted["damaged"], counted["outside_window"], counted["reordered"]) == (6, 6, 0)
     assert counted["events"] == 3 * 2000 + 27 * 6
+    assert counted["empty_recordings"] == 0
+    write(tmp_path / "one.aedat", Events(np.arange(50), *(np.full(50, 127) for _ in range(2)), np.ones(50, bool)))
+    recordings_of(recordings, "bird", dict.fromkeys(range(3), (tmp_path / "one.aedat").read_bytes()))
+    assert _dvs_cifar10.read(recordings, tmp_path, SPLIT, 5000).facts["events"]["empty_recordings"] == 3
 
 
 def test_the_other_orientation_swaps_x_and_y(recordings, tmp_path, monkeypatch):

@@ -64,7 +64,7 @@ def read(
         place.is_file() and matches(place, archive.md5) for archive, place in zip(ARCHIVES, places, strict=True)
     )
     frames = np.empty((PER_CLASS * len(ARCHIVES), STEPS, 2, SIZE, SIZE), np.uint8)
-    tally, special, reordered, damaged = Tally(), 0, 0, 0
+    tally, special, reordered, damaged, empty = Tally(), 0, 0, 0, 0
     for label, place in enumerate(tqdm(places, "recordings", disable=None)):
         for number, content in _contents(place, names_of[label]):
             events = decode(content, f"{place}: {names_of[label][number]}")
@@ -74,11 +74,10 @@ def read(
             special += events.special
             reordered += events.reordered
             damaged += events.damaged
+            empty += counted.framed == 0
     labels = np.repeat(np.arange(len(ARCHIVES)), PER_CLASS)
-    facts = {
-        "class_names": CLASS_NAMES,
-        "events": vars(tally) | {"special": special, "reordered": reordered, "damaged": damaged},
-    }
+    other = {"special": special, "reordered": reordered, "damaged": damaged, "empty_recordings": empty}
+    facts = {"class_names": CLASS_NAMES, "events": vars(tally) | other}
     return divided(frames, labels, split, from_publisher=verified, facts=facts)
 
 

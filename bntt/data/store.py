@@ -211,6 +211,8 @@ def remarks(found: dict[str, Any]) -> list[str]:
             f"EVENTS LEFT OUT: {left_out:,} of {of:,} ({left_out / of:.1%}) lie outside of the time bins; "
             f"{damaged:,} of them have a damaged time-stamp"
         )
+    if empty := events.get("empty_recordings", 0):
+        lines.append(f"EMPTY RECORDINGS: {empty:,} have no event in the time bins")
     if whole and "content" in known and found["content_sha256"] != known["content"]:
         if found["state"] == "archive":
             lines.append("OTHER PIXELS: the files are the publisher's, but the arrays do not have the committed hash")
