@@ -405,7 +405,7 @@ def test_an_incomplete_copy_is_said_and_listed_with_what_it_has(tree, place, cap
         data.run(parser.parse_args([*arguments]))
         return capsys.readouterr()
 
-    first = run("prepare", "tiny-imagenet", "--from", str(tree))
+    first = run("prepare", "tiny-imagenet", "--from", str(zipped(tree, place.parent / "a.zip")))
     assert re.findall(told, first.err) == [told]
     assert len(first.err.splitlines()) == 1
     assert told in run("prepare", "tiny-imagenet").err
