@@ -55,6 +55,7 @@ def run(parsed: argparse.Namespace) -> None:
         out, shown = contact_sheet(parsed.name, parsed.out or Path(f"{parsed.name}.png"))
         print(out)
         print(f"{parsed.name}: {shown}", file=sys.stderr)
+        _remark(store.manifest(parsed.name))
     else:
         found = store.verify(parsed.name)
         content, images = found["content_sha256"][:16], store.counts(found)
