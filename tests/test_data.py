@@ -14,9 +14,10 @@ import torch
 from tiny import PROJECT, assert_one_line, bntt, environment, images
 from torch.nn import functional as F
 
+from bntt.commands import data
 from bntt.common import files
 from bntt.common.errors import UserError
-from bntt.data import digits, splits, store
+from bntt.data import digits, sheet, splits, store
 from bntt.data._parts import divided
 from bntt.data.images import augment
 from bntt.experiment import code_hash
@@ -386,10 +387,50 @@ def test_an_unknown_dataset_and_a_missing_name_are_one_line():
 def test_the_commands_say_what_there_is(place):
     assert len(re.findall(r"^\S+ +not prepared ", bntt("data", "list").stdout, re.M)) == len(store.names())
     assert bntt("data", "prepare", "digits").stdout.strip() == str(place / "digits" / "manifest.json")
-    assert re.findall(r"^(\S+) +prepared ", bntt("data", "list").stdout, re.M) == ["digits"]
+    prepared = re.findall(r"^(\S+) +prepared +(\S+) +(.+?)  ", bntt("data", "list").stdout, re.M)
+    assert prepared == [("digits", "content", "1,077 train, 180 validation, 540 test")]
     verified = bntt("data", "verify", "digits").stdout
     assert "whole" in verified
     assert "content" in verified
+
+
+@pytest.mark.parametrize(("text", "status"), [("{", "damaged"), ({"reader": "0" * 16}, "outdated")])
+def test_the_list_tells_data_that_cannot_be_used(prepared, capsys, text, status):
+    path = prepared / "manifest.json"
+    if isinstance(text, str):
+        path.write_text(text)
+    else:
+        files.write_sealed(path, files.read_sealed(path) | text)
+    data._list("digits")
+    assert re.match(rf"digits +{status} ", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("classes", "names", "shown"),
+    [
+        (10, None, "all 10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
+        (100, [f"n{k}" for k in range(100)], "10 of 100 classes: 0 n0, 1 n1, 2 n2, 3 n3, 4 n4"),
+    ],
+)
+def test_a_contact_sheet_tells_which_classes_it_shows(prepared, tmp_path, monkeypatch, classes, names, shown):
+    from matplotlib.figure import Figure
+
+    record = files.read_sealed(prepared / "manifest.json") | {"classes": classes}
+    files.write_sealed(prepared / "manifest.json", record | ({"class_names": names} if names else {}))
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: drawn.append(figure))
+    out, told = sheet.contact_sheet("digits", tmp_path / "sheet.png")
+    assert out.is_file()
+    assert told.startswith(shown)
+    (axes,) = drawn[0].axes
+    assert f"{shown.split(':')[0]}: training images" in axes.get_title()
+    assert ", ".join(label.get_text() for label in axes.get_yticklabels()) == told.split(": ")[1]
+
+
+def test_a_picture_of_another_kind_is_one_line(prepared, tmp_path):
+    with pytest.raises(UserError) as raised:
+        sheet.contact_sheet("digits", tmp_path / "sheet.txt")
+    assert_one_line(raised.value, "sheet.txt", "txt", ".png")
 
 
 # -- what a run sees --------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 import shutil
 import sys
 import zipfile
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -20,9 +22,13 @@ from bntt.data import (
     _cifar,
     _dvs_cifar10,
     _torchvision,
+    cifar100,
     digits_dvs,
     dvs_cifar10,
     dvs_cifar10_tebn,
+    dvs_cifar10_tebn_transposed,
+    dvs_cifar10_transposed,
+    dvs_cifar10_uniform_transposed,
     splits,
     store,
     tiny_imagenet,
@@ -208,7 +214,7 @@ def served(tmp_path, monkeypatch):
     monkeypatch.setattr(official, "train_list", [[f"data_batch_{n}", sums[f"data_batch_{n}"]] for n in range(1, 6)])
     monkeypatch.setattr(official, "test_list", [["test_batch", sums["test_batch"]]])
     monkeypatch.setattr(official, "meta", official.meta | {"md5": sums["batches.meta"]})
-    yield SimpleNamespace(expected=expected, requests=requests, folder=folder)
+    yield SimpleNamespace(expected=expected, requests=requests, folder=folder, archive=archive)
     server.shutdown()
     server.server_close()
 
@@ -257,9 +263,42 @@ def test_cifar_10_from_a_folder_in_the_python_layout(served, place):
     assert served.requests == []
 
 
+@pytest.mark.parametrize("given", ["file", "renamed", "folder"])
+def test_cifar_10_from_an_archive_that_the_user_has(served, place, tmp_path, given):
+    source = served.archive if given == "file" else served.archive.rename(tmp_path / "c.tgz")
+    if given == "folder":
+        source = tmp_path / "folder"
+        source.mkdir()
+        (tmp_path / "c.tgz").rename(source / "cifar-10-python.tar.gz")
+    record = json.loads(store.prepare("cifar10", source).read_text())
+    assert (record["state"], record["class_names"][3]) == ("archive", "cat")
+    assert served.requests == []
+
+
+def test_the_archive_of_the_binary_layout_is_known_by_its_checksum(small, tmp_path, monkeypatch):
+    import tarfile
+
+    known = _cifar.BINARY_ARCHIVES[small.name]
+    archive = tmp_path / known.name
+    with tarfile.open(archive, "w:gz") as opened:
+        opened.add(small.folder, small.folder.name)
+    expected = _cifar.read(small.name, small.root, tmp_path)
+    shutil.rmtree(small.folder)
+    with pytest.raises(UserError) as raised:
+        _cifar.read(small.name, archive, tmp_path)
+    assert_one_line(raised.value, str(archive), known.md5, "fetch it again")
+    md5 = hashlib.md5(archive.read_bytes(), usedforsecurity=False).hexdigest()
+    monkeypatch.setitem(_cifar.BINARY_ARCHIVES, small.name, known._replace(md5=md5))
+    for source in (archive, tmp_path):
+        parts = _cifar.read(small.name, source, tmp_path / "downloads")
+        assert parts.from_publisher
+        assert store.content_digest(parts) == store.content_digest(expected)
+    assert list((tmp_path / "downloads").iterdir()) == []
+
+
 def test_a_folder_without_any_layout_is_one_line(tmp_path):
     ran = bntt("data", "prepare", "cifar10", "--from", tmp_path, BNTT_DATA=str(tmp_path / "data"))
-    assert_one_line(ran, "cifar-10-batches-py", "cifar-10-batches-bin", "cifar-10-python.tar.gz")
+    assert_one_line(ran, "cifar-10-batches-py", "-bin", "cifar-10-python.tar.gz", "cifar-10-binary.tar.gz")
     ran = bntt("data", "prepare", "cifar10", "--from", tmp_path / "nowhere", BNTT_DATA=str(tmp_path / "data"))
     assert_one_line(ran, "nowhere", "no such folder")
     assert [path.name for path in (tmp_path / "data").glob(".*")] == [".cifar10-lock"]
@@ -283,7 +322,7 @@ def tree(tmp_path, monkeypatch):
     root = tmp_path / "from" / tiny_imagenet.FOLDER
     files = {
         "wnids.txt": "\n".join(WNIDS).encode(),
-        "words.txt": b"n01\tfirst\nn02\tsecond\n",
+        "words.txt": b"n01\tfirst, other\nn03\tthird\n",
         "val/val_annotations.txt": b"val_0.JPEG\tn02\t0\t0\t9\t9\nval_1.JPEG\tn01\t0\t0\t9\t9\n",
         "val/images/val_0.JPEG": jpeg((0, 0, 255)),
         "val/images/val_1.JPEG": jpeg(100, "L"),
@@ -304,12 +343,14 @@ def zipped(tree, target):
     return target
 
 
-@pytest.mark.parametrize("kind", ["folder", "inside", "zip"])
+@pytest.mark.parametrize("kind", ["folder", "inside", "zip", "file"])
 def test_tiny_imagenet_in_its_official_layout(tree, kind, tmp_path):
-    source = {"folder": tree, "inside": tree.parent, "zip": tmp_path / "zip"}[kind]
+    source = {"folder": tree, "inside": tree.parent, "zip": tmp_path / "zip", "file": tmp_path / "a b"}[kind]
     if kind == "zip":
         source.mkdir()
         zipped(tree, source / tiny_imagenet.ARCHIVE.name)
+    elif kind == "file":
+        zipped(tree, source)
     parts = tiny_imagenet.read(source, tmp_path)
     pixels, labels = parts.train
     assert labels.tolist() == [0, 1, 0, 1, 0, 1]  # by number within the class, so that the first ones are balanced
@@ -318,6 +359,8 @@ def test_tiny_imagenet_in_its_official_layout(tree, kind, tmp_path):
     assert labels.tolist() == [1, 0]
     assert (pixels[1] == 100).all()
     assert not parts.from_publisher
+    assert parts.facts["class_names"] == ["first", "n02"]  # words.txt does not name n02
+    assert parts.facts["decoder"].startswith(f"Pillow {PIL.__version__} with")
 
 
 def test_the_publishers_zip_is_known_by_its_checksum(tree, tmp_path, monkeypatch):
@@ -338,6 +381,8 @@ def test_the_publishers_zip_is_known_by_its_checksum(tree, tmp_path, monkeypatch
         (lambda t: (t / "wnids.txt").unlink(), ["wnids.txt is missing"]),
         (lambda t: (t / "val/val_annotations.txt").write_text("val_0.JPEG\tn09\n"), ["val_0.JPEG", "wnids.txt"]),
         (lambda t: (t / "val/val_annotations.txt").write_text(""), ["val_annotations.txt names no image"]),
+        (lambda t: (t / "val/images/val_1.JPEG").unlink(), ["1 of the 2 images", "val/images/val_1.JPEG"]),
+        (lambda t: shutil.rmtree(t / "train"), ["train/n01/images has no image", "1 other"]),
     ],
 )
 def test_damage_to_tiny_imagenet_is_one_line(tree, tmp_path, damage, parts):
@@ -347,9 +392,61 @@ def test_damage_to_tiny_imagenet_is_one_line(tree, tmp_path, damage, parts):
     assert_one_line(raised.value, str(tree), *parts)
 
 
-def test_an_incomplete_copy_is_said(tree, tmp_path, capsys):
-    tiny_imagenet.read(tree, tmp_path)
-    assert capsys.readouterr().err == f"{tree}: train has 6 of 100000 images\n{tree}: val has 2 of 10000 images\n"
+def test_an_incomplete_copy_is_said_and_listed_with_what_it_has(tree, place, capsys):
+    import argparse
+
+    from bntt.commands import data
+
+    told = "INCOMPLETE: 6 of 100,000 train, 2 of 10,000 test"
+
+    def run(*arguments):
+        parser = argparse.ArgumentParser()
+        data.add_arguments(parser)
+        data.run(parser.parse_args([*arguments]))
+        return capsys.readouterr()
+
+    first = run("prepare", "tiny-imagenet", "--from", str(zipped(tree, place.parent / "a.zip")))
+    assert re.findall(told, first.err) == [told]
+    assert len(first.err.splitlines()) == 1
+    assert told in run("prepare", "tiny-imagenet").err
+    verified = run("verify", "tiny-imagenet")
+    assert told in verified.err
+    assert "6 of 100,000 train" in verified.out
+    (line,) = (line for line in run("list").out.splitlines() if line.startswith("tiny-imagenet"))
+    assert re.fullmatch(r"tiny-imagenet +prepared +unknown +6 of 100,000 train, 2 of 10,000 test +Tiny-.*", line)
+    assert "photographs" not in line
+    assert told in run("list").out
+
+
+def test_remarks_tell_what_is_unusual_of_prepared_data(monkeypatch):
+    monkeypatch.setattr(store, "facts", lambda name: known)
+    known = {"images": {"train": 6, "validation": 0, "test": 2}, "content": "a", "decoder": "this"}
+    usual = {"dataset": "d", "images": known["images"], "content_sha256": "a", "state": "content", "decoder": "other"}
+
+    def told(**other):
+        return [line.split(":")[0] for line in store.remarks(usual | other)]
+
+    assert store.counts(usual) == "6 train, 2 test"
+    assert told() == told(state="archive") == []
+    assert told(content_sha256="b", state="unknown") == ["OTHER DECODER"]
+    assert told(content_sha256="b", state="archive") == ["OTHER PIXELS", "OTHER DECODER"]
+    assert told(content_sha256="b", state="unknown", decoder="this") == []
+    for images in ({"train": 5, "validation": 0, "test": 2}, {"train": 7, "validation": 0, "test": 2}):
+        assert told(images=images, content_sha256="b", state="unknown") == ["INCOMPLETE"]
+    for outside, lines in ((0, []), (2, []), (3, ["EVENTS LEFT OUT"])):
+        assert told(events={"events": 2000, "outside_window": outside}) == lines
+    assert told(events={"events": 2000, "outside_window": 0, "empty_recordings": 1}) == ["EMPTY RECORDINGS"]
+    (line,) = store.remarks(usual | {"events": {"events": 2000, "outside_window": 1000, "damaged": 7}})
+    assert "1,000 of 2,000 (50.0%)" in line
+    assert "7 of them have a damaged time-stamp" in line
+
+
+def test_the_hashes_of_the_contents_are_those_of_the_publishers_archives():
+    """A change of them makes data unknown: they are in two places on purpose."""
+    assert cifar100.DATASET["content"] == "966524dea413ba63a3629d1004f73ec386cda89a31ba29e6c371f047d884e006"
+    assert tiny_imagenet.DATASET["content"] == "27e78c0dd20ee9b5c5a3a5e421d255baa42ac3046ad9797da3a58582bf44c44a"
+    locked = re.search(r"^pillow==(\S+)", (PROJECT / "constraints.txt").read_text(), re.M)[1]
+    assert tiny_imagenet.DATASET["decoder"].startswith(f"Pillow {locked} with")
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -460,21 +557,81 @@ def test_extracted_folders_are_read_alike(recordings, tmp_path):
     assert not folders.from_publisher
 
 
+def recordings_of(recordings, name, contents):
+    with zipfile.ZipFile(recordings / f"{name}.zip", "w") as opened:
+        for number, content in contents.items():
+            opened.writestr(f"{name}/cifar10_{name}_{number}.aedat", content)
+
+
+@pytest.mark.parametrize("extracted", [False, True])
+def test_all_classes_that_lack_recordings_are_named_before_any_is_decoded(recordings, tmp_path, monkeypatch, extracted):
+    recordings_of(recordings, "bird", {0: b"", 2: b""})
+    recordings_of(recordings, "dog", {0: b"", 1: b"", 2: b"", 9: b""})
+    recordings_of(recordings, "truck", {})
+    if extracted:
+        for archive in recordings.iterdir():
+            with zipfile.ZipFile(archive) as opened:
+                opened.extractall(recordings)
+            archive.unlink()
+        (recordings / "truck").mkdir()
+    monkeypatch.setattr(_dvs_cifar10, "decode", lambda *_: 1 / 0)
+    monkeypatch.setattr(_dvs_cifar10, "matches", lambda *_: 1 / 0)
+    with pytest.raises(UserError) as raised:
+        _dvs_cifar10.read(recordings, tmp_path, SPLIT, 5000)
+    bird, truck = "bird has 2 of 3 recordings, the first missing is 1", "truck has 0 of 3 recordings"
+    assert_one_line(raised.value, str(recordings), bird, "dog has", "cifar10_dog_9.aedat", truck)
+    assert "airplane" not in str(raised.value)
+
+
 def test_missing_and_damaged_recordings_are_one_line(recordings, tmp_path):
-    with zipfile.ZipFile(recordings / "bird.zip", "w") as opened:
-        opened.writestr("bird/cifar10_bird_0.aedat", b"#!AER-DAT2.0\r\n123")
+    recordings_of(recordings, "bird", {0: b"#!AER-DAT2.0\r\n123", 1: b"", 2: b""})
     with pytest.raises(UserError) as raised:
         _dvs_cifar10.read(recordings, tmp_path, SPLIT, 5000)
     assert_one_line(raised.value, "bird.zip", "cifar10_bird_0.aedat", "3 bytes are left over")
-    with zipfile.ZipFile(recordings / "bird.zip", "w") as opened:
-        opened.writestr("bird/cifar10_bird_9.aedat", b"")
+    for name in ("bird.zip", "truck.zip"):
+        (recordings / name).unlink()
     with pytest.raises(UserError) as raised:
         _dvs_cifar10.read(recordings, tmp_path, SPLIT, 5000)
-    assert_one_line(raised.value, "bird.zip", "cifar10_bird_9.aedat")
-    (recordings / "bird.zip").unlink()
+    assert_one_line(raised.value, str(recordings), "bird.zip and truck.zip")
+
+
+def test_one_of_the_archives_names_the_folder_of_all(recordings, tmp_path):
+    parts = _dvs_cifar10.read(recordings / "cat.zip", tmp_path, SPLIT, 5000)
+    assert store.content_digest(parts) == store.content_digest(_dvs_cifar10.read(recordings, tmp_path, SPLIT, 5000))
+    assert parts.facts["class_names"][3] == "cat"
+    (recordings / "other.zip").write_bytes(b"")
     with pytest.raises(UserError) as raised:
-        _dvs_cifar10.read(recordings, tmp_path, SPLIT, 5000)
-    assert_one_line(raised.value, str(recordings), "bird.zip")
+        _dvs_cifar10.read(recordings / "other.zip", tmp_path, SPLIT, 5000)
+    assert_one_line(raised.value, "other.zip", "airplane.zip", "--from")
+
+
+def test_damaged_time_stamps_are_counted(recordings, tmp_path):
+    stamps = np.arange(0, 200_000, 100)
+    stamps[[0, 1000]] = 2**20, 2**28
+    events = Events(stamps, *(np.zeros(2000, np.uint8) for _ in range(2)), np.ones(2000, bool))
+    write(tmp_path / "one.aedat", events)
+    content = (tmp_path / "one.aedat").read_bytes()
+    recordings_of(recordings, "bird", dict.fromkeys(range(3), content))
+    counted = _dvs_cifar10.read(recordings, tmp_path, SPLIT, None).facts["events"]
+    assert (counted["damaged"], counted["outside_window"], counted["reordered"]) == (6, 6, 0)
+    assert counted["events"] == 3 * 2000 + 27 * 6
+    assert counted["empty_recordings"] == 0
+    write(tmp_path / "one.aedat", Events(np.arange(50), *(np.full(50, 127) for _ in range(2)), np.ones(50, bool)))
+    recordings_of(recordings, "bird", dict.fromkeys(range(3), (tmp_path / "one.aedat").read_bytes()))
+    assert _dvs_cifar10.read(recordings, tmp_path, SPLIT, 5000).facts["events"]["empty_recordings"] == 3
+
+
+def test_the_other_orientation_swaps_x_and_y(recordings, tmp_path, monkeypatch):
+    upright = _dvs_cifar10.read(recordings, tmp_path, SPLIT, 5000)
+    monkeypatch.setattr(splits, "committed_split", lambda name: SPLIT)
+    for module in (dvs_cifar10_transposed, dvs_cifar10_tebn_transposed):
+        swapped = module.read(recordings, tmp_path)
+        assert np.array_equal(swapped.train[0], upright.train[0].transpose(0, 1, 2, 4, 3))
+        assert not np.array_equal(swapped.train[0], upright.train[0])
+        assert np.array_equal(swapped.train[1], upright.train[1])
+    uniform = dvs_cifar10_uniform_transposed.read(recordings, tmp_path)
+    expected = _dvs_cifar10.read(recordings, tmp_path, SPLIT, None)
+    assert np.array_equal(uniform.test[0], expected.test[0].swapaxes(-1, -2))
 
 
 def test_the_committed_split_of_dvs_cifar10(monkeypatch):
@@ -485,14 +642,26 @@ def test_the_committed_split_of_dvs_cifar10(monkeypatch):
     assert np.bincount(np.array(split["test"]) // 1000).tolist() == [100] * 10
     assert split["validation"] == []
     seen = []
-    for module in (dvs_cifar10, dvs_cifar10_tebn):
+    modules = [dvs_cifar10, dvs_cifar10_tebn, dvs_cifar10_transposed, dvs_cifar10_tebn_transposed]
+    for module in modules:
         monkeypatch.setattr(
-            module, "read_recordings", lambda source, downloads, split, bins: seen.append((split, bins))
+            module, "read_recordings", lambda *given, transposed=False: seen.append((given, transposed))
         )
         module.read(None, None)
-    assert seen[0] == (split, 5000)
-    assert seen[1][0]["test"] == [1000 * label + number for label in range(10) for number in range(100)]
-    assert len(seen[1][0]["train"]) == 9000
+    for ((_, _, own, bins), transposed), module in zip(seen, modules, strict=True):
+        assert bins == 5000
+        assert transposed == module.__name__.endswith("transposed")
+        if "tebn" in module.__name__:
+            assert own["test"] == [1000 * label + number for label in range(10) for number in range(100)]
+            assert sorted(own["train"] + own["test"]) == list(range(10_000))
+        else:
+            assert own == split
+
+
+@pytest.mark.parametrize("name", [name for name in store.names() if name.startswith("dvs-cifar10")])
+def test_no_split_of_dvs_cifar10_is_called_official(name):
+    committed = splits.committed_split("dvs-cifar10-tebn" if "tebn" in name else "dvs-cifar10")
+    assert store._split_identity(name) == splits.split_digest(committed)
 
 
 SPLIT_OF_DVS = "f8098a69e2e562c19cd4d14122761bcea9854bcc116f6bd3fa8565434c0cbff0"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import random
 import shutil
 import subprocess
@@ -70,7 +71,24 @@ def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path):
 
     files.write_atomically(path, write)
     assert path.read_text() == "new"
-    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_file_has_the_permissions_that_the_umask_leaves(tmp_path, umask, mode, replaces):
+    def write(beside):
+        if replaces:  # as a writer does that makes a temporary file of its own
+            beside.unlink()
+            os.close(os.open(beside, os.O_CREAT, 0o600))
+        beside.write_text("new")
+
+    before = os.umask(umask)
+    try:
+        files.write_atomically(tmp_path / "folder" / "x", write)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "folder" / "x").stat().st_mode & 0o777 == mode
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == mode | 0o111 & ~umask
 
 
 def test_json_has_no_nan(tmp_path):

@@ -4,8 +4,8 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,24 @@ SPARE = 2**26  # bytes to leave free on a disk
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call ``write`` with a path beside ``path``, flush, rename. A failure leaves no file. UserError for an OSError."""
+    """Call ``write`` with a path beside ``path``, flush, rename. A failure leaves no file. UserError for an OSError.
+
+    The file gets the permissions that the process's umask leaves, as any new file does.
+    """
+    beside = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        beside.touch(exist_ok=False)  # not by tempfile, which gives permissions to the owner alone
+        permissions = beside.stat().st_mode
     except OSError as error:
         raise UserError(
             f"cannot write to {path.parent}: {error.strerror}; choose a folder that can be written"
         ) from None
-    os.close(handle)
-    beside = Path(name)
     try:
         write(beside)
         with beside.open("rb") as stream:
             os.fsync(stream.fileno())
-        beside.chmod(0o644)
+        beside.chmod(permissions)  # some writers put a file of their own there
         beside.rename(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; make room, and run this again") from None

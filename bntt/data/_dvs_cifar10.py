@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bntt.common.errors import UserError
+from bntt.common.text import listed
 from bntt.data._fetch import Archive, fetch, matches, member, opened_zip
 from bntt.data._parts import Parts, divided
 from bntt.data.events.aedat import decode
@@ -34,57 +35,102 @@ ARCHIVES = [
         ("truck", 7712839, "89f3922fd147d9aeff89e76a2b0b70a7"),
     )
 ]
+CLASS_NAMES = [Path(archive.name).stem for archive in ARCHIVES]
 PER_CLASS = 1000
 SIZE = 42
 STEPS = 20  # T of the paper's DVS network, as later papers cite it
 
 
-def read(source: Path | None, downloads: Path, split: dict[str, list[int]], bin_microseconds: int | None) -> Parts:
+def read(
+    source: Path | None,
+    downloads: Path,
+    split: dict[str, list[int]],
+    bin_microseconds: int | None,
+    transposed: bool = False,
+) -> Parts:
     """Recordings in the order of class and number, divided by ``split``; see `to_frames` for the bins.
 
-    Raises UserError if an archive or a recording is missing or damaged.
+    ``source`` is the folder of the archives or of the folders that they hold, or one of the archives, beside which the
+    others lie. ``transposed`` swaps x and y. Raises UserError if an archive or a recording is missing or damaged.
     """
-    where = fetch(ARCHIVES, downloads) if source is None else [_place(source, archive) for archive in ARCHIVES]
+    if source is not None and source.is_file():
+        if source.name not in [archive.name for archive in ARCHIVES]:
+            names = listed([archive.name for archive in ARCHIVES])
+            raise UserError(f"{source} is none of {names}; give --from the folder that holds these ten archives")
+        source = source.parent
+    places = fetch(ARCHIVES, downloads) if source is None else _places(source)
+    names_of = _names(places)
     verified = source is None or all(
-        path.is_file() and matches(path, archive.md5) for archive, path in zip(ARCHIVES, where, strict=True)
+        place.is_file() and matches(place, archive.md5) for archive, place in zip(ARCHIVES, places, strict=True)
     )
-    count = PER_CLASS * len(ARCHIVES)
-    frames = np.empty((count, STEPS, 2, SIZE, SIZE), np.uint8)
-    tally, special, reordered = Tally(), 0, 0
-    for label, place in enumerate(tqdm(where, "recordings", disable=None)):
-        numbers = set()
-        for name, content in _recordings(place):
-            found = re.search(r"_(\d+)\.aedat$", name)
-            if not found or int(found[1]) >= PER_CLASS or int(found[1]) in numbers:
-                raise UserError(f"{place}: {name} is not one of {PER_CLASS} numbered recordings; fetch it again")
-            numbers.add(int(found[1]))
-            events = decode(content, f"{place}: {name}")
-            frames[label * PER_CLASS + int(found[1])], of_this = to_frames(events, STEPS, SIZE, bin_microseconds)
-            tally.add(of_this)
+    frames = np.empty((PER_CLASS * len(ARCHIVES), STEPS, 2, SIZE, SIZE), np.uint8)
+    tally, special, reordered, damaged, empty = Tally(), 0, 0, 0, 0
+    for label, place in enumerate(tqdm(places, "recordings", disable=None)):
+        for number, content in _contents(place, names_of[label]):
+            events = decode(content, f"{place}: {names_of[label][number]}")
+            of_this, counted = to_frames(events, STEPS, SIZE, bin_microseconds)
+            frames[label * PER_CLASS + number] = of_this.swapaxes(-1, -2) if transposed else of_this
+            tally.add(counted)
             special += events.special
             reordered += events.reordered
-        if len(numbers) < PER_CLASS:
-            missing = min(set(range(PER_CLASS)) - numbers)
-            raise UserError(f"{place}: recording {missing} is missing, there are {len(numbers)}; fetch it again")
+            damaged += events.damaged
+            empty += counted.framed == 0
     labels = np.repeat(np.arange(len(ARCHIVES)), PER_CLASS)
-    facts = {"events": vars(tally) | {"special": special, "reordered": reordered}}
+    other = {"special": special, "reordered": reordered, "damaged": damaged, "empty_recordings": empty}
+    facts = {"class_names": CLASS_NAMES, "events": vars(tally) | other}
     return divided(frames, labels, split, from_publisher=verified, facts=facts)
 
 
-def _place(source: Path, archive: Archive) -> Path:
-    """The archive in the user's folder, or the folder to which it was extracted."""
-    for path in (source / archive.name, source / Path(archive.name).stem):
-        if path.exists():
-            return path
-    raise UserError(f"{source} holds neither {archive.name} nor a folder {Path(archive.name).stem}")
+def _places(source: Path) -> list[Path]:
+    """For each class, the archive in the user's folder, or the folder to which it was extracted."""
+    places, missing = [], []
+    for archive, name in zip(ARCHIVES, CLASS_NAMES, strict=True):
+        there = [path for path in (source / archive.name, source / name) if path.exists()]
+        places += there[:1]
+        missing += [] if there else [archive.name]
+    if missing:
+        raise UserError(f"{source} lacks {listed(missing)}, and the folders to which these archives are extracted")
+    return places
 
 
-def _recordings(place: Path) -> Iterator[tuple[str, bytes]]:
+def _names(places: list[Path]) -> list[dict[int, str]]:
+    """For each class, the names of its recordings by number; UserError that tells what is wrong with which classes.
+
+    Nothing is decoded before all are known to be there.
+    """
+    found, wrong = [], []
+    for label, place in zip(CLASS_NAMES, places, strict=True):
+        numbered: dict[int, str] = {}
+        odd = []
+        for name in _listing(place):
+            number = re.search(r"_(\d+)\.aedat$", name)
+            if not number or int(number[1]) >= PER_CLASS or int(number[1]) in numbered:
+                odd.append(name)
+            else:
+                numbered[int(number[1])] = name
+        if len(numbered) < PER_CLASS:
+            missing = min(set(range(PER_CLASS)) - numbered.keys())
+            wrong.append(f"{label} has {len(numbered):,} of {PER_CLASS:,} recordings, the first missing is {missing}")
+        if odd:
+            wrong.append(f"{label} has {odd[0]}, which is not one of {PER_CLASS:,} numbered recordings")
+        found.append(numbered)
+    if wrong:
+        raise UserError(f"{places[0].parent}: {'; '.join(wrong)}; fetch the archives of these classes again")
+    return found
+
+
+def _listing(place: Path) -> list[str]:
     if place.is_dir():
-        for path in sorted(place.glob("*.aedat")):
-            yield path.name, path.read_bytes()
+        return sorted(path.relative_to(place).as_posix() for path in place.rglob("*.aedat"))
+    with opened_zip(place) as opened:
+        return [name for name in opened.namelist() if name.endswith(".aedat")]
+
+
+def _contents(place: Path, names: dict[int, str]) -> Iterator[tuple[int, bytes]]:
+    if place.is_dir():
+        for number, name in names.items():
+            yield number, (place / name).read_bytes()
         return
     with opened_zip(place) as opened:
-        for name in opened.namelist():
-            if name.endswith(".aedat"):
-                yield name, member(opened, name)
+        for number, name in names.items():
+            yield number, member(opened, name)

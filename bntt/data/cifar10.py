@@ -7,7 +7,7 @@ from bntt.data._parts import Parts
 
 # fmt: off
 DATASET = {
-    "title": "CIFAR-10 (32 x 32, 10 classes, 50,000 and 10,000 photographs)",
+    "title": "CIFAR-10 (32 x 32, 10 classes)",
     "classes": 10,
     "source": "Krizhevsky 2009, by torchvision",
     "shape": [3, 32, 32],

@@ -6,11 +6,12 @@ from bntt.data._cifar import read as read_cifar
 from bntt.data._parts import Parts
 
 DATASET = {
-    "title": "CIFAR-100 (32 x 32, 100 classes, 50,000 and 10,000 photographs)",
+    "title": "CIFAR-100 (32 x 32, 100 classes)",
     "classes": 100,
     "source": "Krizhevsky 2009, by torchvision",
     "shape": [3, 32, 32],
     "images": {"train": 50000, "validation": 0, "test": 10000},
+    "content": "966524dea413ba63a3629d1004f73ec386cda89a31ba29e6c371f047d884e006",
 }
 
 

@@ -14,7 +14,7 @@ from bntt.data import splits
 from bntt.data._parts import Parts, divided
 
 DATASET = {
-    "title": "scikit-learn digits (8 x 8, 10 classes, 1,797 scans)",
+    "title": "scikit-learn digits (8 x 8, 10 classes)",
     "classes": 10,
     "source": "bundled with scikit-learn (sklearn.datasets.load_digits)",
     "shape": [1, 8, 8],

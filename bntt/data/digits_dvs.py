@@ -20,7 +20,7 @@ from bntt.data.events.frames import Tally, to_frames
 from bntt.spiking.randomness import key
 
 DATASET = {
-    "title": "Digits before a simulated event camera, 20 frames of 5 ms, 16 x 16 (10 classes, 1,797 recordings)",
+    "title": "Digits before a simulated event camera, 20 frames of 5 ms, 16 x 16 (10 classes)",
     "classes": 10,
     "source": "scikit-learn's digits, recorded by bntt.data.events.camera",
     "time_steps": 20,

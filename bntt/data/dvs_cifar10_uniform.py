@@ -7,7 +7,7 @@ from bntt.data._dvs_cifar10 import read as read_recordings
 from bntt.data._parts import Parts
 
 DATASET = {
-    "title": "DVS-CIFAR10, 20 frames of the whole recording, 42 x 42 (10 classes, 9,000 and 1,000, our split)",
+    "title": "DVS-CIFAR10, 20 frames of the whole recording, 42 x 42 (10 classes, our split)",
     "classes": 10,
     "source": "Li et al. 2017, figshare, AEDAT 2.0",
     "time_steps": 20,

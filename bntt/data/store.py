@@ -1,9 +1,9 @@
 """Datasets: one file each, prepared once as uint8 arrays with a manifest, and shared by all experiments.
 
 A dataset is a file in this folder that declares ``DATASET`` and defines ``read(source, downloads) -> Parts``.
-``source`` is a folder that the user names, or None; with None, the dataset is downloaded into the folder ``downloads``.
-Prepared arrays are in ``data/<name>/``, or in ``$BNTT_DATA/<name>/``, and can be mapped into memory. Downloaded files
-stay in ``data/downloads/``.
+``source`` is an archive or a folder that the user names, or None; with None, the dataset is downloaded into the folder
+``downloads``. Prepared arrays are in ``data/<name>/``, or in ``$BNTT_DATA/<name>/``, and can be mapped into memory.
+Downloaded files stay in ``data/downloads/``.
 
 The *state* of data says how well it is known that they are the publisher's:
 
@@ -11,12 +11,17 @@ The *state* of data says how well it is known that they are the publisher's:
 * ``content``: pixels and labels have the hash that is committed here.
 * ``partial``: they have it except for the listed test items.
 * ``unknown``: none of these.
+
+Pixels of JPEG files depend on the decoder, by a grey level at most. So a dataset that is decoded here declares with
+which decoder its content was hashed. With another decoder an extracted copy of the publisher's files may stay
+``unknown``, and `remarks` says so.
 """
 
 import contextlib
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -33,6 +38,8 @@ from bntt.experiment.code_hash import reading_code
 if TYPE_CHECKING:
     from bntt.data._parts import Parts
     from bntt.data.images import ImageData
+
+MANY = 1e-3  # share of events outside of the time bins that is said
 
 
 def names() -> list[str]:
@@ -61,7 +68,7 @@ def manifest_path(name: str) -> Path:
 
 
 def split_file(name: str) -> Path | None:
-    """The path of a dataset's committed split; None if the split is the publisher's, or a rule in its module."""
+    """The path of a dataset's committed split; None if the split is the publisher's."""
     path = file_of(facts(name).get("split", name))
     return path if path.is_file() else None
 
@@ -94,6 +101,8 @@ def prepare(name: str, source: Path | None = None) -> Path:
         with _alone(name):
             if not is_current(name):
                 _prepare(name, source)
+                for remark in remarks(manifest(name)):
+                    print(f"{name}: {remark}", file=sys.stderr)
     return manifest_path(name)
 
 
@@ -122,7 +131,7 @@ def _read(name: str, source: Path | None) -> "tuple[Parts, dict[str, Any]]":
     content = content_digest(parts)
     manifest = {
         "dataset": name,
-        "source": known["source"] if source is None else f"{known['source']}; a folder named by the user",
+        "source": known["source"] if source is None else f"{known['source']}; files named by the user",
         "classes": known["classes"],
         "images": {part: len(labels) for part, _, labels in parts},
         "content_sha256": content,
@@ -178,6 +187,44 @@ def make_up(name: str, images: dict[str, int]) -> None:
     _write(folder(name), made, manifest)
 
 
+def counts(found: dict[str, Any]) -> str:
+    """The number of images of each part of prepared data, and how many the dataset declares if they are others."""
+    whole = facts(found["dataset"]).get("images", found["images"])
+    return ", ".join(
+        f"{count:,}{'' if count == whole[part] else f' of {whole[part]:,}'} {part}"
+        for part, count in found["images"].items()
+        if count or whole[part]
+    )
+
+
+def remarks(found: dict[str, Any]) -> list[str]:
+    """What a user must know of prepared data, from their manifest: one line each, none if there is nothing."""
+    name, known = found["dataset"], facts(found["dataset"])
+    lines = []
+    whole = found["images"] == known.get("images", found["images"])
+    if not whole:
+        lines.append(f"INCOMPLETE: {counts(found)}; results on these data are not results on {name}")
+    events = found.get("events", {"events": 0, "outside_window": 0})
+    left_out, of, damaged = events["outside_window"], events["events"], events.get("damaged", 0)
+    if left_out > MANY * of:
+        lines.append(
+            f"EVENTS LEFT OUT: {left_out:,} of {of:,} ({left_out / of:.1%}) lie outside of the time bins; "
+            f"{damaged:,} of them have a damaged time-stamp"
+        )
+    if empty := events.get("empty_recordings", 0):
+        lines.append(f"EMPTY RECORDINGS: {empty:,} have no event in the time bins")
+    if whole and "content" in known and found["content_sha256"] != known["content"]:
+        if found["state"] == "archive":
+            lines.append("OTHER PIXELS: the files are the publisher's, but the arrays do not have the committed hash")
+        if found.get("decoder") != known.get("decoder"):
+            lines.append(
+                f"OTHER DECODER: the images were decoded by {found.get('decoder')}, and for the committed hash by "
+                f"{known['decoder']}, from which pixels may differ by a grey level; so it is known only of the "
+                "publisher's archive, by its md5, whose images these are"
+            )
+    return lines
+
+
 def _state(parts: "Parts", content: str, known: dict[str, Any]) -> str:
     if parts.from_publisher:
         return "archive"
@@ -190,7 +237,7 @@ def _state(parts: "Parts", content: str, known: dict[str, Any]) -> str:
 
 
 def _split_identity(name: str) -> str:
-    """Hash of the committed split; ``official`` if the publisher or a rule of the module divides the data."""
+    """Hash of the committed split; ``official`` if the publisher divides the data."""
     return "official" if split_file(name) is None else split_digest(committed_split(facts(name).get("split", name)))
 
 

@@ -6,9 +6,9 @@ by their number within the class, so the first N of them are balanced over the c
 
 import io
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,13 @@ from bntt.data._fetch import Archive, fetch, matches, member, opened_zip
 from bntt.data._parts import Part, Parts
 
 DATASET = {
-    "title": "Tiny-ImageNet-200 (64 x 64, 200 classes, 100,000 and 10,000 photographs)",
+    "title": "Tiny-ImageNet-200 (64 x 64, 200 classes)",
     "classes": 200,
     "source": "Stanford CS231n, from ImageNet (non-commercial research)",
     "shape": [3, 64, 64],
     "images": {"train": 100000, "validation": 0, "test": 10000},
+    "content": "27e78c0dd20ee9b5c5a3a5e421d255baa42ac3046ad9797da3a58582bf44c44a",
+    "decoder": "Pillow 13.0.0 with libjpeg-turbo 3.2.0",  # with which the content was hashed; another may differ
 }
 ARCHIVE = Archive(
     "tiny-imagenet-200.zip",
@@ -35,8 +37,9 @@ Read = Callable[[str], bytes]
 
 
 def read(source: Path | None, downloads: Path) -> Parts:
-    """Train and test, pixels uint8 ``[N, 3, 64, 64]``, from the zip file or a folder in the official layout.
+    """Train and test, pixels uint8 ``[N, 3, 64, 64]``.
 
+    ``source`` is the zip file, the folder that holds it, or the folder to which it was extracted, or the one around it.
     Raises UserError if a file is missing or damaged.
     """
     if source is None:
@@ -68,9 +71,10 @@ def _parts(where: Path, names: list[str], content: Read, from_publisher: bool) -
         found = re.fullmatch(r"train/(n\d+)/images/\1_(\d+)\.JPEG", name)
         if found and found[1] in number:
             train.append((int(found[2]), number[found[1]], name))
-    missing = set(range(len(classes))) - {label for _, label, _ in train}
+    missing = sorted(set(range(len(classes))) - {label for _, label, _ in train})
     if missing:
-        raise UserError(f"{where}: train/{classes[min(missing)]}/images has no image; fetch the archive again")
+        more = f", and neither have {len(missing) - 1} other classes" if len(missing) > 1 else ""
+        raise UserError(f"{where}: train/{classes[missing[0]]}/images has no image{more}; fetch the archive again")
 
     test: list[tuple[int, int, str]] = []
     for line in content("val/val_annotations.txt").decode().splitlines():
@@ -82,11 +86,34 @@ def _parts(where: Path, names: list[str], content: Read, from_publisher: bool) -
         test.append((int(found[1]), number[wnid], f"val/images/{file}"))
     if not test:
         raise UserError(f"{where}: val/val_annotations.txt names no image; fetch the archive again")
-    whole: Any = DATASET["images"]
-    for part, items, count in (("train", train, whole["train"]), ("val", test, whole["test"])):
-        if len(items) != count:
-            print(f"{where}: {part} has {len(items)} of {count} images", file=sys.stderr)
-    return Parts(_part(where, sorted(train), content), None, _part(where, sorted(test), content), from_publisher)
+    there = set(names)
+    gone = [name for _, _, name in test if name not in there]
+    if gone:
+        raise UserError(
+            f"{where}: {len(gone):,} of the {len(test):,} images that val/val_annotations.txt names are missing, such "
+            f"as {gone[0]}; fetch the archive again"
+        )
+    words = content("words.txt") if "words.txt" in there else b""
+    facts: dict[str, Any] = {"class_names": _class_names(classes, words), "decoder": _decoder()}
+    return Parts(
+        _part(where, sorted(train), content), None, _part(where, sorted(test), content), from_publisher, facts=facts
+    )
+
+
+def _class_names(classes: list[str], words: bytes) -> list[str]:
+    """The first of the words for each class; WordNet's number if there is none."""
+    lines = (line.partition("\t") for line in words.decode("utf-8", "replace").splitlines())
+    word = {wnid: rest.partition(",")[0].strip() for wnid, _, rest in lines}
+    return [word.get(wnid) or wnid for wnid in classes]
+
+
+def _decoder() -> str:
+    """What decodes JPEG files here."""
+    version = _pillow().__version__
+    from PIL import features
+
+    turbo = features.version_feature("libjpeg_turbo")
+    return f"Pillow {version} with {f'libjpeg-turbo {turbo}' if turbo else 'another libjpeg'}"
 
 
 def _part(where: Path, items: list[tuple[int, int, str]], content: Read) -> Part:
@@ -96,13 +123,17 @@ def _part(where: Path, items: list[tuple[int, int, str]], content: Read) -> Part
     return pixels, np.array([label for _, label, _ in items], np.int64)
 
 
-def _decoded(where: Path, name: str, content: Read) -> np.ndarray:
+def _pillow() -> ModuleType:
     try:
         from PIL import Image
     except ImportError:
-        raise UserError(f"{DATASET['title']} needs Pillow; `pip install pillow`") from None
+        raise UserError("Tiny-ImageNet-200 needs Pillow; `pip install pillow`") from None
+    return Image
+
+
+def _decoded(where: Path, name: str, content: Read) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(content(name))) as image:
+        with _pillow().open(io.BytesIO(content(name))) as image:
             size, array = image.size, np.asarray(image.convert("RGB"))
     except (OSError, KeyError, SyntaxError, ValueError) as error:  # what Pillow raises on damaged files
         raise UserError(f"{where}: {name} cannot be read: {error}; fetch the archive again") from None

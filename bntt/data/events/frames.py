@@ -28,7 +28,7 @@ def to_frames(events: Events, bins: int, size: int, bin_microseconds: int | None
     """Counts uint8 ``[bins, 2, size, size]``, OFF before ON, and what became of every event.
 
     The bins are ``bin_microseconds`` long and begin with the first event, as in Wu et al. 2019. With None, they divide
-    the whole recording into equal parts. An event from before the first event of the file is outside of all bins. The
+    the whole recording into equal parts. An event with a damaged time-stamp is outside of all bins. The
     squares are ``128 // size`` pixels wide and start in the upper left corner. The pixels that remain at the right and
     at the bottom are cropped.
     """
