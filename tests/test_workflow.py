@@ -143,7 +143,8 @@ def test_an_edit_reruns_what_it_decides_and_nothing_else(project, files, config,
 
 
 def test_what_decides_no_number_reruns_nothing(project):
-    """Comments, docstrings, new plug-ins, other experiments, another interpreter, fewer or more cores: all at once."""
+    """All at once: comments, docstrings, new plug-ins and half-written ones, what editors leave, other experiments,
+    another interpreter, fewer or more cores."""
     described = [
         project / "bntt" / file
         for file in (
@@ -156,7 +157,14 @@ def test_what_decides_no_number_reruns_nothing(project):
     ]
     rules = project / "workflow/rules/train.smk"
     method, other = project / "bntt/methods/mine.py", project / "config/other.yaml"
-    with edited(*described, rules, method, other):
+    half = [project / f"bntt/{folder}/half.py" for folder in ("methods", "data", "measurements")]
+    stray = [project / f"analysis/{name}.py" for name in ("figure1 (copy)", "figure1-old", ".figure1", "table1.orig")]
+    locks = [project / name for name in ("bntt/methods/.#ann.py", "analysis/.#figure1.py", "config/.#tiny.yaml")]
+    with edited(*described, rules, method, other, *half, *stray, *locks):
+        for path in (*half, *stray):
+            path.write_text("OPTIONS = DATASET = COLUMNS = (\n")
+        for path in locks:
+            path.symlink_to("somebody@somewhere.1234:5678")  # Emacs'
         for path in described:
             rewrite(path, describe_otherwise)
         add_a_statement(rules)
