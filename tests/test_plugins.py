@@ -132,6 +132,12 @@ def test_a_mistake_in_train_is_the_methods(write, tmp_path, old, new, said):
     assert not RunDirectory.of(run, tmp_path).path.exists()
 
 
+def test_a_method_need_not_declare_the_options_of_images(write, tmp_path):
+    write("methods", METHOD.replace('EXTENDS = ["bntt.methods.ann"]\n', ""))
+    tiny = experiment(tmp_path, protocol={}, rows={"row": {"method": "mine"}})
+    assert pipeline.train(tiny, tiny.runs[0], tmp_path, "cpu").endswith(": done")
+
+
 def test_a_mistake_in_classifier_or_measure_is_theirs_and_the_weights_stay_good(write, package, tmp_path):
     """A KeyError there used to be reported as damaged weights."""
     method = write("methods", METHOD.replace("return None", "return weights['wieght']"))
