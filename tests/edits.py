@@ -4,6 +4,8 @@ import ast
 from collections.abc import Callable
 from pathlib import Path
 
+from bntt.experiment import code_hash, declared, schema
+
 ADDED = {
     ".py": "\nNEW = 1\n",
     ".yaml": "\nnew: 1\n",
@@ -12,6 +14,12 @@ ADDED = {
     ".smk": "\n# a comment\n",
 }
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef
+
+
+def forget() -> None:
+    """Let sources be read again: within a process they are taken not to change."""
+    for known in (declared.options, code_hash._named_in, schema._models):
+        known.cache_clear()
 
 
 def append(path: Path, text: str) -> None:

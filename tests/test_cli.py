@@ -4,7 +4,9 @@ import pytest
 from tiny import assert_one_line, bntt, write_experiment
 
 from bntt import commands
+from bntt.common import environment
 from bntt.common.errors import UserError
+from bntt.data import store
 
 COMMANDS = ("train", "evaluate", "runs", "check", "compare", "explain", "plan", "data", "notebook", "keys")
 
@@ -134,3 +136,42 @@ def test_a_run_goes_from_nothing_to_measured_by_two_commands(tmp_path):
     assert measured.returncode == 0, measured.stderr
     assert "test accuracy" in measured.stdout
     assert "already trained" in bntt("train", *common).stdout
+
+
+# -- the environment ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["Plain", "PLAIN", " plain", "native", "0", "1", "true"])
+def test_an_unknown_value_of_bntt_kernels_is_one_line(monkeypatch, capsys, value):
+    monkeypatch.setenv("BNTT_KERNELS", value)
+    assert commands.main(["keys"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert (
+        said.err == f"bntt: BNTT_KERNELS is {value!r}: set it to 'plain' to turn the fused kernels off, or unset it\n"
+    )
+    with pytest.raises(UserError):
+        environment.plain_kernels()  # also without the command line
+
+
+@pytest.mark.parametrize(("value", "plain"), [("", False), ("plain", True), (None, False)])
+def test_the_known_values_of_bntt_kernels(monkeypatch, value, plain):
+    monkeypatch.delenv("BNTT_KERNELS", raising=False)
+    if value is not None:
+        monkeypatch.setenv("BNTT_KERNELS", value)
+    assert environment.plain_kernels() is plain
+
+
+@pytest.mark.parametrize(("value", "folder"), [("", "data"), (None, "data"), ("~/x", "{home}/x"), ("a b", "a b")])
+def test_where_bntt_data_puts_prepared_data(monkeypatch, tmp_path, value, folder):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("BNTT_DATA", raising=False)
+    if value is not None:
+        monkeypatch.setenv("BNTT_DATA", value)
+    assert str(store.folder("digits")) == f"{folder.format(home=tmp_path)}/digits"
+
+
+def test_a_home_that_does_not_exist_is_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("BNTT_DATA", "~no-such-user/data")
+    assert commands.main(["keys"]) == 2
+    assert capsys.readouterr().err.startswith("bntt: BNTT_DATA is ~no-such-user/data: there is no such user")

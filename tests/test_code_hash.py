@@ -2,49 +2,12 @@
 
 import ast
 import re
-import shutil
 
 import pytest
-from edits import add_a_statement, append, deepest, describe_otherwise, docstrings, rewrite
+from edits import add_a_statement, append, deepest, describe_otherwise, docstrings, forget, rewrite
 from tiny import PROJECT, experiment
 
 from bntt.experiment import code_hash, declared
-
-PARSED: dict = {}
-HASHED: dict = {}
-
-
-def forget() -> None:
-    declared.options.cache_clear()
-    code_hash._named_in.cache_clear()
-
-
-@pytest.fixture
-def package(tmp_path, monkeypatch):
-    """A copy of the package, in a folder with a space, from which hashes are made.
-
-    Within a process sources are taken not to change, so they are parsed once each. Here they do change, and what is
-    remembered goes by their content.
-    """
-    copy = tmp_path / "another place" / "bntt"
-    shutil.copytree(PROJECT / "bntt", copy, ignore=shutil.ignore_patterns("__pycache__"))
-    parse, digest = declared.syntax_tree.__wrapped__, code_hash._file_digest.__wrapped__
-
-    def remember(memory, function):
-        def remembered(path):
-            known = (path.suffix, path.read_bytes())
-            if known not in memory:
-                memory[known] = function(path)
-            return memory[known]
-
-        return remembered
-
-    monkeypatch.setattr(declared, "PACKAGE", copy)
-    monkeypatch.setattr(declared, "syntax_tree", remember(PARSED, parse))
-    monkeypatch.setattr(code_hash, "_file_digest", remember(HASHED, digest))
-    forget()
-    yield copy
-    forget()
 
 
 def hashes(runs) -> dict[str, str]:
@@ -187,6 +150,13 @@ DRAWN = sorted(
     for path in (PROJECT / "bntt" / room).rglob("*")
     if path.suffix in (".py", ".yaml")
 )
+
+
+def test_every_committed_c_source_is_compiled_and_no_copy_of_one():
+    from bntt.spiking.kernels import native
+
+    committed = [path for path in (PROJECT / "bntt").rglob("*.cpp") if declared.is_source(path, PROJECT)]
+    assert sorted(native.SOURCES) == sorted(committed)
 
 
 def test_every_file_that_draws_counts_for_drawing_alone(package, runs):

@@ -1,32 +1,23 @@
 """What modules declare about themselves, read from their source without importing them."""
 
 import ast
+import itertools
 import shutil
 import sys
 
 import pytest
+from edits import forget
 from tiny import PROJECT, assert_one_line, bntt, experiment, python, write_experiment
 
 from bntt.common.errors import UserError
-from bntt.experiment import declared
-from bntt.experiment.manual import reference
+from bntt.data import store
+from bntt.experiment import code_hash, declared
+from bntt.experiment.manual import reference, schema
 from bntt.experiment.options import Strict, options_model, validated
 from bntt.experiment.schema import EVALUATION
+from bntt.runs import provenance
 
 FOLDERS = (("methods", "OPTIONS"), ("data", "DATASET"), ("measurements", "COLUMNS"))
-
-
-@pytest.fixture
-def package(tmp_path, monkeypatch):
-    """A copy of the package that `declared` reads in place of the real one."""
-    copy = tmp_path / "bntt"
-    shutil.copytree(PROJECT / "bntt", copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(declared, "PACKAGE", copy)
-    declared.syntax_tree.cache_clear()
-    declared.options.cache_clear()
-    yield copy
-    declared.syntax_tree.cache_clear()
-    declared.options.cache_clear()
 
 
 def test_plug_ins_are_found_by_folder_and_named_with_hyphens(package):
@@ -76,20 +67,110 @@ def test_a_default_that_its_own_declaration_refuses_is_one_line(package, tmp_pat
     assert_one_line(raised.value, "rows: row: key must be at least 1, not 0")
 
 
-def test_a_broken_plug_in_is_one_line(package):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"OPTIONS = {}\ndef train(:\n", ", line 2: invalid syntax"),
+        (b"\n\nOPTIONS = dict(a=1)\n", ", line 3: OPTIONS must be a literal"),
+        (b"OPTIONS = {[]: 1}\n", ", line 1: OPTIONS must be a literal"),
+        (b"OPTIONS = ['a']\n", ", line 1: OPTIONS must be a dictionary, not ['a']"),
+        (b"OPTIONS = {'a': 1}\n", ", line 1: OPTIONS: a must be a dictionary with 'default' and 'help', not 1"),
+        (b"OPTIONS = {'a': {'help': 'A.'}}\n", ", line 1: OPTIONS: a must be a dictionary with 'default'"),
+        (b"OPTIONS = {'a': {'default': 1, 'help': 'A.', 'mni': 0}}\n", "OPTIONS: a: unknown key 'mni'; did you mean"),
+        (b"OPTIONS = {'a': {'default': None, 'help': 'A.'}}\n", ", line 1: OPTIONS: KeyError: 'NoneType'"),
+        (b"OPTIONS = {'a': {'default': 1, 'choices': 3, 'help': 'A.'}}\n", ", line 1: OPTIONS: TypeError: 'int'"),
+        (b"OPTIONS = {}\nEXTENDS = ['bntt.training.lop']\n", ", line 2: EXTENDS: there is no module 'bntt.training"),
+        (b"OPTIONS = {}\nEXTENDS = 'bntt.training.loop'\n", ", line 2: EXTENDS must be a list"),
+        (b"OPTIONS = {}\nEXTENDS = ['bntt.methods.broken']\n", "RecursionError"),
+        (b"OPTIONS = {}\n\n# \xff\n", ", line 3: the text is not in utf-8"),
+        (b"OPTIONS = {}\0\n", "null bytes"),
+        (None, "broken.py: No such file or directory"),
+    ],
+)
+def test_a_broken_method_is_one_line_where_it_is_used_and_nothing_elsewhere(package, tmp_path, content, said):
     path = package / "methods" / "broken.py"
-    path.write_text("OPTIONS = {}\ndef train(:\n")
-    with pytest.raises(UserError) as raised:
-        declared.plugins("methods", "OPTIONS")
-    assert_one_line(raised.value, str(path), "line 2")
+    if content is None:
+        path.symlink_to(tmp_path / "nowhere")
+    else:
+        path.write_bytes(content)
+    runs = experiment(tmp_path).runs
+    assert all(code_hash.training_code(run) and code_hash.evaluation_code(run) for run in runs)
+    for use in (lambda: experiment(tmp_path, rows={"a": {"method": "broken"}}), reference, schema):
+        with pytest.raises(UserError) as raised:
+            use()
+        assert_one_line(raised.value, str(path), said)
 
 
-def test_options_that_are_no_literal_are_one_line(package):
-    path = package / "methods" / "computed.py"
-    path.write_text("OPTIONS = dict(a=1)\n")
-    with pytest.raises(UserError) as raised:
-        declared.plugins("methods", "OPTIONS")
-    assert_one_line(raised.value, str(path), "OPTIONS must be a literal")
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("DATASET = {\n", ", line 1: "),
+        ("DATASET = 3\n", ", line 1: DATASET must be a dictionary with classes, images, shape, source, title, not 3"),
+        ("\nDATASET = {'title': 'Mine'}\n", ", line 2: DATASET must be a dictionary"),
+    ],
+)
+def test_a_broken_dataset_is_one_line_where_it_is_used_and_nothing_elsewhere(package, tmp_path, content, said):
+    path = package / "data" / "broken.py"
+    path.write_text(content)
+    assert code_hash.training_code(experiment(tmp_path).runs[0])
+    for use in (lambda: experiment(tmp_path, datasets=["digits", "broken"]), lambda: store.facts("broken")):
+        with pytest.raises(UserError) as raised:
+            use()
+        assert_one_line(raised.value, str(path), said)
+
+
+# What editors, copies and file managers leave beside a source.
+STRAY = (
+    ".#{}.py", "#{}.py#", "{}.py~", ".{}.py.swp", "{} (copy).py", "{}-old.py", "{}.orig.py", "._{}.py", "1{}.py",
+    ".ipynb_checkpoints/{}-checkpoint.py", "__pycache__/{}.pyc", ".#{}.cpp", "{} (copy).cpp", ".#{}.yaml",
+)  # fmt: skip
+
+
+def test_stray_files_change_nothing(package, tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "ROOT", package.parent)  # which is not in git
+
+    def seen():
+        forget()
+        runs = experiment(tmp_path).runs
+        codes = [code(run) for run in runs for code in (code_hash.training_code, code_hash.evaluation_code)]
+        return (
+            codes,
+            code_hash.drawing_code(),
+            [declared.plugins(*one) for one in FOLDERS],
+            reference(),
+            provenance.source(),
+        )
+
+    before = seen()
+    for folder, name in itertools.product(("methods", "data", "measurements", "spiking", "drawing"), STRAY):
+        path = package / folder / name.format("ann")
+        path.parent.mkdir(exist_ok=True)
+        if path.name.startswith(".#"):
+            path.symlink_to("somebody@somewhere.1234:5678")  # Emacs' lock
+        else:
+            path.write_bytes(b"OPTIONS = DATASET = COLUMNS = {} \xff (\n")
+    (package / "methods" / "folder.py").mkdir()
+    (package / "methods" / "ann").mkdir()  # beside ann.py
+    assert seen() == before
+
+
+def test_a_half_written_measurement_makes_no_result_outdated(package, tmp_path):
+    runs = experiment(tmp_path).runs
+    before = code_hash.evaluation_code(runs[0])
+    (package / "measurements" / "half.py").write_text("COLUMNS = {}\ndef measure(subject\n")
+    forget()
+    assert code_hash.evaluation_code(runs[0]) == before
+
+
+def test_a_plug_in_may_begin_with_a_byte_order_mark_and_annotate_its_options(package, tmp_path):
+    text = '"""Mine."""\nOPTIONS: dict = {"key": {"default": 1, "help": "Mine."}}\n'
+    (package / "methods" / "mine.py").write_text(text, encoding="utf-8-sig")
+    (package / "methods" / "latin.py").write_bytes(b'# -*- coding: latin-1 -*-\n"""Caf\xe9."""\nOPTIONS = {}\n')
+    for name in ("mine", "latin"):
+        (run,) = experiment(tmp_path, protocol={}, rows={"row": {"method": name}}).runs
+        assert run.options == ({"key": 1} if name == "mine" else {})
+        assert code_hash.training_code(run)
+    assert "Café." in reference()
 
 
 @pytest.mark.parametrize(("folder", "marker"), FOLDERS)

@@ -5,6 +5,7 @@ import json
 
 import hypothesis.strategies as st
 import pytest
+from edits import forget
 from hypothesis import example, given, settings
 from jsonschema import Draft7Validator
 from tiny import EXPERIMENT, PROJECT, assert_one_line, bntt, experiment, write_experiment
@@ -14,6 +15,7 @@ from bntt.common.files import read_yaml
 from bntt.experiment import schema as module
 from bntt.experiment.manual import schema
 from bntt.experiment.schema import experiment_names, load
+from bntt.runs.directory import RunDirectory
 
 DEMO = read_yaml((PROJECT / "config" / "demo.yaml").read_text(), "demo.yaml")
 SCHEMA = Draft7Validator(json.loads((PROJECT / "config" / "schema.json").read_text()))
@@ -224,6 +226,12 @@ def test_a_path_with_a_space_is_an_experiment_too(tmp_path):
         ("rows", ["bntt"], ["rows must be a mapping"]),
         ("rows", {}, ["rows is empty"]),
         ("rows/BNTT!", {"method": "ann"}, ["rows: BNTT!", "lower-case letters, digits and hyphens"]),
+        ("rows/-a", {"method": "ann"}, ["rows: -a", "with a hyphen neither first nor last"]),
+        ("rows/a-", {"method": "ann"}, ["rows: a-", "with a hyphen neither first nor last"]),
+        ("rows/-", {"method": "ann"}, ["rows: -", "with a hyphen neither first nor last"]),
+        (f"rows/{'a' * 65}", {"method": "ann"}, ["at most 64 lower-case letters"]),
+        ("rows/é", {"method": "ann"}, ["rows: é", "at most 64 lower-case letters"]),
+        ("rows/", {"method": "ann"}, ["at most 64 lower-case letters"]),
         ("rows/bntt/norm", "bnt", ["rows: bntt: norm", "did you mean 'bntt'?"]),
         ("rows/bntt/norm", None, ["rows: bntt: norm: unknown value None", "did you mean 'none'?"]),
         ("rows/bntt/time_steps", 0, ["rows: bntt: time_steps", "at least 1"]),
@@ -257,6 +265,11 @@ def test_a_path_with_a_space_is_an_experiment_too(tmp_path):
         ("threads", True, ["threads", "whole number"]),
         ("evaluation/report_steps", [0], ["report_steps", "at least 1"]),
         ("evaluation/report_steps", [1, 1], ["report_steps", "twice"]),
+        ("evaluation/noise_sigmas", [0, 0.0], ["noise_sigmas names something twice: [0.0, 0.0]"]),
+        ("evaluation/noise_sigmas", [0.0, 0.4, -0.0], ["noise_sigmas names something twice"]),
+        ("evaluation/exit_thresholds", [0.1, 0.10], ["exit_thresholds names something twice"]),
+        ("protocol/milestones", [1, 1.0], ["milestones names something twice"]),
+        ("seeds", [2**63], ["seeds: item 1 must be at most 9223372036854775807"]),
         ("evaluation/noise_space", "pixels", ["noise_space", "did you mean 'pixel'?"]),
         ("evaluation/noise_sigmas", [-0.1], ["noise_sigmas", "at least 0"]),
         ("rows/bntt/test_limit", 100, ["datasets: digits", "test_limit must be the same", "100 in row bntt"]),
@@ -329,12 +342,52 @@ def test_a_file_that_is_no_experiment_is_one_line(tmp_path, content, said):
     assert_one_line(raised.value, str(path), said)
 
 
-def test_a_key_given_twice_is_refused_and_not_half_lost(tmp_path):
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        ("seeds: [1]", "key 'seeds' is given twice"),
+        ("evaluation: {draws: 1, draws: 2}", "key 'draws' is given twice"),
+        ("notes: {a: &a {x: 1}, b: {<<: *a, y: 1, y: 2}}", "key 'y' is given twice"),
+        ("notes: {a: &a {x: 1}, b: {<<: *a, <<: *a}}", "merge several mappings as a list, <<: [*a, *b]"),
+        ("notes: {<<: 3}", "expected a mapping or list of mappings for merging"),
+        ("notes: {<<: *nobody}", "undefined alias 'nobody'"),
+    ],
+)
+def test_a_key_given_twice_and_a_merge_of_nothing_are_refused_and_not_half_lost(tmp_path, added, said):
     path = write_experiment(tmp_path)
-    path.write_text(path.read_text() + "seeds: [1]\n")
+    path.write_text(f"{path.read_text()}{added}\n")
     with pytest.raises(UserError) as raised:
         load(str(path))
-    assert_one_line(raised.value, str(path), "seeds")
+    assert_one_line(raised.value, str(path), "not valid YAML", said)
+
+
+MERGED = """title: Merge keys
+datasets: [digits]
+seeds: [0]
+protocol: &protocol {epochs: 2}
+rows:
+  a: &a {method: surrogate, norm: bntt, leak: 0.5, time_steps: 3}
+  b: &b
+    leak: 0.7
+    <<: *a
+  c: {<<: *b, norm: none}
+  d: {<<: [*b, *a], time_steps: 9, datasets: {digits: {<<: *protocol, leak: 0.9}}}
+  e: {<<: *protocol, method: ann}
+"""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_merge_keys_add_what_a_mapping_does_not_have_itself(tmp_path, encoding):
+    """YAML 1.1: keys of the mapping itself win, then those of the first that is merged."""
+    path = tmp_path / "merged.yaml"
+    path.write_text(MERGED, encoding=encoding)
+    runs = {run.row: run.options for run in load(str(path)).runs}
+    keys = ("norm", "leak", "time_steps", "epochs")
+    seen = {row: tuple(runs[row][key] for key in keys) for row in "abcd"}
+    expected = {"a": ("bntt", 0.5, 3, 2), "b": ("bntt", 0.7, 3, 2), "c": ("none", 0.7, 3, 2), "d": ("bntt", 0.9, 9, 2)}
+    assert seen == expected
+    assert runs["e"]["epochs"] == 2
+    SCHEMA.validate(read_yaml(path.read_bytes(), "merged"))
 
 
 @pytest.mark.parametrize("name", ["demos", "no/such.yaml", ""])
@@ -344,10 +397,36 @@ def test_a_missing_file_names_those_that_are_there(name):
     assert_one_line(raised.value, repr(name), "demo")
 
 
-def test_a_name_that_could_not_be_a_folder_is_refused(tmp_path):
+@pytest.mark.parametrize("name", ["My Experiment", "-a", "a-", "a" * 65])
+def test_a_name_that_could_not_be_a_folder_is_refused(tmp_path, name):
     with pytest.raises(UserError) as raised:
-        load(str(write_experiment(tmp_path, "My Experiment")))
-    assert_one_line(raised.value, "lower-case", "My Experiment")
+        load(str(write_experiment(tmp_path, name)))
+    assert_one_line(raised.value, "at most 64 lower-case letters", name)
+
+
+def test_a_dataset_whose_name_could_not_be_a_folder_is_refused(package, tmp_path):
+    for stem in ("Mine", "mine_", "m" * 65):
+        (package / "data" / f"{stem}.py").write_text((package / "data" / "digits.py").read_text())
+        name = stem.replace("_", "-")
+        with pytest.raises(UserError) as raised:
+            experiment(tmp_path, datasets=[name])
+        assert_one_line(raised.value, f"datasets: {name}: a dataset's name must be at most 64 lower-case letters")
+        forget()
+
+
+def test_the_longest_names_fit_into_folders(tmp_path):
+    loaded = experiment(tmp_path, "e" * 64, rows={"r" * 64: {"method": "ann"}}, seeds=[2**63 - 1])
+    assert RunDirectory.of(loaded.runs[0], tmp_path).path.name == "seed-9223372036854775807"
+
+
+def test_stray_files_in_config_are_no_experiments(tmp_path, monkeypatch):
+    write_experiment(tmp_path, "mine")
+    for name in ("mine (copy).yaml", ".mine.yaml", "_x.yaml"):
+        (tmp_path / name).write_text("")
+    (tmp_path / ".#mine.yaml").symlink_to("somebody@somewhere.1")
+    (tmp_path / "folder.yaml").mkdir()
+    monkeypatch.setattr(module, "CONFIG", tmp_path)
+    assert experiment_names() == ["mine"]
 
 
 def test_an_unplanned_run_lists_what_there_is(tmp_path):
@@ -452,6 +531,11 @@ def test_the_schema_accepts_every_committed_experiment_and_each_names_it(name):
         ("rows/bntt/datasets", ["digit"]),
         ("rows/bntt/seeds", []),
         ("rows/BNTT!", {"method": "ann"}),
+        ("rows/-a", {"method": "ann"}),
+        ("rows/a-", {"method": "ann"}),
+        (f"rows/{'a' * 65}", {"method": "ann"}),
+        ("seeds", [2**63]),
+        ("evaluation/noise_sigmas", [0, 0.0]),
         ("rows", {}),
         ("datasets", {"digits": {"epochs": 0}}),
         ("datasets", {"digit": {}}),

@@ -403,11 +403,21 @@ def test_rows_with_gamma_include_variants_that_are_still_to_come():
     assert style.rows_with_gamma(gamma(["mine", "bntt"]), about) == ["bntt", "bntt-unscaled", "mine"]
 
 
-def test_saved_figures_are_the_same_bytes_every_time(tmp_path, monkeypatch):
+# Settings that a user may have in a matplotlibrc, each of which would change a figure.
+PERSONAL = {
+    "text.usetex": True, "savefig.bbox": "tight", "savefig.pad_inches": 1.0, "axes.facecolor": "black",
+    "figure.facecolor": "black", "text.color": "white", "lines.solid_capstyle": "round", "path.sketch": (1, 100, 2),
+    "axes.formatter.use_locale": True, "axes.xmargin": 0.5, "xtick.direction": "in", "legend.loc": "center",
+    "mathtext.fontset": "stix", "image.cmap": "gray", "figure.dpi": 33, "pdf.compression": 0, "svg.image_inline": False,
+}  # fmt: skip
+
+
+def test_saved_figures_are_the_same_bytes_every_time_whatever_the_settings(tmp_path, monkeypatch):
     saved = []
-    for folder, moment in (("first", "1"), ("second", "1000000000")):
+    for folder, moment, personal in (("first", "1", {}), ("second", "1000000000", PERSONAL)):
         monkeypatch.setenv("SOURCE_DATE_EPOCH", moment)
-        path = style.save(figure6.draw(early_exit(), summary()), tmp_path / folder / "figures", "figure6")
+        with matplotlib.rc_context(personal):
+            path = style.save(figure6.draw(early_exit(), summary()), tmp_path / folder / "figures", "figure6")
         assert path == tmp_path / folder / "figures" / "figure6.png"
         saved.append({one.name: one.read_bytes() for one in sorted(path.parent.iterdir())})
     assert list(saved[0]) == ["figure6.pdf", "figure6.png", "figure6.svg"]

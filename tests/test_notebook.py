@@ -2,8 +2,11 @@
 
 import json
 import os
+import platform
 import re
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import jupytext
 import nbformat
@@ -25,6 +28,7 @@ word = "default"
 other = "kept"
 
 # %%
+import sys
 import pandas as pd
 print(f"the word is {word}, the other is {other}")
 
@@ -36,15 +40,66 @@ import matplotlib
 matplotlib.use("module://matplotlib_inline.backend_inline")
 import matplotlib.pyplot as plt
 plt.plot([1, 2]);
+
+# %%
+changed = {key for key in ("text.usetex", "savefig.bbox", "axes.facecolor", "font.size")
+           if matplotlib.rcParams[key] != matplotlib.rcParamsDefault[key]}
+print("interpreter", sys.executable, "changed", changed, pd.options.display.max_rows, "personal" in globals())
 """
+MATPLOTLIBRC = "text.usetex: True\nsavefig.bbox: tight\naxes.facecolor: black\nfont.size: 30\nno.such.key: 1\n"
+START_UP = """import matplotlib.pyplot, pandas
+matplotlib.pyplot.style.use("dark_background")
+pandas.set_option("display.max_rows", 1)
+personal = True
+"""
+
+
+def personal_settings(home: Path) -> dict[str, str]:
+    """Files with a user's settings, each of which would change a notebook, and the variables that name them."""
+    for name, content in {
+        "jupyter/kernels/python3/kernel.json": json.dumps(
+            {"argv": ["/bin/false"], "display_name": "Mine", "language": "python", "env": {"MINE": "1"}}
+        ),
+        "jupyter/nbconvert/templates/basic/conf.json": '{"base_template": "base"}',
+        "jupyter/nbconvert/templates/basic/index.html.j2": "a page of my own",
+        "jupyter/nbconvert/templates/base/index.html.j2": "a page of my own",
+        "ipython/profile_default/startup/00-mine.py": START_UP,
+        "ipython/profile_default/ipython_config.py": "c.InteractiveShell.ast_node_interactivity = 'none'\n",
+        "ipython/profile_default/ipython_kernel_config.py": "c.InlineBackend.figure_formats = {'svg'}\n",
+        "start_up.py": START_UP,
+        "matplotlib/matplotlibrc": MATPLOTLIBRC,
+    }.items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(content)
+    return {
+        "JUPYTER_PATH": str(home / "jupyter"),
+        "JUPYTER_DEFAULT_PROVISIONER_NAME": "mine",
+        "IPYTHONDIR": str(home / "ipython"),
+        "PYTHONSTARTUP": str(home / "start_up.py"),
+        "MPLCONFIGDIR": str(home / "matplotlib"),
+        "MATPLOTLIBRC": str(home / "matplotlib" / "matplotlibrc"),
+        "MPLBACKEND": "svg",
+    }
 
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
+    """A notebook that was executed in spite of all settings that a user may have."""
     folder = tmp_path_factory.mktemp("note books")
-    (folder / "tiny.py").write_text(SOURCE)
-    execute(folder / "tiny.py", folder / "out" / "tiny.ipynb", folder / "out" / "tiny.html", {"word": "given"})
+    (folder / "tiny.py").write_text(SOURCE, encoding="utf-8-sig")
+    with pytest.MonkeyPatch.context() as changed:
+        for name, value in personal_settings(tmp_path_factory.mktemp("home")).items():
+            changed.setenv(name, value)
+        execute(folder / "tiny.py", folder / "out" / "tiny.ipynb", folder / "out" / "tiny.html", {"word": "given"})
     return folder / "out"
+
+
+def test_a_notebook_runs_in_this_interpreter_without_personal_settings(executed):
+    notebook = nbformat.read(executed / "tiny.ipynb", as_version=4)
+    assert f"interpreter {sys.executable} changed set() 60 False" in json.dumps(notebook)
+    assert notebook.metadata.language_info.version == platform.python_version()
+    assert "a page of my own" not in (executed / "tiny.html").read_text()
+    assert not [one for cell in notebook.cells for one in cell.get("outputs", []) if one.get("name") == "stderr"]
 
 
 def test_cells_are_executed_with_the_parameters_given(executed):
@@ -54,7 +109,7 @@ def test_cells_are_executed_with_the_parameters_given(executed):
     assert "image/png" in text
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert [cell.execution_count for cell in code] == [1, 2, 3, 4, 5]
+    assert [cell.execution_count for cell in code] == [1, 2, 3, 4, 5, 6]
 
 
 def test_the_page_needs_no_network_and_runs_nothing(executed):
@@ -134,11 +189,20 @@ def test_a_source_that_is_not_there_is_one_line(tmp_path):
 SOURCES = sorted((PROJECT / "analysis").glob("*.py"), key=lambda path: (path.stem == "overview", path.stem))
 OF_CONSTANTS = {"figure2", "table2"}  # these draw no result
 
-# As a kernel that was started in some folder executes a notebook, without the wait for one.
+# As a kernel that was started in some folder executes a notebook, without the wait for one. With a language, which only
+# one of the two has, matplotlib and pandas have other settings too.
 EXECUTE = """
-import json, sys
+import json, locale, os, sys
 import matplotlib
 matplotlib.use("Agg")
+if os.environ.get("LC_ALL"):
+    import pandas, seaborn
+    seaborn.set_theme(style="dark", font_scale=3)
+    matplotlib.rcParams.update({"axes.formatter.use_locale": True, "text.usetex": True, "savefig.bbox": "tight",
+                                "savefig.pad_inches": 1, "path.sketch": (1, 100, 2), "axes.unicode_minus": False})
+    for option, value in {"precision": 1, "max_rows": 1, "max_columns": 1, "max_colwidth": 5}.items():
+        pandas.set_option(f"display.{option}", value)
+    pandas.set_option("display.float_format", "<{}>".format)
 import jupytext
 from bntt.common.errors import UserError
 refusals = {}
@@ -156,9 +220,9 @@ print("REFUSALS", json.dumps(refusals))
 """
 
 
-def execute_all(place, parameters) -> dict[str, str]:
+def execute_all(place, parameters, **settings) -> dict[str, str]:
     """Execute every notebook from a folder; returns what those that refuse say, by source."""
-    ran = python("-c", EXECUTE, json.dumps(parameters), *SOURCES, cwd=place, PYTHONPATH=str(PROJECT))
+    ran = python("-c", EXECUTE, json.dumps(parameters), *SOURCES, cwd=place, PYTHONPATH=str(PROJECT), **settings)
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout.rpartition("REFUSALS ")[2])
 
@@ -179,8 +243,11 @@ def measured(tmp_path_factory):
     return root
 
 
-def test_every_notebook_draws_the_same_files_wherever_it_is_opened(measured, tmp_path):
+def test_every_notebook_draws_the_same_files_wherever_it_is_opened_and_whatever_the_settings(measured, tmp_path):
     """The results are named by a path from the repository's root, as the default is."""
+    matplotlibrc = tmp_path / "matplotlibrc"
+    matplotlibrc.write_text(MATPLOTLIBRC)
+    hostile = {"MATPLOTLIBRC": str(matplotlibrc), "MPLBACKEND": "svg", "LC_ALL": "C", "PYTHONUTF8": "0"}
 
     def draw(name: str) -> dict[str, str]:
         parameters = {
@@ -188,7 +255,9 @@ def test_every_notebook_draws_the_same_files_wherever_it_is_opened(measured, tmp
             "results": os.path.relpath(measured, PROJECT),
             "output": os.path.relpath(tmp_path / name, PROJECT),
         }
-        return execute_all({"root": PROJECT, "analysis": PROJECT / "analysis"}[name], parameters)
+        if name == "root":
+            return execute_all(PROJECT, parameters)
+        return execute_all(PROJECT / "analysis", parameters, **hostile)
 
     with ThreadPoolExecutor() as both:
         assert list(both.map(draw, ("root", "analysis"))) == [{}, {}]
@@ -244,3 +313,15 @@ def test_a_notebook_names_what_it_draws_and_has_the_workflows_parameters(source)
 def test_titles_are_the_headings_of_the_notebooks():
     assert titles("figure")["figure1"] == "Figure 1: spikes of each layer over time"
     assert list(titles("table")) == ["table1", "table2", "table3"]
+
+
+def test_only_sources_that_can_be_drawn_have_titles(tmp_path, monkeypatch):
+    monkeypatch.setattr("bntt.drawing.notebook.ANALYSIS", tmp_path)
+    for name in ("figure1", "figure1 (copy)", "figure1-old", ".figure2"):
+        (tmp_path / f"{name}.py").write_text("# ---\n# # One\n", encoding="utf-8-sig")
+    (tmp_path / "figure3.py").mkdir()
+    assert titles("figure") == {"figure1": "One"}
+    (tmp_path / "figure4.py").write_bytes(b"# # \xff\n")
+    with pytest.raises(UserError) as raised:
+        titles("figure")
+    assert_one_line(raised.value, f"{tmp_path}/figure4.py is not in UTF-8")

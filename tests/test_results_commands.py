@@ -1,5 +1,6 @@
 """The commands that look at results: check, compare, explain and plan, on a tiny experiment that was really run."""
 
+import platform
 import re
 import shutil
 from dataclasses import replace
@@ -195,7 +196,9 @@ def test_measurements_that_were_made_again_are_told(root, capsys):
     results = Results(experiment(root, seeds=[0, 1, 2]), root)
     (root / "tiny/runs/digits/bntt/seed-0/evaluate.json").unlink()
     pipeline.evaluate(results.experiment, results.experiment.run("digits", "bntt", 0), root, "cpu")
-    assert read_record(root / "tiny", "table1")["measured"]
+    record = read_record(root / "tiny", "table1")
+    assert record["measured"]
+    assert record["interpreter"].startswith(f"CPython {platform.python_version()}, ")
     out = run_command(
         capsys, "explain", root / "tiny/tables/table1.csv", "--row", "bntt", "--experiment", root / "tiny.yaml"
     )[1]

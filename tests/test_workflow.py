@@ -143,7 +143,8 @@ def test_an_edit_reruns_what_it_decides_and_nothing_else(project, files, config,
 
 
 def test_what_decides_no_number_reruns_nothing(project):
-    """Comments, docstrings, new plug-ins, other experiments, another interpreter, fewer or more cores: all at once."""
+    """All at once: comments, docstrings, new plug-ins and half-written ones, what editors leave, other experiments,
+    another interpreter, fewer or more cores."""
     described = [
         project / "bntt" / file
         for file in (
@@ -156,7 +157,13 @@ def test_what_decides_no_number_reruns_nothing(project):
     ]
     rules = project / "workflow/rules/train.smk"
     method, other = project / "bntt/methods/mine.py", project / "config/other.yaml"
-    with edited(*described, rules, method, other):
+    half = [project / f"bntt/{folder}/half.py" for folder in ("methods", "data", "measurements")]
+    locks = [project / name for name in ("bntt/methods/.#ann.py", "analysis/.#figure1.py", "config/.#tiny.yaml")]
+    with edited(*described, rules, method, other, *half, *locks):
+        for path in half:
+            path.write_text("OPTIONS = DATASET = COLUMNS = (\n")
+        for path in locks:
+            path.symlink_to("somebody@somewhere.1234:5678")  # Emacs'
         for path in described:
             rewrite(path, describe_otherwise)
         add_a_statement(rules)
@@ -170,8 +177,12 @@ def test_what_decides_no_number_reruns_nothing(project):
     ["paper", *(pytest.param(n, marks=pytest.mark.slow) for n in ("paper-literal", "released-code", "cifar10-small"))],
 )
 def test_a_dry_run_plans_exactly_the_runs_and_datasets_of_the_file(project, name):
-    """In a results folder where nothing is."""
-    ran = snakemake(project, "-n", "all", name=name, config=["results=my results"])
+    """In a results folder where nothing is, whatever copies of notebooks there are."""
+    copies = [project / f"analysis/{copy}.py" for copy in ("figure1 (copy)", "figure1-old", ".#figure1", "table1.orig")]
+    with edited(*copies):
+        for path in copies:
+            path.write_text("(")
+        ran = snakemake(project, "-n", "all", name=name, config=["results=my results"])
     assert ran.returncode == 0, ran.stdout + ran.stderr
     found: dict[str, list] = {rule: [] for rule in ("train", "evaluate", "prepare", "figure", "table")}
     for rule, wildcards in re.findall(r"^rule (\w+):\n(?:.*\n)*?    wildcards: (.*)", ran.stdout, re.M):

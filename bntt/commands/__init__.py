@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from bntt import __version__
+from bntt.common import environment
 from bntt.common.errors import Stopped, UserError
 from bntt.experiment import declared
 
@@ -23,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     parsed = _parser(arguments).parse_args(arguments)
     try:
+        environment.check()
         status = import_module(f"{__name__}.{parsed.command}").run(parsed) or 0
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of the output has closed it; avoid a second error when Python exits

@@ -93,17 +93,20 @@ def read_yaml(text: str | bytes, where: str, numbers: bool = True) -> Any:
         raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
-class _EachKeyOnce(yaml.constructor.BaseConstructor):
+class _EachKeyOnce(yaml.composer.Composer, yaml.constructor.BaseConstructor):
     """Refuses a repeated key; PyYAML would silently keep the last one."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """As written: a merge key (``<<: *other``) adds keys later, and those that are written here win."""
+        node = super().compose_mapping_node(anchor)
         keys: list[Any] = []
         for key, _ in node.value:
-            name = self.construct_object(key, deep=True)
+            name = "<<" if key.tag == "tag:yaml.org,2002:merge" else self.construct_object(key, deep=True)
             if name in keys:
-                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: key {name!r} is given twice")
+                more = "; merge several mappings as a list, <<: [*a, *b]" if name == "<<" else ""
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: key {name!r} is given twice{more}")
             keys.append(name)
-        return super().construct_mapping(node, deep)
+        return node
 
 
 class _Texts(_EachKeyOnce, yaml.BaseLoader):

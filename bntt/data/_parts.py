@@ -19,6 +19,21 @@ class Parts:
     from_publisher: bool  # the publisher's checksum matched
     facts: dict[str, Any] = field(default_factory=dict)  # for the manifest
 
+    def __post_init__(self) -> None:
+        """Raise TypeError for arrays that could not be prepared, so that the reader that made them is named."""
+        for name, part in (("train", self.train), ("validation", self.validation), ("test", self.test)):
+            if part is None and name == "validation":
+                continue
+            arrays: Any = part
+            if not (isinstance(part, tuple) and [type(one) for one in arrays] == [np.ndarray, np.ndarray]):
+                raise TypeError(f"{name} must be two arrays, pixels and labels, not {part!r:.60}")
+            pixels, labels = arrays
+            if pixels.dtype != np.uint8 or labels.dtype.kind not in "iu" or labels.shape != pixels.shape[:1]:
+                raise TypeError(
+                    f"{name} must be uint8 pixels [N, ...] and whole labels [N], not {pixels.dtype} "
+                    f"{list(pixels.shape)} and {labels.dtype} {list(labels.shape)}"
+                )
+
     def __iter__(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """Name, pixels and labels of each part; a part that does not exist is empty."""
         pixels, labels = self.train

@@ -105,9 +105,9 @@ class ImageData:
         return (unit - self.mean) / self.deviation if signed and not self.recordings else unit
 
     def as_asked(self, device: torch.device, options: Mapping[str, Any]) -> "ImageData":
-        """The data on a device, prepared according to a run's options."""
+        """The data on a device, prepared according to a run's options, as far as its method declares them."""
         names = ("image_size", "train_limit", "held_out", "test_limit", "event_counts", "statistics")
-        return self.to(device, **{name: options[name] for name in names})
+        return self.to(device, **{name: options[name] for name in names if name in options})
 
     def to(
         self,

@@ -19,20 +19,19 @@ which decoder its content was hashed. With another decoder an extracted copy of 
 
 import contextlib
 import hashlib
-import os
 import shutil
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bntt.common import environment
 from bntt.common.errors import UserError
 from bntt.common.files import ensure_space, read_sealed, sha256, write_sealed
 from bntt.data.splits import SPLITS, committed_split, file_of, split_digest
-from bntt.experiment import declared
+from bntt.experiment import declared, plugins
 from bntt.experiment.code_hash import reading_code
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def names() -> list[str]:
 
 def facts(name: str) -> dict[str, Any]:
     """What a dataset declares about itself, its literal ``DATASET``."""
-    return declared.literal(declared.plugins("data", "DATASET")[name], "DATASET")
+    return declared.facts(declared.plugins("data", "DATASET")[name])
 
 
 def is_of_recordings(name: str) -> bool:
@@ -59,7 +58,7 @@ def is_of_recordings(name: str) -> bool:
 
 def folder(name: str) -> Path:
     """The folder of a dataset's prepared arrays."""
-    return Path(os.environ.get("BNTT_DATA", "data")) / name
+    return environment.data_folder() / name
 
 
 def manifest_path(name: str) -> Path:
@@ -125,9 +124,11 @@ def _prepare(name: str, source: Path | None) -> None:
 def _read(name: str, source: Path | None) -> "tuple[Parts, dict[str, Any]]":
     """The parts of a dataset and their manifest."""
     downloads = folder(name).with_name("downloads") / name
-    module = import_module(declared.plugins("data", "DATASET")[name])
-    parts = module.read(source, downloads)
+    from bntt.data._parts import Parts
+
     known = facts(name)
+    module = declared.plugins("data", "DATASET")[name]
+    parts = plugins.call(module, "read", source, downloads, returns=Parts, mathematics=False)
     content = content_digest(parts)
     manifest = {
         "dataset": name,

@@ -1,11 +1,16 @@
 """Executes a notebook source of ``analysis/`` with papermill and renders it as a page that needs no network.
 
+The notebook runs in the interpreter that runs this module, without the user's settings of IPython, Jupyter, matplotlib
+and Python: they would change what is drawn.
+
 The page is plain HTML with its own small style sheet. It shows outputs and text, without code or scripts. The executed
 notebook keeps the code; open it in JupyterLab.
 """
 
 import os
 import re
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,7 @@ from markupsafe import Markup
 from bntt.common.errors import UserError
 from bntt.common.files import write_atomically
 from bntt.drawing import page as pages
+from bntt.experiment.declared import is_source
 from bntt.results.collect import Results
 from bntt.runs.provenance import ROOT
 
@@ -43,7 +49,8 @@ def opened(experiment: str, results: str) -> Results:
 
 def titles(kind: str) -> dict[str, str]:
     """The name and the heading of each notebook of a kind, ``figure`` or ``table``, found by file names."""
-    sources = {source.stem: source.read_text(encoding="utf-8") for source in sorted(ANALYSIS.glob(f"{kind}*.py"))}
+    found = sorted(path for path in ANALYSIS.glob(f"{kind}*.py") if is_source(path, ANALYSIS) and path.is_file())
+    sources = {source.stem: _text(source) for source in found}
     return {name: text.partition("\n# # ")[2].partition("\n")[0] for name, text in sources.items()}
 
 
@@ -59,7 +66,7 @@ def execute(source: Path, notebook: Path, page: Path, parameters: dict[str, str]
 
     if not source.is_file():
         raise UserError(f"no notebook source {source}; they lie in analysis/")
-    document = jupytext.read(source)
+    document = jupytext.reads(_text(source), fmt="py")
     document.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     failed = notebook.with_suffix(".failed.ipynb")
 
@@ -68,10 +75,11 @@ def execute(source: Path, notebook: Path, page: Path, parameters: dict[str, str]
         executed = beside.with_suffix(".executed.ipynb")
         jupytext.write(document, prepared, fmt="ipynb")
         try:
-            papermill.execute_notebook(
-                str(prepared), str(executed), parameters, kernel_name="python3", start_timeout=300,
-                progress_bar=False, cwd=str(Path.cwd()),
-            )  # fmt: skip
+            with tempfile.TemporaryDirectory(prefix="bntt-notebook-") as settings:
+                papermill.execute_notebook(
+                    str(prepared), str(executed), parameters, kernel_name="python3", start_timeout=300,
+                    progress_bar=False, cwd=str(Path.cwd()), kernel_manager_class=_own_kernel(settings),
+                )  # fmt: skip
             executed.replace(beside)
         except (papermill.PapermillExecutionError, DeadKernelError) as error:
             reason = str(error)
@@ -92,12 +100,53 @@ def execute(source: Path, notebook: Path, page: Path, parameters: dict[str, str]
     write_atomically(page, lambda beside: beside.write_text(render(notebook, source.stem), encoding="utf-8"))
 
 
+def _text(source: Path) -> str:
+    try:
+        return source.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{source} is not in UTF-8; save it so") from None
+
+
+def _own_kernel(settings: str) -> Any:
+    """A kernel manager class that starts this interpreter, whichever kernels are installed.
+
+    The kernel finds no settings of the user's: IPython looks for them in ``settings``, an empty folder. A
+    ``matplotlibrc`` in the working folder is still read; `bntt.drawing.figures.style` undoes it.
+    """
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    class OwnKernel(AsyncKernelManager):
+        kernel_spec = KernelSpec(
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            display_name="Python 3",
+            language="python",
+            env={
+                "IPYTHONDIR": settings,
+                "MATPLOTLIBRC": os.devnull,
+                "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # ipykernel's default
+                "PYTHONSTARTUP": "",
+            },
+            metadata={"kernel_provisioner": {"provisioner_name": "local-provisioner"}},
+        )
+
+    return OwnKernel
+
+
 def render(notebook: Path, name: str) -> str:
     """An executed notebook as one self-contained page without code and without scripts."""
+    from jupyter_core.paths import ENV_JUPYTER_PATH, SYSTEM_JUPYTER_PATH, jupyter_path
     from nbconvert import HTMLExporter
 
-    exporter: Any = HTMLExporter
-    exporter = exporter(template_name="basic", exclude_input=True, exclude_anchor_links=True)
+    class Exporter(HTMLExporter):
+        def get_prefix_root_dirs(self) -> list[str]:
+            """Where templates are looked for: the interpreter's own come before the user's of the same name."""
+            return [*ENV_JUPYTER_PATH, *SYSTEM_JUPYTER_PATH, *jupyter_path()]
+
+    exporter: Any = Exporter
+    exporter = exporter(
+        template_name="basic", exclude_input=True, exclude_anchor_links=True, extra_template_basedirs=[]
+    )
     body, _ = exporter.from_filename(str(notebook))
     body = re.sub(r"<(script|style|iframe)\b.*?</\1>", "", body, flags=re.DOTALL)
     body = re.sub(r"\bsrc\s*=\s*(?:\"(?:https?:)?//[^\"]*\"|'(?:https?:)?//[^']*')", "", body)  # it would be fetched

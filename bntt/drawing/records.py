@@ -1,4 +1,4 @@
-"""The record of a drawing: its notebook, the code and measurements that it used, and the files that it drew.
+"""The record of a drawing: its notebook, the code, interpreter and measurements that it used, and what it drew.
 
 The record is ``notebooks/<name>.json``, beside the executed notebook. It holds the hash of every file, so a table or a
 figure that was changed later, or that was drawn from other measurements, is detected.
@@ -30,6 +30,7 @@ def write_record(path: Path, source: Path, experiment: str, results: Results, ou
         "experiment": experiment,
         "code": code_hash.drawing_code(),
         **provenance.source(),
+        "interpreter": provenance.interpreter(),  # also of the notebook
         "drawn": provenance.now(),
         "measured": measured,
         "files": {one.resolve().relative_to(folder.resolve()).as_posix(): sha256(one) for one in files},

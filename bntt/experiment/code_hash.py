@@ -7,11 +7,13 @@ Other methods, figures and the workflow do not count.
 
 import ast
 import hashlib
+import os
 from collections.abc import Set
 from functools import cache
 from importlib.util import resolve_name
 from pathlib import Path
 
+from bntt.common.errors import UserError
 from bntt.experiment import declared
 from bntt.experiment.schema import Run
 
@@ -42,7 +44,7 @@ def _deciding(run: Run, without: Set[str]) -> set[Path]:
     """All of the mathematics and the loop, and what the method and dataset import, except from ``without``."""
     dataset = declared.plugins("data", "DATASET")[run.dataset]
     method = declared.plugins("methods", "OPTIONS")[run.method]
-    split = declared.PACKAGE / f"data/splits/{declared.literal(dataset, 'DATASET').get('split', run.dataset)}.json"
+    split = declared.PACKAGE / f"data/splits/{declared.facts(dataset).get('split', run.dataset)}.json"
     found = _all_of("spiking", "training") | _imported([dataset, method], without)
     return found | {split} if split.is_file() else found
 
@@ -50,7 +52,8 @@ def _deciding(run: Run, without: Set[str]) -> set[Path]:
 def _all_of(*rooms: str) -> set[Path]:
     """Every source file of some packages: Python, C++, the paper's numbers and the templates of pages."""
     kinds = ("*.py", "*.cpp", "*.yaml", "*.html")
-    return {path for room in rooms for kind in kinds for path in (declared.PACKAGE / room).rglob(kind)}
+    found = (path for room in rooms for kind in kinds for path in (declared.PACKAGE / room).rglob(kind))
+    return {path for path in found if path.is_file() and declared.is_source(path, declared.PACKAGE)}
 
 
 def _imported(modules: list[str], without: Set[str]) -> set[Path]:
@@ -69,6 +72,8 @@ def _imported(modules: list[str], without: Set[str]) -> set[Path]:
 def _named_in(module: str) -> list[str]:
     """The modules of this package that a module imports, the packages around them, and what it extends."""
     path = declared.module_path(module)
+    if not _is_whole(path):
+        return []
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     names = list(declared.literal(module, "EXTENDS") or [])
     for node in ast.walk(declared.syntax_tree(path)):
@@ -81,8 +86,19 @@ def _named_in(module: str) -> list[str]:
     return [".".join(of_name[:depth]) for of_name in parts for depth in range(2, len(of_name) + 1)]
 
 
+def _is_whole(path: Path) -> bool:
+    """Whether a file can be read. A half-written one decided no number; its error comes where it is used."""
+    try:
+        if path.suffix == ".py":
+            declared.syntax_tree(path)
+        return os.access(path, os.R_OK)
+    except UserError:
+        return False
+
+
 def _digest(paths: set[Path]) -> str:
-    lines = sorted(f"{path.relative_to(declared.PACKAGE).as_posix()} {_file_digest(path)}" for path in paths)
+    whole = filter(_is_whole, paths)
+    lines = sorted(f"{path.relative_to(declared.PACKAGE).as_posix()} {_file_digest(path)}" for path in whole)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 

@@ -7,58 +7,136 @@ without torch, and a broken plug-in gives a one-line error.
 
 import ast
 from functools import cache
+from importlib.util import decode_source
 from pathlib import Path
 from typing import Any
 
-from bntt.common.errors import UserError
+from bntt.common.errors import UserError, check_name
 
 PACKAGE = Path(__file__).parent.parent
 
 
 def module_path(module: str) -> Path:
     """Source file of a module of this package, ``bntt.data`` -> ``bntt/data/__init__.py``."""
-    place = PACKAGE.joinpath(*module.split(".")[1:])
-    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    path = PACKAGE.joinpath(*module.split(".")[1:])
+    of_package = path / "__init__.py"
+    return of_package if of_package.is_file() else path.with_suffix(".py")  # as Python itself chooses
+
+
+def is_source(path: Path, root: Path) -> bool:
+    """Whether a file in the folder ``root`` can belong to a package there. What editors leave beside it cannot.
+
+    Their locks and copies have names that nobody can import, such as ``.#ann.py`` or ``ann (copy).py``.
+    """
+    return all(part.isidentifier() for part in path.relative_to(root).with_suffix("").parts)
 
 
 @cache
 def syntax_tree(path: Path) -> ast.Module:
-    """The parsed source; raises UserError for a syntax error."""
+    """The parsed source; raises UserError if it cannot be read, or is not Python."""
     try:
-        return ast.parse(path.read_text(encoding="utf-8"))
+        return ast.parse(decode_source(path.read_bytes()))  # in the encoding that an import would take
     except SyntaxError as error:
-        raise UserError(f"{path}, line {error.lineno}: {error.msg}") from None
+        where = str(path) if error.lineno is None else f"{path}, line {error.lineno}"
+        raise UserError(f"{where}: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: the text is not in {error.encoding}") from None
+    except ValueError as error:  # zero bytes
+        raise UserError(f"{path}: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
 
 
 def literal(module: str, name: str) -> Any:
     """The literal that a module assigns to a name, or None; raises UserError if the value is not a literal."""
-    path = module_path(module)
-    for node in syntax_tree(path).body:
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
-            try:
-                return ast.literal_eval(node.value)
-            except ValueError:
-                raise UserError(f"{path}: {name} must be a literal, so that it can be read without importing") from None
+    value = _assigned(module, name)
+    if value is None:
+        return None
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # as documented
+        raise UserError(
+            f"{place(module, name)}: {name} must be a literal, so that it can be read without importing"
+        ) from None
+
+
+def place(module: str, name: str) -> str:
+    """Where a module assigns to a name, for messages: its file, and the line."""
+    value = _assigned(module, name)
+    return str(module_path(module)) if value is None else f"{module_path(module)}, line {value.lineno}"
+
+
+def _assigned(module: str, name: str) -> ast.expr | None:
+    """The expression that a module assigns to a name, with or without an annotation, or None."""
+    for node in syntax_tree(module_path(module)).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if isinstance(node, ast.Assign | ast.AnnAssign) and any(
+            isinstance(target, ast.Name) and target.id == name for target in targets
+        ):
+            return node.value
     return None
 
 
 def plugins(folder: str, marker: str) -> dict[str, str]:
-    """Modules of a sub-package that declare ``marker``, by name: ``my-method`` for my_method.py."""
+    """Modules of a sub-package that declare ``marker``, by name: ``my-method`` for my_method.py.
+
+    A file that is broken may be one of them. It is listed too, and an error names it where its declarations are read.
+    """
     found = {}
     for path in sorted((PACKAGE / folder).glob("*.py")):
         module = f"bntt.{folder}.{path.stem}"
-        if not path.stem.startswith("_") and literal(module, marker) is not None:
+        present = path.is_file() or path.is_symlink()  # a link to nowhere is a broken plug-in
+        if present and is_source(path, PACKAGE) and not path.stem.startswith("_") and _may_declare(module, marker):
             found[path.stem.replace("_", "-")] = module
     return found
 
 
+def _may_declare(module: str, marker: str) -> bool:
+    try:
+        return literal(module, marker) is not None
+    except UserError:
+        return True
+
+
+def facts(module: str) -> dict[str, Any]:
+    """What a dataset declares about itself, its literal ``DATASET``; raises UserError if something is missing."""
+    found = literal(module, "DATASET")
+    if not isinstance(found, dict) or not found.keys() >= _FACTS:
+        where = f"{place(module, 'DATASET')}: DATASET"
+        raise UserError(f"{where} must be a dictionary with {', '.join(sorted(_FACTS))}, not {found!r}")
+    return found
+
+
+_FACTS = {"title", "source", "classes", "shape", "images"}
+
+
 @cache
 def options(module: str) -> dict[str, dict[str, Any]]:
-    """All options a module takes: those of what it ``EXTENDS``, updated with its own."""
+    """All options a module takes: those of what it ``EXTENDS``, updated with its own.
+
+    Raises UserError, with file and line, if a declaration is not as `bntt.experiment.options` describes it.
+    """
     merged: dict[str, dict[str, Any]] = {}
-    for base in literal(module, "EXTENDS") or []:
+    bases, where = literal(module, "EXTENDS") or [], f"{place(module, 'EXTENDS')}: EXTENDS"
+    if not isinstance(bases, list):
+        raise UserError(f"{where} must be a list of modules, not {bases!r}")
+    for base in bases:
+        if not str(base).startswith("bntt.") or not module_path(base).is_file():
+            raise UserError(f"{where}: there is no module {base!r} in bntt")
         merged |= options(base)
-    return merged | (literal(module, "OPTIONS") or {})
+    own, where = literal(module, "OPTIONS") or {}, f"{place(module, 'OPTIONS')}: OPTIONS"
+    if not isinstance(own, dict):
+        raise UserError(f"{where} must be a dictionary, not {own!r}")
+    for key, entry in own.items():
+        if not isinstance(entry, dict) or not entry.keys() >= {"default", "help"}:
+            raise UserError(f"{where}: {key} must be a dictionary with 'default' and 'help', not {entry!r}")
+        for meaning in entry:
+            check_name("key", meaning, _MEANINGS, f"{where}: {key}")
+    return merged | own
+
+
+_MEANINGS = ("default", "help", "type", "choices", "min", "above", "below", "max")
 
 
 def summary(module: str) -> str:

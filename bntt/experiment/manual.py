@@ -16,6 +16,7 @@ from bntt.experiment.schema import EVALUATION, File, models
 
 def reference() -> str:
     """Markdown tables of the top-level keys, the keys of `evaluation`, and those of each method and its bases."""
+    _none_is_broken()
     top = [(f"`{key}`", field.description or "") for key, field in File.model_fields.items()]
     parts = ["## Top level", _table(("key", "meaning"), top)]
     parts += ["## `evaluation`", _options(EVALUATION)]
@@ -32,8 +33,15 @@ def reference() -> str:
 
 def schema() -> str:
     """JSON schema of an experiment file. It uses nothing newer than draft 7, which every editor knows."""
+    _none_is_broken()
     document = models().file.model_json_schema(schema_generator=_Untitled)
     return json.dumps({"$schema": "http://json-schema.org/draft-07/schema#", **document}, indent=1) + "\n"
+
+
+def _none_is_broken() -> None:
+    """Raise the error of a broken method, because a list without it would be wrong."""
+    for error in models().broken.values():
+        raise error
 
 
 class _Untitled(GenerateJsonSchema):

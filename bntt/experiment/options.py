@@ -26,6 +26,7 @@ Declarations = Mapping[str, Mapping[str, Any]]
 # The bounds of a declaration: what pydantic calls them, and what messages call them.
 BOUNDS = {"min": ("ge", "at least"), "above": ("gt", "above"), "below": ("lt", "below"), "max": ("le", "at most")}
 _TYPES = {"int": int, "float": float, "bool": bool, "str": str}
+NAMED = "at most 64 lower-case letters, digits and hyphens, with a hyphen neither first nor last"
 _EXPECTED = {  # by pydantic's kinds of errors
     "bool_type": "true or false",
     "dict_type": "a mapping of keys to values",
@@ -33,14 +34,14 @@ _EXPECTED = {  # by pydantic's kinds of errors
     "float_type": "a number",
     "int_type": "a whole number",
     "list_type": "a list",
-    "string_pattern_mismatch": "lower-case letters, digits and hyphens",
+    "string_pattern_mismatch": NAMED,
     "string_type": "text",
 }
 
 
 def each_once(items: list[Any]) -> list[Any]:
     """The list itself; raises ValueError if it names something twice."""
-    if len(set(map(repr, items))) != len(items):
+    if len(set(items)) != len(items):  # by value: 0 is 0.0
         raise ValueError(f"names something twice: {items!r}")
     return items
 

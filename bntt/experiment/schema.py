@@ -18,6 +18,7 @@ from bntt.common.errors import UserError, check_name, unknown
 from bntt.common.files import read_yaml
 from bntt.experiment import declared
 from bntt.experiment.options import (
+    NAMED,
     Distinct,
     Strict,
     each_once,
@@ -63,9 +64,9 @@ EVALUATION: dict[str, dict[str, Any]] = {
 }
 
 
-NAME = "^[a-z0-9-]+$"
+NAME = "^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$"  # the name of a folder, also with what is added to it
 Name = Annotated[str, Field(pattern=NAME)]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
 class Row(Strict):
@@ -115,15 +116,16 @@ class File(Strict):
 
 
 class Models(NamedTuple):
-    """The models that the plug-ins' declarations make: of a file, and of complete options."""
+    """The models that the plug-ins' declarations make: of a file, and of complete options; and the broken methods."""
 
     file: type[File]
     evaluation: type[Strict]
     options: Mapping[str, type[Strict]]
+    broken: Mapping[str, UserError]  # why a method cannot be used
 
 
 def models() -> Models:
-    """The models of all plug-ins that exist."""
+    """The models of all plug-ins that exist. A broken one raises its error only where it is used."""
     return _models(declared.PACKAGE)
 
 
@@ -131,27 +133,41 @@ def models() -> Models:
 def _models(package: Path) -> Models:
     modules = declared.plugins("methods", "OPTIONS")
     dataset = one_of("dataset", declared.plugins("data", "DATASET"))
-    started = [name for name, module in modules.items() if declared.literal(module, "NEEDS_START")]
+    started, broken = set(), {}
     options: dict[str, type[Strict]] = {}
     rows: list[type[Row]] = []
     for name, module in modules.items():
-        own, base = declared.options(module), StartedRow if name in started else Row
-        options[name] = options_model(f"options of {name}", own, Strict)
-        method = Literal[name], Field(description=declared.summary(module))
-        datasets = _by_name(dataset, options[name]), Row.model_fields["datasets"]
-        rows.append(options_model(f"row of {name}", own, base, method=method, datasets=datasets))
+        try:
+            own, needs_start = declared.options(module), bool(declared.literal(module, "NEEDS_START"))
+            of_method = options_model(f"options of {name}", own, Strict)
+            method = Literal[name], Field(description=declared.summary(module))
+            datasets = _by_name(dataset, of_method), Row.model_fields["datasets"]
+            base = StartedRow if needs_start else Row
+            rows.append(options_model(f"row of {name}", own, base, method=method, datasets=datasets))
+        except UserError as error:
+            broken[name] = error
+        except Exception as error:  # whatever a declaration makes pydantic say
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            broken[name] = UserError(f"{declared.place(module, 'OPTIONS')}: OPTIONS: {reason}")
+        else:
+            options[name] = of_method
+            started |= {name} if needs_start else set()
+    if not rows:
+        raise next(iter(broken.values()))
     evaluation = options_model("evaluation", EVALUATION, Strict)
-    protocol = shared_model("protocol", map(declared.options, modules.values()))
+    protocol = shared_model("protocol", (declared.options(modules[name]) for name in options))
 
-    def of_method(row: Any) -> Any:
+    def with_method(row: Any) -> Any:
         row = mapping({} if row is None else row)
         if (method := row.get("method")) not in list(modules):
             raise ValueError(unknown("method", method, modules))
+        if method in broken:
+            raise broken[method]
         if "start" in row and method not in started:
             raise ValueError(f"method {method} takes no `start`")
         return row
 
-    row: Any = Annotated[either(rows), Field(discriminator="method"), BeforeValidator(of_method)]
+    row: Any = Annotated[either(rows), Field(discriminator="method"), BeforeValidator(with_method)]
     narrowed = {
         "datasets": _by_name(dataset, protocol),
         "protocol": protocol | None,
@@ -159,7 +175,7 @@ def _models(package: Path) -> Models:
         "evaluation": evaluation | None,
     }
     fields: dict[str, Any] = {key: (kind, File.model_fields[key]) for key, kind in narrowed.items()}
-    return Models(create_model("experiment", __base__=File, **fields), evaluation, options)
+    return Models(create_model("experiment", __base__=File, **fields), evaluation, options, broken)
 
 
 def _by_name(names: Any, options: Any) -> Any:
@@ -262,7 +278,7 @@ class Experiment:
 
 def experiment_names() -> list[str]:
     """Names of the experiment files in ``config/``."""
-    return sorted(path.stem for path in CONFIG.glob("*.yaml"))
+    return sorted(path.stem for path in CONFIG.glob("*.yaml") if path.is_file() and re.fullmatch(NAME, path.stem))
 
 
 def load(name: str) -> Experiment:
@@ -277,9 +293,13 @@ def load(name: str) -> Experiment:
 
 def _experiment(name: str, where: str, document: Any) -> Experiment:
     if not re.fullmatch(NAME, name):
-        raise UserError(f"{where}: an experiment's name has only lower-case letters, digits and hyphens, not {name!r}")
+        raise UserError(f"{where}: an experiment's name must be {NAMED}, not {name!r}")
     known = models()
     file = validated(known.file, {} if document is None else document, where)
+    for dataset in file.datasets:
+        if not re.fullmatch(NAME, dataset):
+            raise UserError(f"{where}: datasets: {dataset}: a dataset's name must be {NAMED}; rename its file")
+        declared.facts(declared.plugins("data", "DATASET")[dataset])  # raises its error, if it is broken
     evaluation = (file.evaluation or known.evaluation()).model_dump()
     protocol = _given(file.protocol)
     used = {key for row in file.rows.values() for key in known.options[row.method].model_fields}

@@ -7,10 +7,10 @@ the measurement does not apply to this classifier.
 
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-from bntt.experiment import declared
+from bntt.common.errors import UserError
+from bntt.experiment import declared, plugins
 from bntt.experiment.schema import Run
 
 if TYPE_CHECKING:  # so that importing `operations` does not load torch
@@ -62,13 +62,25 @@ class Subject:
 def measure_all(subject: Subject) -> tuple[dict[str, Rows], dict[str, str]]:
     """The rows of every measurement by csv file, and the reasons why others do not apply."""
     results: dict[str, Rows | str] = {
-        f"{name.replace('-', '_')}.csv": import_module(module).measure(subject)
+        f"{name.replace('-', '_')}.csv": _measured(module, subject)
         for name, module in declared.plugins("measurements", "COLUMNS").items()
     }
     return (
         {file: result for file, result in results.items() if not isinstance(result, str)},
         {file: result for file, result in results.items() if isinstance(result, str)},
     )
+
+
+def _measured(module: str, subject: Subject) -> Rows | str:
+    columns = declared.literal(module, "COLUMNS")
+    found: Rows | str = plugins.call(module, "measure", subject, returns=(list, str))
+    for row in [] if isinstance(found, str) else found:
+        if not isinstance(row, dict) or row.keys() != set(columns):
+            raise UserError(
+                f"{declared.place(module, 'COLUMNS')}: every row of `measure` must have the columns of COLUMNS, "
+                f"{', '.join(columns)}, not {row!r}"
+            )
+    return found
 
 
 def per_cent(right: "Tensor") -> float:

@@ -6,9 +6,12 @@ takes over, as the literal ``EXTENDS``. It defines two functions:
 * ``train(task) -> Trained``: train or convert, and return the weights by name.
 * ``classifier(run, data, weights) -> Classifier``: the classifier with these weights.
 
+What the user can correct is a UserError. Any other error is reported as a mistake in the method's file.
+
 A method that sets ``NEEDS_START = True`` begins from another row's weights, which are in ``task.start``.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,3 +44,14 @@ class Trained:
     weights: Mapping[str, Tensor]
     outcome: Outcome = field(default_factory=Outcome)
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raise TypeError for what could not be saved, here and not after hours of training."""
+        for name, value in self.weights.items():
+            if not isinstance(value, Tensor):
+                raise TypeError(f"weight {name!r} must be a tensor, not {value!r}")
+        for name, value in self.facts.items():
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError):
+                raise TypeError(f"fact {name!r} must be plain finite numbers and text, not {value!r}") from None

@@ -4,16 +4,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 
 from bntt.common.errors import Stopped, UserError
 from bntt.data import store
-from bntt.experiment import declared
+from bntt.experiment import declared, plugins
 from bntt.experiment.schema import Experiment, Run
 from bntt.measurements import Subject, measure_all
 from bntt.methods import Task, Trained
@@ -60,7 +58,7 @@ def train(
             task = Task(run, images, checkpoints, **weights)
             try:
                 with _user_errors(run):
-                    trained = _method(run).train(task)
+                    trained = _call(run, "train", task, returns=Trained)
             except Stopped as stopped:
                 stopped.args = (f"{directory.path}: {stopped}; run it again to continue",)
                 raise
@@ -127,17 +125,23 @@ def evaluate(experiment: Experiment, run: Run, results: Path, device: str = "aut
 
 
 def subject(run: Run, directory: RunDirectory, device: torch.device) -> Subject:
-    """What the measurements get: the trained classifier and its data. Raises UserError if the weights do not fit."""
+    """What the measurements get: the trained classifier and its data. UserError if the weights are damaged."""
     images, weights = store.load(run.dataset).as_asked(device, run.options), directory.weights()
     try:
-        return Subject(run, images, _method(run).classifier(run, images, weights))
-    except (RuntimeError, KeyError):
-        path = directory.path / WEIGHTS
-        raise UserError(f"{path} does not hold the weights of row {run.row}; train it again") from None
+        return Subject(run, images, _call(run, "classifier", run, images, weights))
+    except UserError as error:
+        if str(error.__cause__).startswith("Error(s) in loading state_dict"):  # torch's; names or shapes differ
+            path = directory.path / WEIGHTS
+            raise UserError(
+                f"{path} is whole, but row {run.row} cannot load it; mend the method, or train it again: {error}"
+            ) from error
+        raise
 
 
-def _method(run: Run) -> ModuleType:
-    return import_module(declared.plugins("methods", "OPTIONS")[run.method])
+def _call(run: Run, function: str, *arguments: Any, returns: type = object) -> Any:
+    """Call a function of the run's method."""
+    module = declared.plugins("methods", "OPTIONS")[run.method]
+    return plugins.call(module, function, *arguments, returns=returns)
 
 
 def _trained(experiment: Experiment, run: Run, results: Path) -> RunDirectory:
@@ -152,15 +156,15 @@ def _trained(experiment: Experiment, run: Run, results: Path) -> RunDirectory:
 
 @contextmanager
 def _user_errors(run: Run) -> Iterator[None]:
-    """Turn a ValueError of the mathematics, and a lack of GPU memory, into a UserError: options cause both."""
+    """Turn a ValueError of the mathematics, and a lack of memory, into a UserError: options cause both."""
     where = f"experiment {run.experiment}, row {run.row}"
     try:
         yield
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
-    except torch.OutOfMemoryError as error:
-        advice = "Lower batch_size, or time_chunk if the row has one"
-        raise UserError(f"{where}: {str(error).splitlines()[0]} {advice}") from None
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        reason, advice = str(error) or "memory ran out.", "Lower batch_size, or time_chunk if the row has one"
+        raise UserError(f"{where}: {reason.splitlines()[0]} {advice}") from None
 
 
 def _device_name(device: torch.device) -> str:

@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from bntt.experiment import declared
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "safetensors")
 
@@ -23,7 +25,8 @@ def source() -> dict[str, Any]:
         return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.CalledProcessError):
         digest = hashlib.sha256()
-        for path in sorted(path for kind in ("*.py", "*.cpp") for path in (ROOT / "bntt").rglob(kind)):
+        found = (path for kind in ("*.py", "*.cpp") for path in (ROOT / "bntt").rglob(kind))
+        for path in sorted(path for path in found if path.is_file() and declared.is_source(path, ROOT)):
             digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
         return {"source_sha256": digest.hexdigest()}
 
@@ -37,6 +40,13 @@ def _git(*arguments: str) -> str:
 def now() -> str:
     """The present time, UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def interpreter() -> str:
+    """The Python that runs, such as ``CPython 3.11.9, .venv/bin/python``; names no folder outside the repository."""
+    path = Path(sys.executable)
+    shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name
+    return f"{platform.python_implementation()} {platform.python_version()}, {shown}"
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:

@@ -6,7 +6,8 @@ Output: the executed notebook, its HTML page, a record of the data behind the dr
 
 EVALUATIONS = [str(directory_of(run).evaluate_json) for run in EXPERIMENT.runs]
 FIGURES, TABLES = (
-    sorted(source.stem for source in Path("analysis").glob(f"{kind}*.py")) for kind in ("figure", "table")
+    sorted(source.stem for source in Path("analysis").glob(f"{kind}*.py") if source.stem.isidentifier())
+    for kind in ("figure", "table")
 )
 NOTEBOOK = f"{OF_EXPERIMENT} --notebook {{output.notebook:q}} --page {{output.page:q}}"
 

@@ -4,10 +4,11 @@ Every row has its own colour, marker and line style, so that figures can also be
 and white.
 """
 
+import contextlib
 import functools
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,7 +155,16 @@ def one_dataset(summary: pd.DataFrame) -> str:
 # -- drawing -----------------------------------------------------------------------------------------------------
 
 
-styled = matplotlib.rc_context(RC)  # a decorator: draws in this style, whatever the caller's settings are
+@contextlib.contextmanager
+def _style(**more: Any) -> Iterator[None]:
+    """Inside this context, matplotlib has its own defaults and this style, whatever the caller's settings are."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(RC | more)
+        yield
+
+
+styled = _style()  # a decorator: draws in this style
 
 
 class _Layout(ConstrainedLayoutEngine):
@@ -225,7 +235,7 @@ def save(figure: Figure, folder: str | Path, name: str) -> Path:
         "svg": {"Date": None, "Creator": None},
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     }
-    with matplotlib.rc_context(RC | {"svg.hashsalt": name}):
+    with _style(**{"svg.hashsalt": name}):
         for kind, without in metadata.items():
             write = functools.partial(figure.savefig, format=kind, metadata=without)
             write_atomically(Path(folder) / f"{name}.{kind}", write)

@@ -29,7 +29,6 @@ copy.) The type is float32, bfloat16 or float64. Sums, membranes, scales and shi
 ``backend_for`` chooses the backend. ``BNTT_KERNELS=plain`` in the environment turns the fused backends off.
 """
 
-import os
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -39,6 +38,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from bntt.common import environment
 
 
 class Dynamics(NamedTuple):
@@ -61,7 +62,7 @@ class Unavailable(Exception):
 
 def backend_for(x: Tensor) -> ModuleType:
     """The fastest backend for this tensor's device and precision."""
-    if x.dtype not in (torch.float32, torch.bfloat16) or os.environ.get("BNTT_KERNELS") == "plain":
+    if x.dtype not in (torch.float32, torch.bfloat16) or environment.plain_kernels():
         return import_module(f"{__name__}.plain")
     return _fused(x.device.type)
 
