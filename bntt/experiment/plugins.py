@@ -32,9 +32,8 @@ def call(
     except Exception as error:
         own = _lines(error)
         of_mathematics = isinstance(error, ValueError) and own and not _is_plugin(own[-1][0])
-        if (mathematics and of_mathematics) or type(
-            error
-        ).__name__ == "OutOfMemoryError":  # torch's, and torch is not loaded here
+        out_of_memory = type(error).__name__ == "OutOfMemoryError"  # torch's, and torch is not loaded here
+        if out_of_memory or (mathematics and of_mathematics):
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
         raise UserError(f"{_place(own) or _defined(path, function)}: {reason}") from error
