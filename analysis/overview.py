@@ -71,7 +71,7 @@ spent = duration(found.summary["seconds"].sum())
 lines = [
     f"* **Runs.** {listed([f'{n} {word}' for word, n in status.items()])} of {len(found.runs)}; training: {spent}."
 ]
-words = {"holds": "hold", "fails": "fail", "undecided": "are undecided"}
+words = {"holds": "hold", "fails": "fail", "undecided": "are undecided", "not decidable": "are not decidable"}
 for dataset in datasets:
     outcomes = [claim.outcome for claim in claims[dataset]]
     counts = [f"{outcomes.count(word)} {plural}" for word, plural in words.items() if word in outcomes]

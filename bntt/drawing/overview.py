@@ -45,13 +45,13 @@ def runs_table(results: Results) -> Markup:
     lines = []
     for one in results.summary.itertuples():
         found = results.frame("anytime.csv", dataset=one.dataset, row=one.row, seed=one.seed)
-        reason = "" if one.status in ("done", "missing") else one.reason
+        reason = one.why_dead if one.status == "done" else "" if one.status == "missing" else one.reason
         lines.append(
             {
                 "Dataset": one.dataset,
                 "Row": one.row,
                 "Seed": one.seed,
-                "Status": piece("word", one.status) + " " + piece("small", reason),
+                "Status": piece("word", one.dead or one.status) + " " + piece("small", reason),
                 "Accuracy (%)": _last_accuracy(found, test_images(results, one.dataset)),
                 "T": one.time_steps,
                 "Parameters": DASH if pd.isna(one.parameters) else f"{one.parameters:,.0f}",

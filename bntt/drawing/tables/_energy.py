@@ -69,6 +69,7 @@ def table3(results: Results) -> Table:
         name["Row"] = line["row"] + (" + early exit" if line["early_exit"] else "")
         name["Latency"] = _lines.steps(line["time_steps"])
         deviation = f" ± {number(line['own_deviation'])}" if line["own_deviation"] > 0 else ""
+        note = {"Note": line["dead"] or DASH} if any(one["dead"] for one in lines) else {}
         verdict = {"Verdict": str(line["verdict"] or DASH)} if any(one["verdict"] for one in lines) else {}
         shown.append(
             {
@@ -78,6 +79,7 @@ def table3(results: Results) -> Table:
                 "Paper": _lines.beside(line),
                 **verdict,
                 "Spikes per neuron": number(line["spikes"], 3),
+                **note,
             }
         )
         readings.append(name | {header: ratio(line, key) for key, header in READINGS.items()})

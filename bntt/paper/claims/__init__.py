@@ -1,8 +1,10 @@
 """The paper's qualitative claims, each judged from the measurements of one dataset and one seed.
 
 A claim *holds* or *fails* if the interval of its statistic lies entirely on one side of the claim's border. It is
-*undecided* if the interval includes the border, or if a run that it needs is missing. Intervals are 95 % intervals over
-test images, unless a claim says otherwise; methods are compared image by image.
+*undecided* if the interval includes the border, or if a run that it needs is missing. It is *not decidable* where a
+network is dead, that is, silent or at chance: such a network saves steps, spikes and energy because it classifies
+nothing. Only the claim that a baseline trains worse may rest on a dead baseline. Intervals are 95 % intervals over test
+images, unless a claim says otherwise; methods are compared image by image.
 """
 
 from dataclasses import replace
