@@ -23,7 +23,7 @@ from pathlib import Path
 
 from IPython.display import HTML, Markdown, display
 
-from bntt.common.text import duration, interval, listed
+from bntt.common.text import counted, duration, interval, listed
 from bntt.data import store
 from bntt.data.sheet import contact_sheet
 from bntt.drawing.notebook import opened, titles
@@ -186,7 +186,7 @@ if decay > PAPER.decay:
     text.append(
         f"**Here decay was scaled up: row `{BNTT}` decays gamma by {decay:g}, {decay / PAPER.decay:g} times the "
         f"paper's {PAPER.decay:g}**"
-        + (f"; its training has {steps:,.0f} steps, the paper's {PAPER.steps:,}." if steps > 0 else ".")
+        + (f"; its training has {counted(steps, 'step')}, the paper's {PAPER.steps:,}." if steps > 0 else ".")
     )
 unscaled = [row for row, own in options.items() if gamma_decay(own) == PAPER.decay and own["norm"] == "bntt"]
 if unscaled and decay != PAPER.decay:

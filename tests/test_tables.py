@@ -480,6 +480,16 @@ def test_numbers(value, text):
     assert words.number(value) == text
 
 
+@pytest.mark.parametrize(
+    ("counted", "text"),
+    [((1, "time-step"), "1 time-step"), ((1.0, "image"), "1 image"), ((0, "seed"), "0 seeds"),
+     ((20.5, "time-step"), "20.5 time-steps"), ((1, "class", "classes"), "1 class"),
+     ((50_000, "image"), "50,000 images"), ((2, "class", "classes"), "2 classes"), ((1.04, "step"), "1 step")],
+)  # fmt: skip
+def test_one_thing_and_several(counted, text):
+    assert words.counted(*counted) == text
+
+
 def test_intervals_and_lists():
     assert words.interval(Estimate(1, 0.5, 2), 1, "points") == "1.0 [0.5, 2.0] points"
     assert words.interval(Estimate.exact(2), 0, "×") == "2×"

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
+from bntt.common.text import counted
 from bntt.drawing.figures import style
 from bntt.results.collect import last_step, select
 
@@ -105,7 +106,7 @@ def _accuracy_and_steps(anytime: pd.DataFrame) -> str:
     if anytime.empty:
         return "accuracy not measured"
     last = last_step(anytime)
-    return f"{last['accuracy'].mean():.1f}% / {last['time_step'].max()} steps"
+    return f"{last['accuracy'].mean():.1f}% / {counted(last['time_step'].max(), 'step')}"
 
 
 def _accuracy_under_noise(axes: Axes, noise: pd.DataFrame, rows: Sequence[str], images: int | None) -> None:
