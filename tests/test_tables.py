@@ -532,6 +532,41 @@ def test_every_run_has_a_line(tmp_path):
         assert text in page
 
 
+def test_the_first_lines_say_what_ran_on_what_and_how_it_went(tmp_path):
+    datasets = ("digits", "cifar100")
+    found = results(tmp_path, datasets=datasets, ann="missing", surrogate="diverged", correct={("my-norm", 0): "00"})
+    claims = {dataset: weigh(found, dataset) for dataset in datasets}
+    claims["cifar100"] = [claim for claim in claims["cifar100"] if claim.name == "surrogate-trains-worse"]
+    runs, digits, cifar100 = overview.what_ran(found, tables.table1(found), claims).splitlines()
+    assert runs == "* **Runs.** 6 done, 2 diverged and 2 missing of 10 runs; 10 min 0 s of training, on cpu."
+    assert digits.startswith(
+        "* **digits.** scikit-learn digits (8 x 8, 10 classes, 1,797 scans): 1,077 training images, "
+    )
+    assert "8 of 540 test images; content as expected. Chance: 10 %. **At chance: `my-norm`.** " in digits
+    assert (
+        "`bntt`: 87.50 ± 11.69 % after 4 time-steps. `bntt + early exit`: 87.50 ± 11.69 % after 3 time-steps." in digits
+    )
+    outcomes = [claim.outcome for claim in claims["digits"]]
+    assert outcomes.count("holds") == 2 and digits.endswith("Of 11 claims of the paper, 2 hold and 9 are undecided.")
+    assert ": 1,077 of 50,000 training images, 8 of 10,000 test images; " in cifar100 and "Chance: 1 %." in cifar100
+    assert cifar100.endswith("Of 1 claim of the paper, 1 holds.")
+
+
+def test_the_overview_begins_with_what_ran_six_figures_and_a_line_for_each_claim():
+    source = (facts.store.declared.PACKAGE.parent / "analysis" / "overview.py").read_text(encoding="utf-8")
+    order = [
+        "# # Overview",
+        "what_ran(found",
+        "for name, title in FIGURES.items()",
+        "# ## The paper's claims",
+        "claims_list(",
+    ]
+    places = [source.index(part) for part in order]
+    assert places == sorted(places)
+    assert "# ## " not in source[: places[3]]  # no section comes before
+    assert "The paper reports" not in source[: places[4]]
+
+
 def test_decay_is_shown_beside_the_papers(tmp_path):
     found = results(tmp_path)
     page = overview.decay_table(found, "digits")
@@ -544,8 +579,9 @@ def test_decay_is_shown_beside_the_papers(tmp_path):
 
 def test_claims_and_provenance_are_escaped_tables(tmp_path):
     found = results(tmp_path)
-    page = overview.claims_table(weigh(found, "digits"))
-    assert page.count("<tr>") == 1 + 11 and "undecided" in page
+    page = overview.claims_list(weigh(found, "digits"))
+    assert page.count("<details") == page.count("<summary") == 11 and "undecided" in page
+    assert "<details open" not in page and "Kendall&#39;s tau-b" in page
     provenance = overview.provenance_table(found)
     assert "abc" in provenance and "a | b" in provenance and "2024-01-02 03:04" in provenance
 
@@ -564,7 +600,9 @@ def test_provenance_lists_each_value_once_and_escapes_it(tmp_path, monkeypatch):
 
 def test_a_figure_is_within_the_page(tmp_path):
     (tmp_path / "figure1.png").write_bytes(b"png")
-    assert "data:image/png;base64,cG5n" in pages.figure(tmp_path / "figure1.png", "Figure <1>", "notebooks/f.html")
-    missing = pages.figure(tmp_path / "none.png", "Figure <2>", "notebooks/f.html")
+    links = ("notebooks/f.html", "figures/f.png")
+    drawn = pages.figure(tmp_path / "figure1.png", "Figure <1>", *links, height=8)
+    assert "data:image/png;base64,cG5n" in drawn and all(f'href="{link}"' in drawn for link in links)
+    missing = pages.figure(tmp_path / "none.png", "Figure <2>", *links, height=8)
     assert "not drawn yet" in missing and "Figure &lt;2&gt;" in missing
-    assert isinstance(pages.piece("grid", [missing]), Markup)
+    assert isinstance(pages.piece("grid", [missing], 17), Markup)

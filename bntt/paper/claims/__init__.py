@@ -13,10 +13,10 @@ from bntt.common.text import listed
 from bntt.data.store import is_of_recordings
 from bntt.paper.claims import _behaviour, _section3  # noqa: F401 (both add claims to CLAIMS)
 from bntt.paper.claims._behaviour import noise_differences
-from bntt.paper.claims._evidence import BNTT, CLAIMS, Claim, Evidence, Part, above, below
+from bntt.paper.claims._evidence import BNTT, CLAIMS, Claim, Evidence, Outcome, Part, above, below
 from bntt.results.collect import Results
 
-__all__ = ["BNTT", "CLAIMS", "Claim", "Evidence", "Part", "above", "below", "noise_differences", "weigh"]
+__all__ = ["BNTT", "CLAIMS", "Claim", "Evidence", "Outcome", "Part", "above", "below", "noise_differences", "weigh"]
 
 
 def weigh(results: Results, dataset: str) -> list[Claim]:
