@@ -26,6 +26,7 @@ from IPython.display import HTML, Markdown, display
 from bntt.common.text import counted, interval, listed
 from bntt.data import store
 from bntt.data.sheet import contact_sheet
+from bntt.drawing.figures.style import drawn_dataset
 from bntt.drawing.notebook import opened, titles
 from bntt.drawing.overview import (
     claims_list,
@@ -66,7 +67,8 @@ cards = [
     figure(Path(output) / f"figures/{name}.png", title, f"notebooks/{name}.html", f"figures/{name}.png", height=8.5)
     for name, title in FIGURES.items()
 ]
-HTML(piece("grid", cards, 17))
+shown = f"Figures 1 and 3 to 6 are of {drawn_dataset(datasets)}." if len(datasets) > 1 else ""
+display(HTML(piece("grid", cards, 17)), Markdown(shown))
 
 # %% [markdown]
 # ## The paper's claims, on this data

@@ -375,6 +375,27 @@ def test_a_cut_dataset_says_how_many_images_were_used(tmp_path, monkeypatch):
     )
 
 
+def test_notes_explain_only_the_columns_and_signs_that_are_shown(tmp_path):
+    def notes(table: tables.Table) -> str:
+        return " ".join(table.notes)
+
+    one, two = results(tmp_path), results(tmp_path, seeds=(0, 1), surrogate=("done", "missing"))
+    for table in (tables.table1(one), tables.table3(one)):
+        assert "± is the binomial standard error over the test images; with one seed" in notes(table)
+    for table in (tables.table1(two), tables.table3(two)):
+        assert "(n: their number); of an accuracy with one seed, the binomial standard error over" in notes(table)
+    assert "95 %: Student's interval" in notes(tables.table1(two))
+    assert "95 %:" not in notes(tables.table1(one)) + notes(tables.condensed(tables.table1(two)))
+    assert "Over draws" not in notes(tables.table1(one))
+    for found in one.runs:
+        if found.run.row == "bntt":
+            draws = pd.DataFrame({"draw": [0, 1], "time_step": [4, 4], "accuracy": [80.0, 90.0]})
+            found.measured["draws.csv"] = draws
+    one._frames.clear()
+    assert "Over draws" in notes(tables.table1(one))
+    assert "Over draws" not in notes(tables.condensed(tables.table1(one)))
+
+
 def test_condensed_leaves_out_reported_steps_and_details(tmp_path):
     shown = tables.condensed(tables.table1(results(tmp_path))).sections[""]
     assert shown["Row"].tolist() == ["bntt", "bntt + early exit", "surrogate", "ann", "conversion", "my-norm"]

@@ -86,7 +86,7 @@ def table3(results: Results) -> Table:
     sections = {"": pd.DataFrame(shown), "E_ANN/E_method under other readings of the formula": pd.DataFrame(readings)}
     printed = published.published("Table 3", "bntt", "energy_ratio")
     notes = [
-        "± is the standard deviation over seeds.",
+        _lines.uncertainty_note(lines),
         "E_ANN/E_method: the paper's accounting, dense operations times the layer's own spikes, over all layers. E_ANN "
         "is the energy of the dense network of the same architecture and width. Latency is in time-steps.",
         "What the readings count: own, a layer's own spikes; events, its non-zero inputs; mass, its inputs by "

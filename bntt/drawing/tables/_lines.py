@@ -124,6 +124,16 @@ def accuracy(line: Mapping[str, Any]) -> str:
     return f"{number(line['accuracy'])} ± {number(line['uncertainty'])}{seeds}"
 
 
+def uncertainty_note(lines: Iterable[Mapping[str, Any]]) -> str:
+    """What follows the ± in these lines."""
+    seeds = {line["seeds"] for line in lines if line["seeds"]}
+    over_images = "the binomial standard error over the test images"
+    if not seeds - {1}:
+        return f"± is {over_images}; with one seed, the spread over seeds is unknown."
+    alone = f"; of an accuracy with one seed, {over_images}" if 1 in seeds else ""
+    return f"± is the standard deviation over seeds (n: their number){alone}."
+
+
 def steps(steps: float) -> str:
     """A number of time-steps as text; a mean over seeds may have a decimal."""
     return DASH if math.isnan(steps) else f"{steps:.1f}".removesuffix(".0")
