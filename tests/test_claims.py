@@ -115,13 +115,13 @@ def evidence(absent=None, diverged=(), dead=None, **frames) -> Evidence:
         "energy": energy(bntt=0.1),
         "approximations": approximations(),
         "spikes": pd.DataFrame(
-            [(row, layer, 1.0 + (row != "bntt")) for row in METHODS if row != "ann" for layer in LAYERS],
-            columns=["row", "layer", "spikes"],
+            [(row, layer, 1, 1.0 + (row != "bntt")) for row in METHODS if row != "ann" for layer in LAYERS],
+            columns=["row", "layer", "time_step", "spikes"],
         ),
     } | frames
     absent = absent or {}
     kept = {name: frame[~frame["row"].isin(list(absent))] for name, frame in usual.items()}
-    return Evidence(METHODS, absent, frozenset(diverged), kept, IMAGES, 0.1, dead or {})
+    return Evidence(METHODS, absent, frozenset(diverged), kept, IMAGES, 0.1, "digits", dead or {})
 
 
 def judged(name: str, **changed) -> Claim:
@@ -289,6 +289,20 @@ def test_only_how_badly_a_baseline_trains_is_decided_by_a_dead_one():
     assert worse.outcome == "holds" and worse.parts[0].note.endswith("; at chance after 8 time-steps")
     both = judged("surrogate-trains-worse", dead=dead | {"bntt": "silent"}, anytime=frame)
     assert both.outcome == "not decidable"
+
+
+@pytest.mark.parametrize("word", ["silent", "at chance"])
+def test_a_network_that_is_dead_after_so_few_steps_is_not_compared(word):
+    """bntt has 4 steps; the conversion spikes from step 5 on only, or is right from then on only."""
+    late = evidence().frames["spikes"].assign(time_step=5)
+    early = anytime(bntt=195)
+    early.loc[(early["row"] == "conversion") & (early["time_step"] == 4), "accuracy"] = 11.0
+    changed = {"spikes": late} if word == "silent" else {"anytime": early}
+    claim = judged("fewer-spikes-at-equal-steps", **changed)
+    (part,) = [one for one in claim.parts if one.label == "conversion"]
+    assert part.outcome == claim.outcome == "not decidable"
+    assert part.note.startswith(f"row conversion is {word} after 4 time-steps: ")
+    assert judged("fewer-spikes", **changed).outcome == "holds"
 
 
 def test_differences_under_noise_are_given_of_dead_networks_too():

@@ -399,7 +399,17 @@ def test_notes_explain_only_the_columns_and_signs_that_are_shown(tmp_path):
 def test_condensed_leaves_out_reported_steps_and_details(tmp_path):
     shown = tables.condensed(tables.table1(results(tmp_path))).sections[""]
     assert shown["Row"].tolist() == ["bntt", "bntt + early exit", "surrogate", "ann", "conversion", "my-norm"]
-    assert "Dataset" not in shown and "Architecture" not in shown
+    assert "Dataset" not in shown and "Architecture" not in shown and "Note" in shown  # of the early exit
+    never = results(tmp_path)
+    for one in never.runs:
+        one.measured.pop("early_exit.csv", None)
+        if one.run.row == "conversion":
+            one.measured["spikes.csv"] = pd.DataFrame({"layer": "fc1", "time_step": [1, 3], "spikes": [0.0, 1.0]})
+            one.measured["anytime.csv"] = anytime(8, "ff")
+    table = tables.table1(never)
+    assert line(table, "conversion", Time_steps="2")["Note"] == "silent" and dead.DEAD in table.notes
+    short = tables.condensed(table)
+    assert "Note" not in short.sections[""] and dead.DEAD not in short.notes
 
 
 # -- Tables 2 and 3

@@ -15,6 +15,10 @@ from bntt.data import store
 from bntt.results.intervals import Z, standard_error
 
 SILENT, AT_CHANCE = "silent", "at chance"
+DEAD = (  # both words, for a reader
+    "Silent: some hidden layer has no spike on any test image, so every image gets the same answer. At chance: "
+    "Wilson's 95 % interval of the accuracy does not lie above chance."
+)
 
 
 class Dead(NamedTuple):
@@ -45,7 +49,7 @@ def is_at_chance(accuracy: float, images: int, dataset: str) -> bool:
 
 def silent_layers(spikes: pd.DataFrame, steps: float = math.inf) -> list[str]:
     """The hidden layers without a spike in the first ``steps`` steps, from the ``spikes.csv`` of one run."""
-    counts = spikes[spikes["time_step"] <= steps].groupby("layer", sort=False)["spikes"].sum()
+    counts = spikes["spikes"].where(spikes["time_step"] <= steps, 0.0).groupby(spikes["layer"], sort=False).sum()
     return [str(layer) for layer, count in counts.items() if count == 0]
 
 

@@ -10,6 +10,7 @@ from bntt.common.text import DASH, ends, interval, number
 from bntt.drawing.tables import _lines
 from bntt.drawing.tables._table import Table
 from bntt.results.collect import Results
+from bntt.results.dead import AT_CHANCE, DEAD, SILENT
 
 
 def table1(results: Results) -> Table:
@@ -58,7 +59,9 @@ def table1(results: Results) -> Table:
 
 
 def _of_columns(notes: Sequence[str], shown: pd.DataFrame) -> list[str]:
-    """The notes without those on columns that are not shown."""
+    """The notes without those on columns that are not shown, and on dead networks where none is."""
+    if "Note" not in shown or not shown["Note"].str.contains(f"{SILENT}|{AT_CHANCE}").any():
+        notes = [note for note in notes if note != DEAD]
     return [note for note in notes if not note.startswith(("95 %:", "Over draws:")) or note.partition(":")[0] in shown]
 
 
@@ -67,8 +70,11 @@ def condensed(table: Table) -> Table:
     shown = table.sections[""]
     last = ~shown.duplicated(["Dataset", "Row"], keep="last")
     idle = shown["Row"].str.endswith("early exit") & shown.get("Note", "").str.startswith("no exit")
+    shown = shown[last & ~idle]
     details = ["Training method", "Architecture", "95 %", "Over draws"]
+    if "Note" in shown and not shown["Note"].any():
+        details.append("Note")
     if shown["Dataset"].nunique() == 1:
         details.append("Dataset")
-    shown = shown[last & ~idle].drop(columns=details, errors="ignore")
+    shown = shown.drop(columns=details, errors="ignore")
     return replace(table, sections={"": shown}, notes=_of_columns(table.notes, shown))

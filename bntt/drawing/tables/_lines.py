@@ -17,7 +17,7 @@ from bntt.paper.published import DATASETS, Cell
 from bntt.paper.reproduction import judge_cell
 from bntt.results.collect import Results, at_threshold, last_step, select
 from bntt.results.comparison import accuracy_difference
-from bntt.results.dead import AT_CHANCE, SILENT, chance_level
+from bntt.results.dead import DEAD, chance_level
 from bntt.results.facts import images_used, is_cut, test_images, why_absent
 from bntt.results.intervals import Estimate, mean_std, standard_error, student_interval
 
@@ -254,10 +254,7 @@ def _about_data(results: Results, dead: bool) -> Iterator[str]:
         yield f"Not all images were used: {'; '.join(cut)}."
     yield f"Chance: {listed([f'{chance_level(name)} on {name}' for name in datasets])}."
     if dead:
-        yield (
-            f"{SILENT.capitalize()}: some hidden layer has no spike on any test image, so every image gets the same "
-            f"answer. {AT_CHANCE.capitalize()}: Wilson's 95 % interval of the accuracy does not lie above chance."
-        )
+        yield DEAD
 
 
 def _why_not(cell: Cell, results: Results) -> str:

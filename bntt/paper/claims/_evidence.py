@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bntt.common.text import counted, number
 from bntt.results.collect import Results, last_step, select
+from bntt.results.dead import diagnosis
 from bntt.results.facts import test_images, why_absent
 from bntt.results.intervals import Estimate, decode_bits
 
@@ -88,6 +89,7 @@ class Evidence:
     frames: Mapping[str, pd.DataFrame]  # "anytime" -> anytime.csv of all rows, ...
     images: int
     exit_threshold: float
+    dataset: str
     dead: Mapping[str, str] = field(default_factory=dict)  # row -> why it is silent or at chance
 
     @classmethod
@@ -103,6 +105,7 @@ class Evidence:
             {name: results.frame(f"{name}.csv", dataset=dataset, seed=seed) for name in names},
             test_images(results, dataset) or 0,
             results.experiment.evaluation["exit_threshold"],
+            dataset,
             {one.row: one.why_dead for one in runs.itertuples() if one.why_dead},
         )
 
@@ -127,6 +130,15 @@ class Evidence:
         if frame.empty:
             raise Missing(f"row {row} has no {name}.csv")
         return frame
+
+    def working(self, row: str, step: int) -> None:
+        """Raise Missing if a row's network is dead after ``step`` steps, as it may be although it works later."""
+        at = select(self.table("anytime", row), time_step=step)
+        if at.empty:
+            raise Missing(f"row {row} has no step {step}")
+        accuracy, spikes = float(at["accuracy"].iloc[0]), self.table("spikes", row)
+        if dead := diagnosis(spikes, accuracy, step, self.images, self.dataset):
+            raise OfDeadNetwork(f"row {row} is {dead.reason}")
 
     def last_step(self, row: str) -> int:
         return int(self.table("anytime", row)["time_step"].max())
