@@ -438,8 +438,16 @@ def test_figure6_fits_its_axis_to_the_accuracies_but_does_not_magnify_noise(accu
     low, high = figure.axes[0].get_ylim()
     rim = 0.1 * (most - least)
     assert least - rim < low < least and most < high < most + 4 * rim
+    ticks = figure.axes[0].get_yticks()
+    assert len(ticks) >= 3 and min(ticks) >= max(low, 0) and max(ticks) <= min(high, 100)
     assert len(lines_with(figure.axes[0], "chance")) == (least == 0)
     assert ("chance, 1 % (100 classes)" in words(figure)) == (least == 0)
+
+
+def test_figure6_shows_all_of_every_error_bar():
+    frame = early_exit()  # 40 % of 16 images, give or take 12 points
+    axes = figure6.draw(frame, summary(), images=16).axes[0]
+    assert axes.get_ylim()[0] < 40 - 100 * np.sqrt(0.4 * 0.6 / 16)
 
 
 def test_figure6_explains_open_symbols_and_error_bars_only_if_there_are_some():

@@ -136,6 +136,6 @@ def _accuracy_under_noise(axes: Axes, noise: pd.DataFrame, names: Mapping[str, s
         reached += [*(of_row["mean"] - errors), *(of_row["mean"] + errors)]
     axes.set(xlabel="Noise stddev σ", ylabel="Accuracy (%)")
     axes.xaxis.set_major_locator(MultipleLocator(0.1))
-    axes.set_ylim(style.accuracy_limits(min(reached), max(reached)))
+    style.accuracy_axis(axes, min(reached), max(reached))
     _legend(axes, 3)
     return counts

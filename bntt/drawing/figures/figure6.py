@@ -26,17 +26,19 @@ def draw(
     """
     lines, columns = style.panel_grid(len(rows))
     figure = style.canvas(max(5.6, 4.7 * columns), 3.5 * lines + 0.8)
-    accuracies = early_exit.loc[early_exit["row"].isin(rows), "accuracy"]
-    low, high = style.accuracy_limits(accuracies.min(), accuracies.max())
-    dataset, counts, chance = style.one_dataset(summary), [], False
+    curves: dict[Axes, pd.DataFrame] = {}
     for axes, row in zip(style.panels(figure, len(rows)), rows, strict=True):
         axes.set_title(style.labelled(summary, row))
         if (of_row := select(early_exit, row=row)).empty:
             style.empty_panel(axes, style.gap(summary, row) or "no γ that changes with time")
         else:
-            counts += _panel(axes, of_row, images)
-            axes.set_ylim(low, high + HEADROOM * (high - low))
-            chance |= style.chance_line(axes, dataset)
+            curves[axes] = _panel(axes, of_row, images)
+    points = pd.concat(curves.values()) if curves else pd.DataFrame(columns=["mean", "error", "count"])
+    low, high = (points["mean"] - points["error"]).min(), (points["mean"] + points["error"]).max()
+    for axes in curves:  # the same axis, so that rows can be compared
+        style.accuracy_axis(axes, low, high, HEADROOM)
+    dataset = style.one_dataset(summary)
+    chance = any([style.chance_line(axes, dataset) for axes in curves])
     drawn = {handle.get_label(): handle for axes in figure.axes for handle in axes.get_legend_handles_labels()[0]}
     if drawn:
         handles = [drawn[label] for label in sorted(drawn, key=str)]  # the curves, then the paper's threshold
@@ -48,14 +50,14 @@ def draw(
         "Open symbols: no exit, since γ of some layer reaches the threshold at the last step; all T steps are used."
         if "no exit" in marked
         else "",
-        style.errors_sentence(counts, images),
+        style.errors_sentence(points["count"], images),
         style.chance_sentence(chance, dataset),
     )
     return figure
 
 
-def _panel(axes: Axes, early_exit: pd.DataFrame, images: int | None) -> list[int]:
-    """Both curves of one row. Returns the numbers of seeds of the points drawn."""
+def _panel(axes: Axes, early_exit: pd.DataFrame, images: int | None) -> pd.DataFrame:
+    """Both curves of one row. Returns that of the accuracy, as `over_seeds`, with the ``error`` of each point."""
     accuracy = style.over_seeds(early_exit, "threshold", "accuracy")
     step = style.over_seeds(early_exit, "threshold", "exit_step")
     exits = early_exit.groupby("threshold", sort=False)["exits"].min().reset_index(drop=True) == 1
@@ -82,4 +84,4 @@ def _panel(axes: Axes, early_exit: pd.DataFrame, images: int | None) -> list[int
     right.set_ylabel("Early exit time (time-steps)", color=palette.VERMILLION)
     right.set_ylim(0, 1.08 * step["mean"].max())
     right.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    return accuracy["count"].tolist()
+    return accuracy.assign(error=errors)

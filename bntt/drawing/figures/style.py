@@ -128,14 +128,19 @@ def accuracy_errors(curve: pd.DataFrame, images: int | None) -> list[float]:
     ]
 
 
-def accuracy_limits(lowest: float, highest: float) -> tuple[float, float]:
-    """Limits of an axis for accuracies between these two: at least SPAN wide, within 0 to 100, and a rim."""
+def accuracy_axis(axes: Axes, lowest: float, highest: float, headroom: float = 0.0) -> None:
+    """Fit the vertical axis to accuracies between these two: at least SPAN wide, and a rim; ticks are in 0 to 100.
+
+    ``headroom`` is a share of the span that stays free above.
+    """
     low, high = max(lowest, 0.0), min(highest, 100.0)
     wider = max(0.0, SPAN - (high - low)) / 2
     shift = max(0.0, wider - low) - max(0.0, high + wider - 100)
     low, high = low - wider + shift, high + wider + shift
-    rim = 0.08 * (high - low)
-    return low - rim, high + rim
+    span = high - low
+    axes.set_ylim(low - 0.08 * span, high + (0.08 + headroom) * span)
+    bottom, top = axes.get_ylim()
+    axes.set_yticks([tick for tick in axes.get_yticks() if bottom <= tick <= top and 0 <= tick <= 100])
 
 
 def errors_sentence(counts: Iterable[int], images: int | None) -> str:
