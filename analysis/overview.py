@@ -23,12 +23,13 @@ from pathlib import Path
 
 from IPython.display import HTML, Markdown, display
 
-from bntt.common.text import duration, interval, listed
+from bntt.common.text import counted, interval, listed
 from bntt.data import store
 from bntt.data.sheet import contact_sheet
+from bntt.drawing.figures.style import drawn_dataset
 from bntt.drawing.notebook import opened, titles
 from bntt.drawing.overview import (
-    claims_table,
+    claims_list,
     decay_table,
     gamma_decay,
     noise_table,
@@ -36,6 +37,7 @@ from bntt.drawing.overview import (
     runs_table,
     verdict_counts,
     verdicts_table,
+    what_ran,
 )
 from bntt.drawing.page import figure, piece
 from bntt.drawing.tables import condensed, table1, to_html
@@ -43,12 +45,14 @@ from bntt.paper.claims import BNTT, Evidence, noise_differences, weigh
 from bntt.paper.decay import PAPER, RELEASED
 from bntt.paper.published import DATASETS
 from bntt.paper.reproduction import judge_all
+from bntt.results.collect import select
 from bntt.results.facts import sources
 
 found = opened(experiment, results)
 datasets = found.experiment.datasets
 accuracies = table1(found)
 claims = {dataset: weigh(found, dataset) for dataset in datasets}
+FIGURES = titles("figure")
 
 
 def heading(dataset: str) -> str:
@@ -56,9 +60,31 @@ def heading(dataset: str) -> str:
 
 
 # %%
-Markdown(f"**{found.experiment.title}**\n\n{found.experiment.notes}")
+Markdown(f"**{found.experiment.title}**\n\n{what_ran(found, accuracies, claims)}")
+
+# %%
+cards = [
+    figure(Path(output) / f"figures/{name}.png", title, f"notebooks/{name}.html", f"figures/{name}.png", height=8.5)
+    for name, title in FIGURES.items()
+]
+shown = f"Figures 1 and 3 to 6 are of {drawn_dataset(datasets)}." if len(datasets) > 1 else ""
+display(HTML(piece("grid", cards, 17)), Markdown(shown))
 
 # %% [markdown]
+# ## The paper's claims, on this data
+#
+# Each line is a claim; open it to see what it rests on. A claim *holds* or *fails* if the 95 % interval of its
+# statistic lies completely on one side of a limit. It is *undecided* if the interval includes the limit, or if a run is
+# missing, and *not decidable* if a network is silent or at chance. *Fails* is a finding about this data and these
+# networks, not an error of the benchmark.
+
+# %%
+for dataset in datasets:
+    display(Markdown(heading(dataset)), HTML(claims_list(claims[dataset])))
+
+# %% [markdown]
+# ## What this page is
+#
 # "Revisiting Batch Normalization for Training Low-latency Deep Spiking Neural Networks from Scratch" (Kim and Panda)
 # gives every time-step of a spiking network its own batch normalisation, BNTT. The paper reports that BNTT needs fewer
 # time-steps and fewer spikes, and is more robust, than conversions and plain surrogate gradients. This page says which
@@ -66,50 +92,23 @@ Markdown(f"**{found.experiment.title}**\n\n{found.experiment.notes}")
 # its test images. The paper's printed numbers stand beside them.
 
 # %%
-status = found.summary["status"].value_counts()
-spent = duration(found.summary["seconds"].sum())
-lines = [
-    f"* **Runs.** {listed([f'{n} {word}' for word, n in status.items()])} of {len(found.runs)}; training: {spent}."
-]
-words = {"holds": "hold", "fails": "fail", "undecided": "are undecided"}
-for dataset in datasets:
-    outcomes = [claim.outcome for claim in claims[dataset]]
-    counts = [f"{outcomes.count(word)} {plural}" for word, plural in words.items() if word in outcomes]
-    lines.append(f"* **Claims on {dataset}.** Of {len(outcomes)} qualitative claims of the paper, {listed(counts)}.")
-    shown = accuracies.sections[""]
-    for _, line in shown[(shown["Dataset"] == dataset) & shown["Row"].isin([BNTT, f"{BNTT} + early exit"])].iterrows():
-        idle = f"; {line['Note']}" if line.get("Note", "").startswith("no exit") else ""
-        reached = f"Accuracy (%): {line['Accuracy (%)']}, after {line['Time-steps']} time-steps{idle}."
-        lines.append(f"* **{line['Row']} on {dataset}.** {reached}")
-Markdown("\n".join(lines))
-
-# %%
-Markdown(sources(found))
+Markdown(found.experiment.notes)
 
 # %% [markdown]
-# ## The paper's claims, on this data
-#
-# Each claim has a statistic and a limit value for it. The claim *holds* or *fails* if the 95 % interval of the
-# statistic lies completely on one side of the limit. It is *undecided* if the interval includes the limit, or if a run
-# is missing. Methods are compared image by image. *Fails* is a finding about this data and these networks, not an error
-# of the benchmark.
-
-# %%
-for dataset in datasets:
-    display(Markdown(heading(dataset)), HTML(claims_table(claims[dataset])))
-
-# %% [markdown]
-# ### Accuracy under noise, for each sigma
+# ## Accuracy under noise, for each sigma
 #
 # The table gives the points of accuracy by which `bntt` is better on the same noisy images, each method after all of
 # its own time-steps. A value is **bold** where Tango's 95 % interval for paired proportions does not include 0.
 
 # %%
 for dataset in datasets:
-    differences = noise_differences(Evidence.of(found, dataset, found.experiment.runs[0].seed))
+    seed = found.experiment.runs[0].seed
+    differences = noise_differences(Evidence.of(found, dataset, seed))
+    words = select(found.summary, dataset=dataset, seed=seed).set_index("row")["dead"]
+    dead = words[words != ""].to_dict()
     display(
         Markdown(heading(dataset)),
-        HTML(noise_table(differences))
+        HTML(noise_table(differences, dead))
         if len(differences)
         else Markdown("No result. No Gaussian noise is added to event recordings."),
     )
@@ -135,18 +134,6 @@ if answered:
 # %%
 HTML(to_html(condensed(accuracies)))
 
-# %% [markdown]
-# ## Figures
-#
-# Each figure is a link to the notebook that drew it, with the text and the data behind it.
-
-# %%
-FIGURES = titles("figure")
-cards = [
-    figure(Path(output) / "figures" / f"{name}.png", title, f"notebooks/{name}.html") for name, title in FIGURES.items()
-]
-HTML(piece("grid", cards))
-
 # %%
 recordings = [name for name in datasets if store.is_of_recordings(name) and store.manifest_path(name).is_file()]
 sheets = [
@@ -154,6 +141,8 @@ sheets = [
         contact_sheet(name, Path(output) / "figures" / f"recordings-{name}.png"),
         f"What the camera saw: {name}",
         f"figures/recordings-{name}.png",
+        f"figures/recordings-{name}.png",
+        height=15,
     )
     for name in recordings
 ]
@@ -163,7 +152,7 @@ if sheets:
             "## Event recordings\n\nOne recording of each class. Its frames, evenly spaced in time, show where pixels "
             "became brighter (ON) and darker (OFF). Networks see whether a square of pixels had an event in a frame."
         ),
-        HTML(piece("grid", sheets)),
+        HTML(piece("grid", sheets, 24)),
     )
 
 # %% [markdown]
@@ -186,7 +175,7 @@ if decay > PAPER.decay:
     text.append(
         f"**Here decay was scaled up: row `{BNTT}` decays gamma by {decay:g}, {decay / PAPER.decay:g} times the "
         f"paper's {PAPER.decay:g}**"
-        + (f"; its training has {steps:,.0f} steps, the paper's {PAPER.steps:,}." if steps > 0 else ".")
+        + (f"; its training has {counted(steps, 'step')}, the paper's {PAPER.steps:,}." if steps > 0 else ".")
     )
 unscaled = [row for row, own in options.items() if gamma_decay(own) == PAPER.decay and own["norm"] == "bntt"]
 if unscaled and decay != PAPER.decay:
@@ -240,7 +229,7 @@ Markdown(
 # ## Where the numbers come from
 
 # %%
-HTML(provenance_table(found))
+display(Markdown(sources(found)), HTML(provenance_table(found)))
 
 # %% [markdown]
 # ## How to go on

@@ -104,7 +104,7 @@ def early_exit(step=2, exits=1) -> pd.DataFrame:
     return pd.DataFrame({"row": ["bntt"], "threshold": [0.1], "exit_step": [step], "exits": [exits]})
 
 
-def evidence(absent=None, diverged=(), **frames) -> Evidence:
+def evidence(absent=None, diverged=(), dead=None, **frames) -> Evidence:
     """Everything as the paper has it, but for the frames and rows given."""
     usual = {
         "anytime": anytime(bntt=195, surrogate=150, conversion=150, ann=190),
@@ -115,13 +115,13 @@ def evidence(absent=None, diverged=(), **frames) -> Evidence:
         "energy": energy(bntt=0.1),
         "approximations": approximations(),
         "spikes": pd.DataFrame(
-            [(row, layer, 1.0 + (row != "bntt")) for row in METHODS if row != "ann" for layer in LAYERS],
-            columns=["row", "layer", "spikes"],
+            [(row, layer, 1, 1.0 + (row != "bntt")) for row in METHODS if row != "ann" for layer in LAYERS],
+            columns=["row", "layer", "time_step", "spikes"],
         ),
     } | frames
     absent = absent or {}
     kept = {name: frame[~frame["row"].isin(list(absent))] for name, frame in usual.items()}
-    return Evidence(METHODS, absent, frozenset(diverged), kept, IMAGES, 0.1)
+    return Evidence(METHODS, absent, frozenset(diverged), kept, IMAGES, 0.1, "digits", dead or {})
 
 
 def judged(name: str, **changed) -> Claim:
@@ -153,10 +153,11 @@ def test_above_and_below_are_mirror_images(estimate, verdict):
 
 @pytest.mark.parametrize(
     ("verdicts", "together"),
-    [("hhh", "holds"), ("huh", "undecided"), ("huf", "fails"), ("", "undecided"), ("hF", "holds"), ("F", "undecided")],
-)
+    [("hhh", "holds"), ("huh", "undecided"), ("huf", "fails"), ("", "undecided"), ("hF", "holds"), ("F", "undecided"),
+     ("hnh", "not decidable"), ("nu", "not decidable"), ("nf", "fails"), ("hN", "holds")],
+)  # fmt: skip
 def test_a_claim_fails_with_one_part_and_holds_with_all(verdicts, together):
-    words = {"h": "holds", "u": "undecided", "f": "fails"}
+    words = {"h": "holds", "u": "undecided", "f": "fails", "n": "not decidable"}
     parts = [Part("x", Estimate.exact(i), words[v.lower()], counts=v.islower()) for i, v in enumerate(verdicts)]
     claim = Claim("", "", "", "", "", parts)
     assert claim.outcome == together
@@ -267,6 +268,46 @@ def test_a_diverged_baseline_does_not_stand_in_the_way():
 def test_nothing_is_decided_against_a_diverged_baseline_without_bntt():
     changed = {"absent": {"surrogate": "diverged: x", "bntt": "no result yet"}, "diverged": ["surrogate"]}
     assert judged("surrogate-trains-worse", **changed).outcome == "undecided"
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("word", ["silent", "at chance"])
+def test_nothing_is_decidable_about_a_dead_network(name, word):
+    claim = judged(name, dead={"bntt": f"{word} after 4 time-steps"})
+    assert claim.outcome == "not decidable" and estimate(claim) is None
+    assert decisive(claim).note == f"row bntt is {word} after 4 time-steps"
+
+
+def test_only_how_badly_a_baseline_trains_is_decided_by_a_dead_one():
+    dead = {"surrogate": "at chance after 8 time-steps"}
+    frame = anytime(bntt=195, surrogate=20)
+    for name in ("fewer-spikes", "fewer-spikes-at-equal-steps", "better-under-noise", "low-energy"):
+        assert judged(name, dead=dead).outcome == "not decidable"
+    refuted = judged("low-energy", dead=dead, energy=energy(bntt=0.6))
+    assert refuted.outcome == "fails" and decisive(refuted).label != "surrogate"
+    worse = judged("surrogate-trains-worse", dead=dead, anytime=frame)
+    assert worse.outcome == "holds" and worse.parts[0].note.endswith("; at chance after 8 time-steps")
+    both = judged("surrogate-trains-worse", dead=dead | {"bntt": "silent"}, anytime=frame)
+    assert both.outcome == "not decidable"
+
+
+@pytest.mark.parametrize("word", ["silent", "at chance"])
+def test_a_network_that_is_dead_after_so_few_steps_is_not_compared(word):
+    """bntt has 4 steps; the conversion spikes from step 5 on only, or is right from then on only."""
+    late = evidence().frames["spikes"].assign(time_step=5)
+    early = anytime(bntt=195)
+    early.loc[(early["row"] == "conversion") & (early["time_step"] == 4), "accuracy"] = 11.0
+    changed = {"spikes": late} if word == "silent" else {"anytime": early}
+    claim = judged("fewer-spikes-at-equal-steps", **changed)
+    (part,) = [one for one in claim.parts if one.label == "conversion"]
+    assert part.outcome == claim.outcome == "not decidable"
+    assert part.note.startswith(f"row conversion is {word} after 4 time-steps: ")
+    assert judged("fewer-spikes", **changed).outcome == "holds"
+
+
+def test_differences_under_noise_are_given_of_dead_networks_too():
+    found = claims.noise_differences(evidence(dead={"bntt": "at chance", "ann": "at chance"}))
+    assert set(found["row"]) == {"surrogate", "ann", "conversion"}
 
 
 def test_a_missing_baseline_leaves_a_claim_undecided_unless_another_refutes_it():

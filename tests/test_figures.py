@@ -20,16 +20,21 @@ SPIKING = ("bntt", "surrogate", "conversion", "mine")
 COLUMNS = ["dataset", "row", "seed"]
 
 
-def summary(rows=tuple(STEPS), seeds=(0,), dataset="digits", **status):
-    """`Results.summary` by hand; ``status`` overrides a row's ``done``, hyphens as underscores."""
+def summary(rows=tuple(STEPS), seeds=(0,), dataset="digits", dead=None, **status):
+    """`Results.summary` by hand; ``status`` overrides a row's ``done``, hyphens as underscores.
+
+    ``dead`` gives the word for a row, or a tuple with one for each seed.
+    """
     lines = []
     for row in rows:
         for seed in seeds:
             one = status.get(row.replace("-", "_"), "done")
             one = one[seed] if isinstance(one, tuple) else one
+            word = (dead or {}).get(row, "")
+            word = word[seed] if isinstance(word, tuple) else word
             budget = {"bntt": 5.25, "bntt-unscaled": 0.5}.get(row)
-            lines.append((dataset, row, seed, one, STEPS[row], budget, "content" if one == "done" else None))
-    return pd.DataFrame(lines, columns=[*COLUMNS, "status", "time_steps", "decay_budget", "data_state"])
+            lines.append((dataset, row, seed, one, STEPS[row], budget, "content" if one == "done" else None, word))
+    return pd.DataFrame(lines, columns=[*COLUMNS, "status", "time_steps", "decay_budget", "data_state", "dead"])
 
 
 def spikes(rows=SPIKING, seeds=(0,)):
@@ -115,7 +120,7 @@ def lines_with(axes, gid):
 
 def test_figure1_has_the_papers_panels_and_a_line_for_each_layer():
     figure = figure1.draw(spikes(), summary())
-    assert [axes.get_title() for axes in figure.axes] == ["(a) ANN-SNN conversion", "(b) Surrogate BP", "(c) BNTT"]
+    assert [axes.get_title() for axes in figure.axes] == ["(a) conversion", "(b) surrogate", "(c) bntt"]
     for axes, steps in zip(figure.axes, (12, 8, 6), strict=True):
         curves = [line for line in axes.lines if line.get_gid() is None]
         assert [line.get_label() for line in curves] == list(LAYERS)
@@ -141,7 +146,20 @@ def test_figure1_averages_seeds_and_shows_their_spread():
 def test_figure1_says_what_is_missing():
     figure = figure1.draw(spikes(rows=("bntt",)), summary(surrogate="diverged", conversion="missing"))
     assert "training diverged" in figure.axes[1].texts[0].get_text()
-    assert "Missing: ANN-SNN conversion (no result yet), Surrogate BP (training diverged)." in words(figure)
+    assert "Missing: conversion (no result yet), surrogate (training diverged)." in words(figure)
+
+
+def test_figure1_names_the_layers_without_a_spike():
+    frame = spikes()
+    frame.loc[(frame["row"] == "surrogate") & (frame["layer"] != "conv1"), "spikes"] = 0.0
+    frame.loc[frame["row"] == "bntt", "spikes"] = 0.0
+    figure = figure1.draw(frame, summary(dead={"surrogate": "silent", "bntt": "silent"}))
+    conversion, surrogate, bntt = figure.axes
+    assert conversion.get_title() == "(a) conversion"
+    assert surrogate.get_title() == "(b) surrogate, silent\nno spike in conv4 and conv7"
+    assert bntt.get_title() == "(c) bntt, silent" and bntt.texts[0].get_text() == "no spike in any layer"
+    assert not bntt.lines
+    assert "Silent: some layer has no spike on any test image." in words(figure)
 
 
 # -- Figure 2 --------------------------------------------------------------------------------------------------------
@@ -177,7 +195,7 @@ def test_figure3_prints_the_mean_gammas_and_the_exit():
     figure = figure3.draw(gamma(), early_exit(), summary())
     axes = figure.axes[0]
     assert figure.get_suptitle() == "Threshold: 0.1"
-    assert "BNTT: early exit at t = 4; decay budget 5.2 e-folds" in axes.get_title()
+    assert "bntt: early exit at t = 4; decay budget 5.2 e-folds" in axes.get_title()
     printed = np.array([text.get_text() for text in axes.texts]).reshape(3, 6)
     expected = np.full((3, 6), "0.00")  # never -0.00
     expected[[0, 1, 2], [1, 2, 3]] = "0.50"
@@ -192,7 +210,7 @@ def test_figure3_prints_the_mean_gammas_and_the_exit():
 def test_figure3_no_exit_has_no_line():
     figure = figure3.draw(gamma(), early_exit(), summary(), threshold=0.05)
     assert lines_with(figure.axes[0], "exit") == []
-    assert "BNTT: no exit" in figure.axes[0].get_title()
+    assert "bntt: no exit" in figure.axes[0].get_title()
 
 
 def test_figure3_panels_share_a_scale_and_name_their_budget():
@@ -216,15 +234,17 @@ def test_figure3_each_seed_has_its_exit():
 def test_the_papers_values_are_drawn_on_its_dataset_only():
     for dataset, drawn in (("cifar10", 1), ("digits", 0)):
         frame, about = gamma(dataset=dataset, steps=25), summary(dataset=dataset)
-        axes = figure3.draw(frame, early_exit(dataset=dataset), about).axes[0]
-        assert len(lines_with(axes, "paper")) == drawn
+        figure = figure3.draw(frame, early_exit(dataset=dataset), about)
+        assert len(lines_with(figure.axes[0], "paper")) == drawn
+        assert ("paper's exit" in words(figure)) == bool(drawn)
         figure = figure5.draw(frame, about)
         assert [len(lines_with(axes, "paper")) for axes in figure.axes] == [0, drawn, drawn]
+        assert ("paper's peak" in words(figure)) == bool(drawn)
         assert ("the paper's figure is of CIFAR-10" in words(figure)) == (not drawn)
 
 
 def test_peaks():
-    assert figure3.peaks(gamma(), "gamma")["BNTT"].to_dict() == {"conv1": 2, "conv4": 3, "conv7": 4}
+    assert figure3.peaks(gamma(), "gamma")["bntt"].to_dict() == {"conv1": 2, "conv4": 3, "conv7": 4}
     assert figure3.peaks(nothing(gamma()), "gamma").empty
 
 
@@ -250,9 +270,9 @@ def test_figure4a_is_logarithmic_and_sums_over_time():
     assert [label.get_text() for label in left.get_xticklabels()] == list(LAYERS)
     curves = {c.get_label(): list(c.lines[0].get_ydata()) for c in left.containers}
     assert curves == {
-        "BNTT (60.0% / 6 steps)": pytest.approx([0.1, 0.2, 0.3]),
-        "Surrogate BP (80.0% / 8 steps)": pytest.approx([0.8, 1.6, 2.4]),
-        "ANN-SNN conversion (90.0% / 12 steps)": pytest.approx([1.2, 2.4, 3.6]),
+        "bntt (60.0% / 6 steps)": pytest.approx([0.1, 0.2, 0.3]),
+        "surrogate (80.0% / 8 steps)": pytest.approx([0.8, 1.6, 2.4]),
+        "conversion (90.0% / 12 steps)": pytest.approx([1.2, 2.4, 3.6]),
         "mine (60.0% / 6 steps)": pytest.approx([0.6, 1.2, 1.8]),
     }
 
@@ -275,7 +295,7 @@ def test_figure4b_has_binomial_errors_for_one_seed():
     right = drawn4().axes[1]
     assert (right.get_xlabel(), right.get_ylabel()) == ("Noise stddev σ", "Accuracy (%)")
     names = [container.get_label() for container in right.containers]
-    assert names == ["BNTT", "Surrogate BP", "ANN-SNN conversion", "ANN", "mine"]
+    assert names == ["bntt", "surrogate", "conversion", "ann", "mine"]
     assert list(right.containers[0].lines[0].get_ydata()) == [80, 20]  # after all steps, not after one
     assert bars(right.containers[0]) == pytest.approx([100 * np.sqrt(0.8 * 0.2 / 10)] * 2)
     assert "added to images in [0, 1], then clipped" in words(right.figure)
@@ -291,7 +311,7 @@ def test_figure4b_has_standard_deviations_for_several_seeds():
 
 def test_a_caption_says_which_rows_have_fewer_seeds():
     summary = pd.DataFrame(
-        {"row": ["bntt"] * 3 + ["ann-bn"], "seed": [0, 1, 2, 0], "dataset": "digits", "status": "done"}
+        {"row": ["bntt"] * 3 + ["ann-bn"], "seed": [0, 1, 2, 0], "dataset": "digits", "status": "done", "dead": ""}
     )
     assert "n = 3 seeds (0, 1, 2), 1 of ann-bn;" in style.data_sentence(summary, ["bntt", "ann-bn"])
     assert "n = 3 seeds (0, 1, 2);" in style.data_sentence(summary, ["bntt"])
@@ -299,16 +319,46 @@ def test_a_caption_says_which_rows_have_fewer_seeds():
 
 def test_figure4_goes_on_without_missing_rows():
     figure = drawn4(surrogate="diverged", ann="missing")
-    assert [c.get_label() for c in figure.axes[1].containers] == ["BNTT", "ANN-SNN conversion", "mine"]
-    assert "Missing: Surrogate BP (training diverged), ANN (no result yet)." in words(figure)
+    assert [c.get_label() for c in figure.axes[1].containers] == ["bntt", "conversion", "mine"]
+    assert "Missing: surrogate (training diverged), ann (no result yet)." in words(figure)
 
 
 def test_figure4_tables():
     table = figure4.spike_count_table(spikes())
-    assert list(table.columns) == ["BNTT", "Surrogate BP", "ANN-SNN conversion", "mine"]
-    assert table.loc["conv4", "Surrogate BP"] == pytest.approx(1.6)
-    assert figure4.noise_table(noise(seeds=(0, 1))).loc[0.8, "ANN"] == pytest.approx(25)
+    assert list(table.columns) == ["bntt", "surrogate", "conversion", "mine"]
+    assert table.loc["conv4", "surrogate"] == pytest.approx(1.6)
+    assert figure4.noise_table(noise(seeds=(0, 1))).loc[0.8, "ann"] == pytest.approx(25)
     assert figure4.spike_count_table(nothing(spikes())).empty and figure4.noise_table(nothing(noise())).empty
+
+
+def test_figure4_says_that_nothing_spikes():
+    frame = spikes()
+    frame["spikes"] = 0.0
+    left = figure4.draw(frame, anytime(), noise(), summary()).axes[0]
+    assert " ".join(left.texts[0].get_text().split()) == "no spike in any layer of bntt, surrogate and conversion"
+    assert left.get_legend() is None
+
+
+def test_figure4_legends_cover_no_line():
+    figure = drawn4()
+    figure.draw_without_rendering()
+    for axes in figure.axes[:2]:
+        legend, inside = axes.get_legend().get_window_extent(), axes.get_window_extent()
+        assert legend.y1 < inside.y0
+        assert legend.y0 > 0
+
+
+def test_figure4_marks_chance_where_its_axis_reaches_it_and_names_dead_rows():
+    low, high = noise(), noise()
+    high["accuracy"] += 60.0
+    about = summary(dead={"ann": "at chance", "mine": ("silent",)})
+    figure = figure4.draw(spikes(), anytime(), low.assign(accuracy=12.0), about, ("bntt", "ann", "mine"), 10)
+    assert [line.get_ydata()[0] for line in lines_with(figure.axes[1], "chance")] == [10.0]
+    assert "Grey dotted line: chance, 10 % (10 classes)." in words(figure)
+    assert "At chance: accuracy not significantly above 10 % (10 classes)." in words(figure)
+    assert [c.get_label() for c in figure.axes[1].containers] == ["bntt", "ann, at chance", "mine, silent"]
+    figure = figure4.draw(spikes(), anytime(), high, summary(), ("bntt",), 10)
+    assert lines_with(figure.axes[1], "chance") == [] and "hance" not in words(figure)
 
 
 # -- Figure 5 --------------------------------------------------------------------------------------------------------
@@ -323,6 +373,32 @@ def test_figure5_has_a_histogram_for_each_layer_and_step():
         marked = [matplotlib.colors.same_color(patch.get_facecolor(), palette.VERMILLION) for patch in axes.patches]
         assert marked == [step == peak for step in range(1, 7)]
     assert figure.axes[-1].get_xlabel() == "Time-steps"
+
+
+@pytest.mark.parametrize(
+    ("curve", "course"),
+    [([0.0] * 6, "is flat, 0.00"), ([0.5, 0.49, 0.48, 0.48, 0.48, 0.48], "is flat, 0.48 to 0.50"),
+     ([-0.4] * 6, "is flat, −0.40"), ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], "is highest at the end, 0.60"),
+     ([0.5, 0.4, 0.3, 0.2, 0.1, -0.001], "peaks at t = 1 with 0.50, ends with 0.00"),
+     ([0.0, 0.0, 0.003, 0.0, 0.0, 0.0], "peaks at t = 3 with 0.00, ends with 0.00")],
+)  # fmt: skip
+def test_figure5_states_no_peak_of_a_flat_curve(curve, course):
+    frame = gamma().query("layer == 'conv1'").sort_values(["time_step", "channel"])
+    frame["gamma"] = np.repeat(curve, 2) + np.tile([0.1, -0.1], 6)
+    figure = figure5.draw(frame, summary(), layers=("conv1",))
+    assert figure.axes[0].get_title(loc="left") == f"conv1: mean γ {course}"
+    coloured = [patch for patch in figure.axes[0].patches if patch.get_gid() == "peak"]
+    flat = "flat" in course
+    assert len(coloured) == (not flat)
+    assert ("its peak is the histogram in another colour" in words(figure)) == (not flat)
+    assert (figure3.peaks(frame, "gamma").loc["conv1", "bntt"] == "flat") == flat
+
+
+def test_figure5_keeps_its_ticks_beside_a_layer_that_is_not_there():
+    figure = figure5.draw(gamma(), summary(), layers=("conv1", "conv9"))
+    first, absent = figure.axes
+    assert len(first.get_yticks()) > 2 and first.get_xlabel() == "Time-steps" and not absent.get_xlabel()
+    assert [label.get_text() for label in first.get_xticklabels() if label.get_visible()] == list("123456")
 
 
 def test_figure5_counts_channels():
@@ -353,10 +429,35 @@ def test_figure6_has_two_axes():
     assert [line.get_xdata()[0] for line in lines_with(left, "paper")] == [0.1]
 
 
-def test_figure6_does_not_magnify_noise():
-    frame = early_exit().assign(accuracy=[99.5, 99.4, 99.3, 99.5])
-    low, high = figure6.draw(frame, summary()).axes[0].get_ylim()
-    assert low < 94.5 and high >= 100
+@pytest.mark.parametrize(
+    ("accuracies", "least", "most"),
+    [([99.5, 99.4, 99.3, 99.5], 94, 100), ([1.2, 1.0, 0.9, 1.1], 0, 6), ([52, 52, 51, 33], 33, 52), ([50] * 4, 47, 53)],
+)
+def test_figure6_fits_its_axis_to_the_accuracies_but_does_not_magnify_noise(accuracies, least, most):
+    figure = figure6.draw(early_exit().assign(accuracy=accuracies), summary(dataset="cifar100"))
+    low, high = figure.axes[0].get_ylim()
+    rim = 0.1 * (most - least)
+    assert least - rim < low < least and most < high < most + 4 * rim
+    ticks = figure.axes[0].get_yticks()
+    assert len(ticks) >= 3 and min(ticks) >= max(low, 0) and max(ticks) <= min(high, 100)
+    assert len(lines_with(figure.axes[0], "chance")) == (least == 0)
+    assert ("chance, 1 % (100 classes)" in words(figure)) == (least == 0)
+
+
+def test_figure6_shows_all_of_every_error_bar():
+    frame = early_exit()  # 40 % of 16 images, give or take 12 points
+    axes = figure6.draw(frame, summary(), images=16).axes[0]
+    assert axes.get_ylim()[0] < 40 - 100 * np.sqrt(0.4 * 0.6 / 16)
+
+
+def test_figure6_explains_open_symbols_and_error_bars_only_if_there_are_some():
+    exits, several = early_exit().query("exits == 1"), early_exit(seeds=(0, 1))
+    assert "Open symbols" in words(figure6.draw(early_exit(), summary()))
+    figure = figure6.draw(exits, summary())
+    assert "Open symbols" not in words(figure) and lines_with(figure.axes[0], "no exit") == []
+    assert "Error bars" not in words(figure6.draw(exits, summary()))
+    assert "± 1 binomial standard error over test images." in words(figure6.draw(exits, summary(), images=100))
+    assert "Error bars: ± 1 s.d. over seeds." in words(figure6.draw(several, summary(seeds=(0, 1)), images=100))
 
 
 # -- what all share --------------------------------------------------------------------------------------------------
@@ -373,7 +474,44 @@ def test_every_figure_is_drawn_without_any_result():
         figure6.draw(nothing(early_exit()), about, ["bntt", "bntt-unscaled"]),
     ):
         figure.canvas.draw()
-        assert "BNTT (no result yet)" in words(figure)
+        assert "bntt (no result yet)" in words(figure)
+        for explained in ("Dots", "differ", "Line:", "line:", "histogram over", "Error bars", "symbols", "Sum over",
+                          "γ: mean", "Decay budget", "chance", "Silent", "Threshold:", "overlaid"):  # fmt: skip
+            assert explained not in words(figure)
+
+
+def test_captions_explain_only_what_is_drawn():
+    flat, exits = spikes(["surrogate"]), early_exit()
+    one = words(figure1.draw(flat, summary(["surrogate"]), ["surrogate"]))
+    assert "Dots" not in one and "axes differ" not in one and "bands" not in one
+    both = words(figure1.draw(spikes(seeds=(0, 1)), summary(seeds=(0, 1))))
+    assert "Dots" in both and "axes differ" in both and "bands: ± 1 s.d." in both
+    single = summary(["bntt", "surrogate"], (0, 1))[lambda frame: (frame["row"] == "bntt") | (frame["seed"] == 0)]
+    assert "bands" not in words(figure1.draw(spikes(["surrogate"]), single, ["surrogate"]))
+    never = exits.assign(exits=0)
+    assert "Yellow" in words(figure3.draw(gamma(), exits, summary()))
+    assert "Yellow" not in words(figure3.draw(gamma(), never, summary()))
+    assert "Decay budget" not in words(figure3.draw(gamma(["mine"]), early_exit(["mine"]), summary(), ["mine"]))
+    of_paper = summary(dataset="cifar10")
+    assert "paper's exit" not in words(figure3.draw(gamma(dataset="cifar10"), exits, of_paper))
+    assert "paper's peak" not in words(figure5.draw(gamma(dataset="cifar10"), of_paper))
+    assert "Error bars" not in words(figure4.draw(spikes(), anytime(), noise(), summary()))  # images are not known
+
+
+def test_a_dead_row_is_named_in_every_figure_and_for_how_many_seeds():
+    about = summary(seeds=(0, 1), dead={"bntt": ("silent", ""), "surrogate": "at chance"})
+    assert style.labelled(about, "bntt") == "bntt, silent for 1 of 2 seeds"
+    assert style.labelled(about, "surrogate") == "surrogate, at chance" and style.labelled(about, "ann") == "ann"
+    seeds = {"seeds": (0, 1)}
+    for figure in (
+        figure1.draw(spikes(**seeds), about),
+        figure3.draw(gamma(**seeds), early_exit(**seeds), about),
+        figure4.draw(spikes(**seeds), anytime(**seeds), noise(**seeds), about),
+        figure5.draw(gamma(**seeds), about),
+        figure6.draw(early_exit(**seeds), about),
+    ):
+        assert "bntt, silent for 1 of 2 seeds" in words(figure)
+        assert "Silent: some layer has no spike on any test image." in words(figure)
 
 
 def test_a_row_that_does_not_spike_or_has_no_gamma_says_so():
@@ -391,11 +529,10 @@ def test_a_figure_is_of_one_dataset():
 
 
 def test_rows_look_different_and_keep_the_papers_looks():
-    rows = [*paper.NAMES, *"abcdef"]
+    rows = [*paper.ROWS, *"abcdef"]
     drawn = style.looks(rows)
     assert len({look.color for look in drawn.values()}) == len({look.marker for look in drawn.values()}) == 10
     assert style.looks(["z", "bntt"])["bntt"] == drawn["bntt"]
-    assert style.name_of("surrogate") == "Surrogate BP" and style.name_of("my-norm") == "my-norm"
 
 
 def test_rows_with_gamma_include_variants_that_are_still_to_come():

@@ -72,7 +72,7 @@ class Made(Found):
     def training(self):
         if self.status == "missing":
             return None
-        return {"data": {"state": self.state, "images": {"test": IMAGES}}, "code": self.code}
+        return {"data": {"state": self.state, "images": {"train": IMAGES, "test": IMAGES}}, "code": self.code}
 
 
 RIGHT = (9040, 9050, 9060)  # 90.4, 90.5, 90.6 %
@@ -275,6 +275,19 @@ def test_no_random_change_of_options_or_data_earns_a_verdict(tmp_path, seed):
     verdict = judge_cell(results(changed), bntt()).verdict
     assert verdict.word == "NOT_RUN"
     assert name in verdict.reason
+
+
+def test_what_the_paper_does_not_print_is_named_and_not_awaited(tmp_path):
+    """Also where the experiment has the row, as with a row of one's own that is called surrogate."""
+    everywhere = edited(tmp_path, lambda d: d["rows"]["surrogate"].pop("datasets"))
+    for found in (results(load("paper")), everywhere):
+        for dataset in ("cifar100", "tiny-imagenet"):
+            verdict = judge_cell(found, published("Table 1", f"{dataset}/surrogate", "accuracy")).verdict
+            assert verdict.word == "NOT_RUN"
+            assert verdict.reason.startswith("the paper prints n/a here, no number that a row could reproduce: it does")
+    named = edited(tmp_path, lambda d: d["rows"].update({"hybrid-vgg16": {"method": "ann", "datasets": ["cifar10"]}}))
+    verdict = judge_cell(named, published("Table 1", "cifar10/rathi-2020", "accuracy")).verdict
+    assert verdict.reason == "the protocol has no row hybrid-vgg16 on cifar10"
 
 
 # -- check ------------------------------------------------------------------------------------------------

@@ -167,6 +167,8 @@ def test_early_exit_is_traced_to_each_seeds_own_step(root, capsys):
     assert status == 0
     assert out.count("accuracy = ") == 2
     assert out.count("early_exit.csv") == 3
+    full, early = re.findall(r"^accuracy = .* time-steps?(.*)$", out, re.MULTILINE)
+    assert not full.startswith(", with early exit") and early.startswith(", with early exit")
 
 
 def test_steps_that_are_configuration_are_not_said_to_be_measured(root, capsys):

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 import pytest
@@ -16,7 +17,7 @@ from bntt.drawing import page as pages
 from bntt.drawing.tables._table import latex_escape
 from bntt.experiment.schema import load
 from bntt.paper.claims import weigh
-from bntt.results import facts
+from bntt.results import dead, facts
 from bntt.results.collect import Results
 from bntt.results.energy import energy_ratios, exit_energy_ratios
 from bntt.results.intervals import Estimate
@@ -37,6 +38,7 @@ class Planned(Found):
     """A run with measurements from memory."""
 
     measured: dict[str, pd.DataFrame] = field(default_factory=dict)
+    IMAGES: ClassVar = {"train": 1077, "test": IMAGES}
 
     def table(self, name):
         found = self.measured.get(name) if self.status == "done" else None
@@ -52,7 +54,7 @@ class Planned(Found):
             "seconds": 75.0,
             "decay_budget": 5.3,
             "started": "2024-01-02T03:04:05+00:00",
-            "data": {"dataset": self.run.dataset, "state": "content", "images": {"test": IMAGES},
+            "data": {"dataset": self.run.dataset, "state": "content", "images": self.IMAGES,
                      "content_sha256": "c" * 64, "split_sha256": "5" * 64},
             "provenance": {"commit": "abc", "dirty": False, "python": "3", "packages": {"torch": "2"},
                            "platform": "Linux", "processor": "a | b", "device": "cpu", "threads": 1},
@@ -178,6 +180,23 @@ def test_early_exit_has_a_line_at_its_step(tmp_path):
     assert exit_line["Paper"] == "90.3 (BNTT + Early Exit (ours), VGG9, T = 20)"
 
 
+@pytest.mark.parametrize(
+    ("dataset", "last", "early"),
+    [("cifar10", "90.5 (BNTT (ours), VGG9, T = 25)", "90.3 (BNTT + Early Exit (ours), VGG9, T = 20)"),
+     ("cifar100", "66.6 (BNTT (ours), VGG11, T = 50)", "65.8 (BNTT + Early Exit (ours), VGG11, T = 30)"),
+     ("tiny-imagenet", "57.8 (BNTT (ours), VGG11, T = 30)", "56.8 (BNTT + Early Exit (ours), VGG11, T = 25)"),
+     ("dvs-cifar10", "63.2 (BNTT (ours), -, T = -)", "–")],
+)  # fmt: skip
+def test_every_dataset_has_the_papers_lines_beside_the_rows_and_nowhere_else(tmp_path, dataset, last, early):
+    table = tables.table1(results(tmp_path, datasets=(dataset,)))
+    assert line(table, "bntt")["Paper"] == last
+    assert line(table, "bntt + early exit")["Paper"] == early
+    assert not {last, early} & set(table.sections["Lines of the paper that this experiment does not run"]["Paper"])
+    fixed = {"cifar100": "; verdict: after 30 time-steps, as printed"}.get(dataset, "")
+    assert fixed in line(table, "bntt + early exit")["Note"]
+    assert ("verdict" in line(table, "bntt + early exit")["Note"]) == (dataset in ("cifar100", "tiny-imagenet"))
+
+
 def test_conversions_are_listed_at_every_reported_step_and_answer_the_papers_deeper_one(tmp_path):
     table = tables.table1(results(tmp_path))
     assert line(table, "conversion", **{"Time_steps": "2"})["Paper"] == "–"
@@ -247,10 +266,150 @@ def test_the_papers_lines_that_are_not_run_say_why(tmp_path):
     assert table.data["paper_line"].replace("", pd.NA).dropna().nunique() == 25
 
 
+# -- dead networks, and cut datasets
+
+
+def dying(folder: Path, dataset="cifar100", **silenced) -> Results:
+    """Results in which the named rows and seeds have a layer without spikes, and nothing right."""
+    seeds = (0, 1)
+    dead = [(row, seed) for row, of_row in silenced.items() for seed in of_row]
+    found = results(folder, seeds, (dataset,), correct=dict.fromkeys(dead, "00"))
+    for one in found.runs:
+        steps = range(1, len(one.measured["anytime.csv"]) + 1)
+        fired = 0.0 if (one.run.row, one.run.seed) in dead else 0.1
+        lines = [(layer, t, spikes) for layer, spikes in (("conv1", 0.1), ("fc1", fired)) for t in steps]
+        if one.run.row != "ann":
+            one.measured["spikes.csv"] = pd.DataFrame(lines, columns=["layer", "time_step", "spikes"])
+    return found
+
+
+def test_silent_is_a_layer_without_a_spike_until_that_step():
+    spikes = pd.DataFrame(
+        {"layer": ["conv1"] * 3 + ["fc1"] * 3, "time_step": [1, 2, 3] * 2, "spikes": [1, 0, 0, 0, 0, 1e-9]}
+    )
+    assert dead.silent_layers(spikes) == [] and dead.silent_layers(spikes, 2) == ["fc1"]
+    assert dead.diagnosis(spikes, 50.0, 2, 100, "cifar100") == (
+        "silent",
+        "silent after 2 time-steps: no spike in fc1, so every image gets the same answer; chance is 1 % (100 classes)",
+    )
+    assert dead.diagnosis(spikes, 50.0, 3, 100, "cifar100") is None
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "images", "dataset", "chance"),
+    [(1.2, 10_000, "cifar100", False), (1.19, 10_000, "cifar100", True), (0.0, 10_000, "cifar100", True),
+     (0.63, 10_000, "tiny-imagenet", True), (0.64, 10_000, "tiny-imagenet", False), (10.58, 10_000, "cifar10", True),
+     (10.59, 10_000, "cifar10", False), (12.0, 540, "digits", True), (13.0, 540, "digits", False)],
+)  # fmt: skip
+def test_at_chance_is_not_significantly_above_it(accuracy, images, dataset, chance):
+    """1 + 196 sqrt(0.01 * 0.99 / 10,000) = 1.195 %, and so on."""
+    assert dead.is_at_chance(accuracy, images, dataset) == chance
+    found = dead.diagnosis(pd.DataFrame({"layer": [], "time_step": [], "spikes": []}), accuracy, 1, images, dataset)
+    assert (found is not None) == chance
+    assert not found or "at chance after 1 time-step: " in found.reason
+
+
+def test_dead_networks_are_named_in_tables_claims_and_the_overview(tmp_path):
+    found = dying(tmp_path, bntt=(0, 1), surrogate=(1,))
+    first, third = tables.table1(found), tables.table3(found)
+    assert line(first, "bntt")["Note"] == "silent"
+    assert line(first, "bntt + early exit")["Note"].startswith("threshold 0.1; silent; verdict")
+    assert line(first, "surrogate")["Note"] == "silent for 1 of 2 seeds"
+    assert line(first, "ann")["Note"] == ""
+    assert line(third, "bntt")["Note"] == "silent" and line(third, "ann")["Note"] == "–"
+    assert first.data.set_index("row").loc["surrogate", "dead"] == "silent for 1 of 2 seeds"
+    for table in (first, third):
+        assert "Chance: 1 % (100 classes) on cifar100." in table.notes
+        assert any(note.startswith("Silent: some hidden layer has no spike") for note in table.notes)
+    assert "silent" in tables.condensed(first).sections[""].set_index("Row").loc["bntt", "Note"]
+    reason = "silent after 4 time-steps: no spike in fc1"
+    assert reason in overview.runs_table(found) and reason in facts.sources(found)
+    outcomes = {claim.name: claim.outcome for claim in weigh(found, "cifar100")}
+    assert not {"holds", "fails"} & set(outcomes.values())
+    assert outcomes["low-energy"] == outcomes["early-exit-saves"] == "not decidable"
+
+
+def test_a_dense_network_at_chance_and_a_conversion_that_has_not_spiked_yet(tmp_path):
+    found = dying(tmp_path)
+    for one in found.runs:
+        if one.run.row == "ann":
+            one.measured["anytime.csv"] = anytime(1, "00")
+        if one.run.row == "conversion":
+            spikes = one.measured["spikes.csv"]
+            spikes.loc[(spikes["layer"] == "fc1") & (spikes["time_step"] < 3), "spikes"] = 0.0
+    table = tables.table1(found)
+    assert line(table, "ann")["Note"] == "at chance"
+    assert line(table, "conversion", Time_steps="2")["Note"] == "silent"
+    assert line(table, "conversion", Time_steps="8")["Note"] == ""
+
+
+def test_nobody_is_called_dead_where_all_work(tmp_path):
+    found = results(tmp_path)
+    text = tables.to_markdown(tables.table1(found)) + tables.to_markdown(tables.table3(found)) + facts.sources(found)
+    assert "ilent" not in text and "at chance" not in text
+    assert "Chance: 10 % (10 classes) on digits." in text
+
+
+def test_a_cut_dataset_says_how_many_images_were_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(Planned, "IMAGES", {"train": 2_000, "test": IMAGES})
+    tiny = results(tmp_path, datasets=("tiny-imagenet",))
+    used = "2,000 of 100,000 training images, 8 of 10,000 test images"
+    assert facts.images_used(tiny, "tiny-imagenet") == used
+    assert used in facts.sources(tiny)
+    for table in (tables.table1(tiny), tables.table3(tiny)):
+        assert f"Not all images were used: tiny-imagenet, {used}." in table.notes
+    monkeypatch.setattr(Planned, "IMAGES", {"train": 50_000, "test": 10_000})
+    whole = results(tmp_path, datasets=("cifar100",), correct=dict.fromkeys(((row, 0) for row in ROWS), "0" * 2500))
+    assert facts.images_used(whole, "cifar100") == "50,000 training images, 10,000 test images"
+    assert not facts.is_cut(whole, "cifar100")
+    limited = {
+        "ann": {"train_limit": 500},
+        "conversion": {"train_limit": 500, "held_out": 1000},
+        "bntt": {"held_out": 100},
+    }
+    for one in whole.runs:
+        one.run.options.update(limited.get(one.run.row, {}))
+    del whole.__dict__["summary"]
+    assert facts.images_used(whole, "cifar100").startswith(
+        "49,900 of 50,000 (bntt), 50,000 (surrogate and my-norm) and 500 of 50,000 (ann and conversion) training images"
+    )
+
+
+def test_notes_explain_only_the_columns_and_signs_that_are_shown(tmp_path):
+    def notes(table: tables.Table) -> str:
+        return " ".join(table.notes)
+
+    one, two = results(tmp_path), results(tmp_path, seeds=(0, 1), surrogate=("done", "missing"))
+    for table in (tables.table1(one), tables.table3(one)):
+        assert "± is the binomial standard error over the test images; with one seed" in notes(table)
+    for table in (tables.table1(two), tables.table3(two)):
+        assert "(n: their number); of an accuracy with one seed, the binomial standard error over" in notes(table)
+    assert "95 %: Student's interval" in notes(tables.table1(two))
+    assert "95 %:" not in notes(tables.table1(one)) + notes(tables.condensed(tables.table1(two)))
+    assert "Over draws" not in notes(tables.table1(one))
+    for found in one.runs:
+        if found.run.row == "bntt":
+            draws = pd.DataFrame({"draw": [0, 1], "time_step": [4, 4], "accuracy": [80.0, 90.0]})
+            found.measured["draws.csv"] = draws
+    one._frames.clear()
+    assert "Over draws" in notes(tables.table1(one))
+    assert "Over draws" not in notes(tables.condensed(tables.table1(one)))
+
+
 def test_condensed_leaves_out_reported_steps_and_details(tmp_path):
     shown = tables.condensed(tables.table1(results(tmp_path))).sections[""]
     assert shown["Row"].tolist() == ["bntt", "bntt + early exit", "surrogate", "ann", "conversion", "my-norm"]
-    assert "Dataset" not in shown and "Architecture" not in shown
+    assert "Dataset" not in shown and "Architecture" not in shown and "Note" in shown  # of the early exit
+    never = results(tmp_path)
+    for one in never.runs:
+        one.measured.pop("early_exit.csv", None)
+        if one.run.row == "conversion":
+            one.measured["spikes.csv"] = pd.DataFrame({"layer": "fc1", "time_step": [1, 3], "spikes": [0.0, 1.0]})
+            one.measured["anytime.csv"] = anytime(8, "ff")
+    table = tables.table1(never)
+    assert line(table, "conversion", Time_steps="2")["Note"] == "silent" and dead.DEAD in table.notes
+    short = tables.condensed(table)
+    assert "Note" not in short.sections[""] and dead.DEAD not in short.notes
 
 
 # -- Tables 2 and 3
@@ -352,6 +511,16 @@ def test_numbers(value, text):
     assert words.number(value) == text
 
 
+@pytest.mark.parametrize(
+    ("counted", "text"),
+    [((1, "time-step"), "1 time-step"), ((1.0, "image"), "1 image"), ((0, "seed"), "0 seeds"),
+     ((20.5, "time-step"), "20.5 time-steps"), ((1, "class", "classes"), "1 class"),
+     ((50_000, "image"), "50,000 images"), ((2, "class", "classes"), "2 classes"), ((1.04, "step"), "1 step")],
+)  # fmt: skip
+def test_one_thing_and_several(counted, text):
+    assert words.counted(*counted) == text
+
+
 def test_intervals_and_lists():
     assert words.interval(Estimate(1, 0.5, 2), 1, "points") == "1.0 [0.5, 2.0] points"
     assert words.interval(Estimate.exact(2), 0, "×") == "2×"
@@ -374,7 +543,7 @@ def test_what_is_html_already_is_not_escaped_again_and_all_else_is():
 
 def test_sources_name_what_was_drawn_and_what_is_missing(tmp_path):
     text = facts.sources(results(tmp_path, ann="missing", surrogate="diverged"))
-    assert "8 test images" in text and "content as expected" in text and "seed 0" in text
+    assert "1,077 training images, 8 of 540 test images" in text and "content as expected" in text and "seed 0" in text
     assert "`surrogate`, seed 0 (diverged: loss is nan) and `ann`, seed 0 (no result yet)" in text
     assert "No run is missing." in facts.sources(results(tmp_path))
 
@@ -394,6 +563,41 @@ def test_every_run_has_a_line(tmp_path):
         assert text in page
 
 
+def test_the_first_lines_say_what_ran_on_what_and_how_it_went(tmp_path):
+    datasets = ("digits", "cifar100")
+    found = results(tmp_path, datasets=datasets, ann="missing", surrogate="diverged", correct={("my-norm", 0): "00"})
+    claims = {dataset: weigh(found, dataset) for dataset in datasets}
+    claims["cifar100"] = [claim for claim in claims["cifar100"] if claim.name == "surrogate-trains-worse"]
+    runs, digits, cifar100 = overview.what_ran(found, tables.table1(found), claims).splitlines()
+    assert runs == "* **Runs.** 6 done, 2 diverged and 2 missing of 10 runs; 10 min 0 s of training, on cpu."
+    assert digits.startswith(
+        "* **digits.** scikit-learn digits (8 x 8, 10 classes, 1,797 scans): 1,077 training images, "
+    )
+    assert "8 of 540 test images; content as expected. Chance: 10 %. **At chance: `my-norm`.** " in digits
+    assert (
+        "`bntt`: 87.50 ± 11.69 % after 4 time-steps. `bntt + early exit`: 87.50 ± 11.69 % after 3 time-steps." in digits
+    )
+    outcomes = [claim.outcome for claim in claims["digits"]]
+    assert outcomes.count("holds") == 2 and digits.endswith("Of 11 claims of the paper, 2 hold and 9 are undecided.")
+    assert ": 1,077 of 50,000 training images, 8 of 10,000 test images; " in cifar100 and "Chance: 1 %." in cifar100
+    assert cifar100.endswith("Of 1 claim of the paper, 1 holds.")
+
+
+def test_the_overview_begins_with_what_ran_six_figures_and_a_line_for_each_claim():
+    source = (facts.store.declared.PACKAGE.parent / "analysis" / "overview.py").read_text(encoding="utf-8")
+    order = [
+        "# # Overview",
+        "what_ran(found",
+        "for name, title in FIGURES.items()",
+        "# ## The paper's claims",
+        "claims_list(",
+    ]
+    places = [source.index(part) for part in order]
+    assert places == sorted(places)
+    assert "# ## " not in source[: places[3]]  # no section comes before
+    assert "The paper reports" not in source[: places[4]]
+
+
 def test_decay_is_shown_beside_the_papers(tmp_path):
     found = results(tmp_path)
     page = overview.decay_table(found, "digits")
@@ -406,8 +610,9 @@ def test_decay_is_shown_beside_the_papers(tmp_path):
 
 def test_claims_and_provenance_are_escaped_tables(tmp_path):
     found = results(tmp_path)
-    page = overview.claims_table(weigh(found, "digits"))
-    assert page.count("<tr>") == 1 + 11 and "undecided" in page
+    page = overview.claims_list(weigh(found, "digits"))
+    assert page.count("<details") == page.count("<summary") == 11 and "undecided" in page
+    assert "<details open" not in page and "Kendall&#39;s tau-b" in page
     provenance = overview.provenance_table(found)
     assert "abc" in provenance and "a | b" in provenance and "2024-01-02 03:04" in provenance
 
@@ -426,7 +631,9 @@ def test_provenance_lists_each_value_once_and_escapes_it(tmp_path, monkeypatch):
 
 def test_a_figure_is_within_the_page(tmp_path):
     (tmp_path / "figure1.png").write_bytes(b"png")
-    assert "data:image/png;base64,cG5n" in pages.figure(tmp_path / "figure1.png", "Figure <1>", "notebooks/f.html")
-    missing = pages.figure(tmp_path / "none.png", "Figure <2>", "notebooks/f.html")
+    links = ("notebooks/f.html", "figures/f.png")
+    drawn = pages.figure(tmp_path / "figure1.png", "Figure <1>", *links, height=8)
+    assert "data:image/png;base64,cG5n" in drawn and all(f'href="{link}"' in drawn for link in links)
+    missing = pages.figure(tmp_path / "none.png", "Figure <2>", *links, height=8)
     assert "not drawn yet" in missing and "Figure &lt;2&gt;" in missing
-    assert isinstance(pages.piece("grid", [missing]), Markup)
+    assert isinstance(pages.piece("grid", [missing], 17), Markup)

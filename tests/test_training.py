@@ -10,6 +10,7 @@ import torch
 from tiny import EXPERIMENT, assert_one_line, images, one_row, result, same
 from torch import nn
 from torch.nn import functional as F
+from tqdm import tqdm as loop_tqdm
 
 from bntt.common.errors import Stopped, UserError
 from bntt.data.images import augment
@@ -227,11 +228,14 @@ def test_test_images_are_never_looked_at(tmp_path):
     fit(model, noisy(model), data, OPTIONS, 0, Checkpoints(tmp_path))
 
 
-def test_without_validation_images_there_is_no_validation_accuracy_and_training_goes_on(tmp_path):
+def test_without_validation_images_there_is_no_validation_accuracy_and_training_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loop, "tqdm", lambda *given, **how: loop_tqdm(*given, **how | {"disable": False}))
     model = Small()
     outcome = fit(model, noisy(model), images(validation=0), OPTIONS, 0, Checkpoints(tmp_path))
     assert outcome.diverged is None
     assert [math.isnan(row["validation_accuracy"]) for row in outcome.history] == [True] * 3
+    progress = capsys.readouterr().err
+    assert "loss=" in progress and "nan" not in progress
 
 
 @pytest.mark.parametrize(("draw", "rate"), [(2, 10.0), (1, 1.0)])  # the second is best, all are alike

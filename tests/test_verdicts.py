@@ -52,7 +52,7 @@ def test_three_seeds(printed, tolerance, direction, word):
     ("values", "planned", "reason"),
     [
         ([], 3, "0 of 3 planned seeds; at least 3 are needed"),
-        ([91.0], 1, "1 seeds; at least 3 are needed"),
+        ([91.0], 1, "1 seed; at least 3 are needed"),
         ([91.0, 91.0], 2, "2 seeds; at least 3 are needed"),
         ([91.0, 91.0], 3, "2 of 3 planned seeds; at least 3 are needed"),
         ([91.0] * 4, 5, "4 of 5 planned seeds; at least 3 are needed"),

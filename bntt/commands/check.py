@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bntt.common.errors import check_name
-from bntt.common.text import number
+from bntt.common.text import counted, number
 from bntt.drawing.records import damaged_drawings
 from bntt.paper.reproduction import Judged, judge_all
 from bntt.paper.verdicts import WORDS, Word, what_chance_does
@@ -74,6 +74,6 @@ def _not_run(judged: Iterable[Judged]) -> list[str]:
         if one.verdict.word == "NOT_RUN":
             groups.setdefault((one.cell.place, one.verdict.reason), []).append(f"{one.cell.row}, {one.cell.column}")
     return [
-        f"[NOT_RUN] {place}, {cells[0] if len(cells) == 1 else f'{len(cells)} numbers'}: {reason}"
+        f"[NOT_RUN] {place}, {cells[0] if len(cells) == 1 else counted(len(cells), 'number')}: {reason}"
         for (place, reason), cells in groups.items()
     ]

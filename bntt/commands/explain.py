@@ -9,7 +9,7 @@ import pandas as pd
 
 from bntt.common.errors import UserError, check_name
 from bntt.common.files import sha256
-from bntt.common.text import duration, listed
+from bntt.common.text import counted, duration, listed
 from bntt.drawing.records import read_record, vouched
 from bntt.experiment.schema import Run
 from bntt.results.collect import Results, at_threshold
@@ -80,8 +80,10 @@ def _once(lines: Iterator[str]) -> Iterator[str]:
 
 def _chain(results: Results, table: Path, record: Mapping[str, Any], line: pd.Series, column: str) -> Iterator[str]:
     dataset, row = line["dataset"], line["row"]
-    steps = f", after {line['time_steps']:g} time-steps" if pd.notna(line.get("time_steps")) else ""
-    yield f"{column} = {line[column]} in {table}, row {row} on {dataset}{steps}"
+    steps = f", after {counted(line['time_steps'], 'time-step')}" if pd.notna(line.get("time_steps")) else ""
+    early = ", with early exit" if line.get("early_exit") is True else ""
+    dead = f", {line['dead']}" if pd.notna(line.get("dead")) else ""
+    yield f"{column} = {line[column]} in {table}, row {row} on {dataset}{steps}{early}{dead}"
     yield f"  drawn    by {record['source']}, {_code(record)}, {record['drawn']}"
     files = [name for name, columns in MEASURED.items() if column in columns]
     if line.get("early_exit") is not True:  # without early exit, the steps are configuration
@@ -112,7 +114,8 @@ def _training(results: Results, run: Run) -> Iterator[str]:
     training = directory.training()
     config, data, pieces = training["config"], training["data"], training.get("pieces", 1)
     yield f"    weights  {directory.path / WEIGHTS}, sha256 {training['files'].get(WEIGHTS, 'none')[:16]}"
-    spent = f"{training['steps']} steps in {duration(training['seconds'])}" + (f", {pieces} pieces" * (pieces > 1))
+    spent = f"{counted(training['steps'], 'step')} in {duration(training['seconds'])}"
+    spent += f", {pieces} pieces" * (pieces > 1)
     if len(machines := training.get("machines", [])) > 1:
         spent += f" on {listed(machines)}"
     yield f"    trained  {spent}, {_made(training)}"
@@ -152,5 +155,5 @@ def _code(record: Mapping[str, Any]) -> str:
 def _made(record: Mapping[str, Any]) -> str:
     made = record["provenance"]
     packages = listed([f"{name} {version}" for name, version in made["packages"].items()])
-    machine = f"{made['device']} ({made['processor']}, {made['threads']} threads)"
+    machine = f"{made['device']} ({made['processor']}, {counted(made['threads'], 'thread')})"
     return f"{_code(record)}, {record['started']}, on {machine}, Python {made['python']}, {packages}"

@@ -43,6 +43,12 @@ def ends(estimate: Interval | None, digits: int = 2) -> str:
     return f"[{number(low, digits)}, {number(high, digits)}]"
 
 
+def counted(count: float, noun: str, plural: str = "") -> str:
+    """A number with its noun: ``1 time-step``, ``2,000 images``, ``20.5 steps``; ``plural`` if it is not noun + s."""
+    amount = f"{count:,.1f}".removesuffix(".0")
+    return f"{amount} {noun if amount == '1' else plural or noun + 's'}"
+
+
 def listed(words: Sequence[str]) -> str:
     """Words joined as ``a, b and c``."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

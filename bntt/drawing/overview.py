@@ -1,32 +1,88 @@
-"""The tables of the overview: claims, verdicts, runs, decay of gamma, provenance."""
+"""The parts of the overview: what ran, claims, verdicts, runs, decay of gamma, provenance."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
-from bntt.common.text import DASH, duration, ends, listed, number
+from bntt.common.text import DASH, counted, duration, ends, listed, number
+from bntt.data import store
 from bntt.drawing.page import piece, table
-from bntt.paper.claims import Claim
+from bntt.drawing.tables import Table
+from bntt.paper.claims import BNTT, Claim, Outcome
 from bntt.paper.decay import PAPER, RELEASED
 from bntt.paper.reproduction import Judged
 from bntt.paper.verdicts import DECIDED, WORDS, what_chance_does
 from bntt.results.collect import Results, at_threshold, gammas, last_step, select
-from bntt.results.facts import test_images
-from bntt.results.intervals import peak_step, standard_error
+from bntt.results.dead import AT_CHANCE, SILENT, chance
+from bntt.results.facts import STATES, images_used, test_images
+from bntt.results.intervals import clear_peak, standard_error
+
+OUTCOMES: Mapping[Outcome, tuple[str, str]] = {  # of claims, for one and for several
+    "holds": ("holds", "hold"),
+    "fails": ("fails", "fail"),
+    "undecided": ("is undecided", "are undecided"),
+    "not decidable": ("is not decidable", "are not decidable"),
+}
 
 
-def claims_table(claims: Sequence[Claim]) -> Markup:
-    """Each claim with its outcome and the comparisons that it rests on."""
-    columns = ["Verdict", "The paper says", "Measured"]
-    lines = [(piece("word", one.outcome), piece("claim_said", one), piece("claim_measured", one)) for one in claims]
-    return table(pd.DataFrame(lines, columns=columns))
+def what_ran(results: Results, accuracies: Table, claims: Mapping[str, Sequence[Claim]]) -> str:
+    """What ran, on what, and how it went, in Markdown: a line on the runs, and one on each dataset.
+
+    ``accuracies`` is Table 1; ``claims`` are those of each dataset.
+    """
+    status = results.summary["status"].value_counts()
+    devices = list(dict.fromkeys(one.training["provenance"]["device"] for one in results.runs if one.training))
+    runs = f"{listed([f'{n} {word}' for word, n in status.items()])} of {counted(len(results.runs), 'run')}"
+    spent = f"{duration(results.summary['seconds'].sum())} of training, on {listed(devices)}"
+    lines = [f"* **Runs.** {runs}; {spent}."]
+    for dataset in results.experiment.datasets:
+        own = select(results.summary, dataset=dataset)
+        states = [STATES.get(state, state) for state in sorted(own["data_state"].dropna().unique())]
+        about = f"{images_used(results, dataset)}; {listed(states) or 'not read yet'}"
+        said = [f"* **{dataset}.** {store.facts(dataset)['title']}: {about}. Chance: {chance(dataset):.3g} %."]
+        for word in (SILENT, AT_CHANCE):
+            if of_word := list(dict.fromkeys(own.loc[own["dead"] == word, "row"])):
+                said.append(f"**{word.capitalize()}: {listed([f'`{row}`' for row in of_word])}.**")
+        said += _reached(accuracies, dataset)
+        outcomes = Counter(claim.outcome for claim in claims[dataset])
+        counts = [f"{outcomes[word]} {forms[outcomes[word] > 1]}" for word, forms in OUTCOMES.items() if outcomes[word]]
+        said.append(f"Of {counted(outcomes.total(), 'claim')} of the paper, {listed(counts)}.")
+        lines.append(" ".join(said))
+    return "\n".join(lines)
 
 
-def noise_table(differences: pd.DataFrame) -> Markup:
-    """Accuracy of bntt minus each row's at each sigma; bold if the paired interval excludes 0."""
+def _reached(accuracies: Table, dataset: str) -> Iterator[str]:
+    """The accuracy of bntt, and that at its early exit."""
+    shown = accuracies.sections[""]
+    shown = shown.assign(dead=accuracies.data["dead"].iloc[: len(shown)])
+    for row in (BNTT, f"{BNTT} + early exit"):
+        for _, line in select(shown, Dataset=dataset, Row=row).iterrows():
+            value, _, seeds = line["Accuracy (%)"].partition(" (")
+            if value[0].isdigit():
+                steps = line["Time-steps"]
+                value += f" % ({seeds}" if seeds else " %"
+                value += f" after {counted(float(steps), 'time-step')}" if steps != DASH else ""
+            no_exit = "no exit" if line.get("Note", "").startswith("no exit") else ""
+            yield ", ".join(filter(None, [f"`{row}`: {value}", no_exit, line["dead"]])) + "."
+
+
+def claims_list(claims: Sequence[Claim]) -> Markup:
+    """A line for each claim with its outcome; its statistic and the comparisons that it rests on are folded."""
+    return Markup().join(piece("claim", one) for one in claims)
+
+
+def noise_table(differences: pd.DataFrame, dead: Mapping[str, str]) -> Markup:
+    """Accuracy of bntt minus each row's at each sigma; bold if the paired interval excludes 0.
+
+    ``dead`` gives ``silent`` or ``at chance`` for rows that are so.
+    """
+
+    def name(row: str) -> str:
+        return ", ".join(filter(None, [row, dead.get(row)]))
+
     lines = []
     for row, part in differences.groupby("row", sort=False):
         cells = {
@@ -35,7 +91,7 @@ def noise_table(differences: pd.DataFrame) -> Markup:
             )
             for one in part.itertuples()
         }
-        lines.append({"bntt minus": row} | cells)
+        lines.append({f"{name(BNTT)}, minus" if BNTT in dead else f"{BNTT} minus": name(str(row))} | cells)
     frame = pd.DataFrame(lines).fillna(DASH)
     return table(frame, right=list(frame.columns[1:]))
 
@@ -45,13 +101,13 @@ def runs_table(results: Results) -> Markup:
     lines = []
     for one in results.summary.itertuples():
         found = results.frame("anytime.csv", dataset=one.dataset, row=one.row, seed=one.seed)
-        reason = "" if one.status in ("done", "missing") else one.reason
+        reason = one.why_dead if one.status == "done" else "" if one.status == "missing" else one.reason
         lines.append(
             {
                 "Dataset": one.dataset,
                 "Row": one.row,
                 "Seed": one.seed,
-                "Status": piece("word", one.status) + " " + piece("small", reason),
+                "Status": piece("word", one.dead or one.status) + " " + piece("small", reason),
                 "Accuracy (%)": _last_accuracy(found, test_images(results, one.dataset)),
                 "T": one.time_steps,
                 "Parameters": DASH if pd.isna(one.parameters) else f"{one.parameters:,.0f}",
@@ -89,15 +145,19 @@ def decay_table(results: Results, dataset: str) -> Markup:
         gamma, spikes, anytime, exits = (
             results.frame(f"{name}.csv", **keys) for name in ("gamma", "spikes", "anytime", "early_exit")
         )
+        about = select(results.summary, **keys).iloc[0]
         layers = gammas(gamma).values()
         exits = at_threshold(exits, run.evaluation["exit_threshold"])
         exit_step = "".join(str(one.exit_step) if one.exits else "no exit" for one in exits.itertuples())
         lines.append(
             {
-                "": f"{run.row}, seed {run.seed}" if several else run.row,
+                "": ", ".join(filter(None, [run.row, f"seed {run.seed}" if several else "", about["dead"]])),
                 "Decay on gamma": f"{decay:g}",
-                "Budget (e-folds)": number(select(results.summary, **keys)["decay_budget"].iloc[0], 1),
-                "Peak step of mean gamma, by depth": ", ".join(str(peak_step(one)) for one in layers) or DASH,
+                "Budget (e-folds)": number(about["decay_budget"], 1),
+                "Peak step of mean gamma, by depth": ", ".join(
+                    str(clear_peak(one.mean(axis=1)) or "flat") for one in layers
+                )
+                or DASH,
                 "Largest mean gamma at T": number(max((one.iloc[-1].mean() for one in layers), default=None)),
                 "Exit step": exit_step or DASH,
                 "Spikes per neuron, over layers": _spikes_per_neuron(spikes),

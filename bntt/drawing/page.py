@@ -46,6 +46,10 @@ def table(frame: pd.DataFrame, right: Sequence[str] = ()) -> Markup:
     return piece("table", list(frame.columns), list(frame.itertuples(index=False, name=None)), right)
 
 
-def figure(path: Path, title: str, link: str) -> Markup:
-    """A figure as a card: the embedded png at ``path``, its title below, both linked to ``link``."""
-    return piece("figure", title, link, base64.b64encode(path.read_bytes()).decode("ascii") if path.is_file() else "")
+def figure(path: Path, title: str, page: str, full: str, height: float) -> Markup:
+    """A figure as a card, ``height`` rem high: the embedded png at ``path``, linked to ``full``, itself alone.
+
+    Its title stands below, linked to ``page``, which explains it.
+    """
+    png = base64.b64encode(path.read_bytes()).decode("ascii") if path.is_file() else ""
+    return piece("figure", title, page, full, png, height)

@@ -9,7 +9,7 @@ YELLOW = "#ffe14d"  # on the dark end of a heat map
 LINK, GOOD, BAD, OPEN = "#14507d", "#1c6b43", "#a5301c", "#7a5a00"  # dark enough to be read as text
 WORDS = {
     **dict.fromkeys(("holds", "done", "MATCH", "CONSISTENT"), GOOD),
-    **dict.fromkeys(("fails", "diverged", "WORSE", "DIFFERS"), BAD),
-    **dict.fromkeys(("undecided", "INCOMPLETE"), OPEN),
+    **dict.fromkeys(("fails", "diverged", "silent", "at chance", "WORSE", "DIFFERS"), BAD),
+    **dict.fromkeys(("undecided", "not decidable", "INCOMPLETE"), OPEN),
     "BETTER": LINK,
 }

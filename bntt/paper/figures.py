@@ -3,8 +3,7 @@
 from bntt.paper.published import cells, published
 
 DATASET = "cifar10"
-# Row -> its name in the paper's legends.
-NAMES = {"bntt": "BNTT", "surrogate": "Surrogate BP", "conversion": "ANN-SNN conversion", "ann": "ANN"}
+ROWS = ("bntt", "surrogate", "conversion", "ann")  # in the order of the paper's legends
 
 _EXIT = published("Section 3.4", "cifar10/exit", "exit_step")
 assert _EXIT.threshold is not None

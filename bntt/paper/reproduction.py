@@ -13,7 +13,7 @@ from functools import cache
 
 import pandas as pd
 
-from bntt.common.text import listed
+from bntt.common.text import counted, listed
 from bntt.data import store
 from bntt.experiment.schema import Experiment, Run, load
 from bntt.paper.published import Cell, cells
@@ -92,12 +92,15 @@ def _runs(results: Results, cell: Cell) -> tuple[int, list[Found]]:
     paper, experiment = _paper(), results.experiment
     if paper is None:
         raise _NotRunError("config/paper.yaml is not the declared protocol")
+    if cell.value is None and cell.dataset in paper.datasets and cell.run not in paper.rows_on(cell.dataset):
+        why = f": it does not give {cell.underspecified}" if cell.underspecified else ""
+        raise _NotRunError(f"the paper prints {cell.printed} here, no number that a row could reproduce{why}")
     if cell.dataset not in experiment.datasets:
         raise _NotRunError(f"experiment {experiment.name} has no dataset {cell.dataset}")
     if cell.run not in experiment.rows_on(cell.dataset):
         raise _NotRunError(f"experiment {experiment.name} has no row {cell.run} on {cell.dataset}")
     if cell.run not in paper.rows_on(cell.dataset):
-        raise _NotRunError(f"the protocol has no row {cell.run} on {cell.dataset} yet")
+        raise _NotRunError(f"the protocol has no row {cell.run} on {cell.dataset}")
     found = results.of_row(cell.run, cell.dataset)
     if differences := _differences(experiment, found[0].run, paper):
         raise _NotRunError(f"not the paper's protocol: {listed(differences)}")
@@ -138,7 +141,7 @@ def _verdict(cell: Cell, values: tuple[float, ...], planned: int, found: list[Fo
     diverged = sum(one.status == "diverged" for one in found)
     if diverged >= planned:
         word: Word = "DIFFERS" if cell.direction == "none" else "WORSE"
-        return Verdict(word, f"all {diverged} seeds diverged")
+        return Verdict(word, f"all {counted(diverged, 'seed')} diverged")
     verdict = judge(cell.value, values, planned, cell.tolerance, cell.direction, percent=cell.unit == "%")
     if diverged and verdict.word == "INCOMPLETE":
         verdict = replace(verdict, reason=f"{verdict.reason}; {diverged} diverged")

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from bntt.common.text import counted
 from bntt.results.intervals import LEVEL, Estimate, mean_std, prediction_interval
 
 Word = Literal["MATCH", "CONSISTENT", "BETTER", "WORSE", "DIFFERS", "INCOMPLETE", "UNDERSPECIFIED", "NOT_RUN"]
@@ -71,7 +72,9 @@ def judge(
     finite = all(map(math.isfinite, values))  # the energy ratio of a network without spikes is infinite
     interval = prediction_interval(values) if len(values) > 1 and finite else None
     if len(values) < needed:
-        planning = f"{len(values)} of {planned} planned seeds" if planned >= FEWEST_SEEDS else f"{len(values)} seeds"
+        planning = (
+            f"{len(values)} of {planned} planned seeds" if planned >= FEWEST_SEEDS else counted(len(values), "seed")
+        )
         return Verdict("INCOMPLETE", f"{planning}; at least {FEWEST_SEEDS} are needed", values, interval)
     if interval is None:
         infinite = sum(not math.isfinite(value) for value in values)
@@ -118,5 +121,5 @@ def refusals_by_chance(verdicts: Iterable[Verdict]) -> float:
 def what_chance_does(verdicts: Sequence[Verdict]) -> str:
     """`refusals_by_chance` as a sentence."""
     decided = sum(one.word in DECIDED for one in verdicts)
-    at_most = refusals_by_chance(verdicts)
-    return f"Of {decided} decided numbers, chance alone would make at most {at_most:.1f} BETTER, WORSE or DIFFERS."
+    at_most = f"at most {refusals_by_chance(verdicts):.1f}"
+    return f"Of {counted(decided, 'decided number')}, chance alone would make {at_most} BETTER, WORSE or DIFFERS."

@@ -11,6 +11,7 @@ import pandas as pd
 from bntt.common.errors import UserError
 from bntt.experiment import declared
 from bntt.experiment.schema import Experiment, load
+from bntt.results.dead import Dead, diagnosis
 from bntt.runs.directory import RESULTS
 from bntt.runs.status import Found, found
 
@@ -85,8 +86,31 @@ class Results:
             line["time_steps"] = one.run.options.get("time_steps", 1)
             line |= {key: training.get(key) for key in ("parameters", "decay_budget", "steps", "seconds")}
             line["data_state"] = training.get("data", {}).get("state")
+            images = images_of(one) or {}
+            line |= {f"{part}_images": images.get(part) for part in ("train", "test")}
+            dead = self.dead(one)
+            line |= {"dead": dead.word if dead else "", "why_dead": dead.reason if dead else ""}
             lines.append(line)
         return pd.DataFrame(lines)
+
+    def dead(self, one: Found, steps: int | None = None) -> Dead | None:
+        """Whether a run is silent or at chance after ``steps`` steps, by default all; None if not, or not measured."""
+        keys = {key: getattr(one.run, key) for key in ("dataset", "row", "seed")}
+        anytime, images = self.frame("anytime.csv", **keys), images_of(one)
+        at = last_step(anytime) if steps is None else select(anytime, time_step=steps)
+        if at.empty or images is None:
+            return None
+        accuracy, step = float(at["accuracy"].iloc[0]), int(at["time_step"].iloc[0])
+        return diagnosis(self.frame("spikes.csv", **keys), accuracy, step, images["test"], one.run.dataset)
+
+
+def images_of(one: Found) -> dict[str, int] | None:
+    """The numbers of training and test images that a run used, by part; None if it has not ended."""
+    if one.training is None:
+        return None
+    there, options = one.training["data"]["images"], one.run.options
+    images = {"train": int(there["train"]) - options["held_out"], "test": int(there["test"])}
+    return {part: min(count, options[f"{part}_limit"] or count) for part, count in images.items()}
 
 
 def select(frame: pd.DataFrame, **keys: object) -> pd.DataFrame:

@@ -146,7 +146,10 @@ def fit(
             if (diverged := training.end_epoch(epoch)) is not None:
                 return Outcome(progress.history, progress.steps, diverged)
             last = progress.history[-1]
-            epochs.set_postfix(loss=f"{last['train_loss']:.3f}", validation=f"{last['validation_accuracy']:.1f} %")
+            shown = {"loss": f"{last['train_loss']:.3f}"}
+            if len(data.validation):
+                shown["validation"] = f"{last['validation_accuracy']:.1f} %"
+            epochs.set_postfix(shown)
     outcome = Outcome(progress.history, progress.steps)
     if progress.best is not None:
         model.load_state_dict(progress.best["weights"])

@@ -11,10 +11,12 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from bntt.common.text import DASH, counted, number
 from bntt.drawing import palette
 from bntt.drawing.figures import style
 from bntt.paper import figures as paper
 from bntt.results.collect import at_threshold, select
+from bntt.results.intervals import clear_peak
 
 COLOURS = "mako"  # low values are dark, so that the yellow line is visible where gamma is small
 
@@ -25,12 +27,13 @@ def layer_means(frame: pd.DataFrame, value: str) -> pd.DataFrame:
 
 
 def peaks(frame: pd.DataFrame, value: str) -> pd.DataFrame:
-    """For each layer, the time-step at which the mean of ``value`` (gamma or spikes) is largest, a column per row."""
-    of_rows = {
-        style.name_of(row): layer_means(select(frame, row=row), value).idxmax(axis=1)
-        for row in style.paper_first(frame["row"])
-    }
-    return pd.DataFrame(of_rows).rename_axis(index="layer")
+    """For each layer, the time-step at which the mean of ``value`` (gamma or spikes) is largest, a column per row.
+
+    The word ``flat`` stands for a mean that hardly changes; see `clear_peak`.
+    """
+    means = {row: layer_means(select(frame, row=row), value) for row in style.paper_first(frame["row"])}
+    of_rows = {row: one.apply(lambda curve: clear_peak(curve.dropna()) or "flat", axis=1) for row, one in means.items()}
+    return pd.DataFrame(of_rows).rename_axis(index="layer").fillna(DASH)
 
 
 @style.styled
@@ -53,7 +56,8 @@ def draw(
     layers = max((one.shape[0] for one in maps.values()), default=8)
     heights = [0.29 * layers + 0.75 if row in maps else 1.0 for row in rows]
     figure = style.canvas(max(7.0, 0.41 * steps + 1.9), sum(heights) + 0.8)
-    figure.suptitle(f"Threshold: {threshold:g}", fontsize=11)
+    if maps:
+        figure.suptitle(f"Threshold: {threshold:g}", fontsize=11)
     grid = figure.subplots(len(rows), 1, squeeze=False, height_ratios=heights)
     panels = dict(zip(rows, grid.flatten(), strict=True))
     values = np.concatenate([[0.0, 0.1], *(one.to_numpy().ravel() for one in maps.values())])
@@ -61,7 +65,7 @@ def draw(
     for row, axes in panels.items():
         axes.grid(False)
         if row not in maps:
-            axes.set_title(style.name_of(row), fontsize=9.5)
+            axes.set_title(style.labelled(summary, row), fontsize=9.5)
             style.empty_panel(axes, style.gap(summary, row) or "no γ that changes with time")
             continue
         _heat_map(axes, maps[row], scale)
@@ -70,7 +74,8 @@ def draw(
             axes.axvline(end, color=palette.YELLOW, linestyle=(0, (1.2, 1)), linewidth=2.4, gid="exit")
         if of_paper and steps == paper.STEPS:
             axes.axvline(paper.EXIT_STEP, color="white", linestyle=(0, (4, 3)), linewidth=1, gid="paper")
-        axes.set_title(f"{style.name_of(row)}: {words}; {_decay_budget(summary, row)}", fontsize=9.5)
+        name = style.labelled(summary, row)
+        axes.set_title("; ".join(filter(None, [f"{name}: {words}", _decay_budget(summary, row)])), fontsize=9.5)
     if maps:
         panels[list(maps)[-1]].set_xlabel("Time-steps")
         figure.colorbar(
@@ -80,13 +85,19 @@ def draw(
             aspect=14 * len(maps),
             pad=0.01,
         )
+    several = any(select(gamma, row=row)["seed"].nunique() > 1 for row in maps)
+    lines = {line.get_gid() for axes in panels.values() for line in axes.lines}
     style.caption(
         figure,
         style.data_sentence(summary, rows),
-        f"γ: mean over channels{' and seeds' if summary['seed'].nunique() > 1 else ''}.",
-        f"Yellow dotted line: early exit; after it, γ of every layer stays below {threshold:g}.",
-        "Decay budget: sum of learning rate times weight decay on γ, over 1 - momentum.",
-        f"White dashed line: the paper's exit, t = {paper.EXIT_STEP}." if of_paper else "",
+        f"γ: mean over channels{' and seeds' if several else ''}." if maps else "",
+        f"Yellow dotted line: early exit; after it, γ of every layer stays below {threshold:g}."
+        if "exit" in lines
+        else "",
+        "Decay budget: sum of learning rate times weight decay on γ, over 1 - momentum."
+        if any(_decay_budget(summary, row) for row in maps)
+        else "",
+        f"White dashed line: the paper's exit, t = {paper.EXIT_STEP}." if "paper" in lines else "",
     )
     return figure
 
@@ -101,13 +112,13 @@ def exits(early_exit: pd.DataFrame, threshold: float) -> tuple[list[int], str]:
     ends = sorted({int(step) for step in at.loc[at["exits"] == 1, "exit_step"]})
     words = [f"early exit at t = {' or '.join(map(str, ends))}"] if ends else []
     if len(never := at[at["exits"] == 0]):
-        words.append("no exit" + (f" for {len(never)} of {len(at)} seeds" if ends else ""))
+        words.append("no exit" + (f" for {len(never)} of {counted(len(at), 'seed')}" if ends else ""))
     return ends, ", ".join(words)
 
 
 def _heat_map(axes: Axes, means: pd.DataFrame, scale: Normalize) -> None:
     cells: Any = {"linewidths": 0.3, "linecolor": "#ffffff40", "xticklabels": True, "yticklabels": True}
-    printed: Any = {"annot": True, "fmt": ".2f", "annot_kws": {"fontsize": 7}}
+    printed: Any = {"annot": means.map(number), "fmt": "", "annot_kws": {"fontsize": 7}}
     seaborn.heatmap(means, ax=axes, cmap=COLOURS, norm=scale, cbar=False, **printed, **cells)
     axes.set(xlabel="", ylabel="Layer")
     axes.tick_params(length=0)
@@ -116,4 +127,4 @@ def _heat_map(axes: Axes, means: pd.DataFrame, scale: Normalize) -> None:
 
 def _decay_budget(summary: pd.DataFrame, row: str) -> str:
     budget = pd.to_numeric(select(summary, row=row)["decay_budget"]).mean()
-    return "decay budget n/a" if pd.isna(budget) else f"decay budget {budget:.1f} e-folds"
+    return "" if pd.isna(budget) else f"decay budget {budget:.1f} e-folds"

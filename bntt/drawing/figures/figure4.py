@@ -1,12 +1,13 @@
 """Figure 4: spike counts of each layer (a) and accuracy under noise (b), all methods side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
+from bntt.common.text import counted, listed
 from bntt.drawing.figures import style
 from bntt.results.collect import last_step, select
 
@@ -29,19 +30,24 @@ def draw(
     if the number of test ``images`` is given.
     """
     rows = style.paper_first(rows)
-    figure = style.canvas(11.5, 4.7)
+    names = {row: style.labelled(summary, row) for row in rows}
+    figure = style.canvas(11.5, 5.1)
     left, right = figure.subplots(1, 2)
-    dead = _spike_counts(left, spikes, anytime, rows)
-    _accuracy_under_noise(right, noise, rows, images)
+    dead = _spike_counts(left, spikes, anytime, names)
+    counts = _accuracy_under_noise(right, noise, names, images)
+    dataset = style.one_dataset(summary)
+    chance = bool(counts) and style.chance_line(right, dataset)
     spaces = [_SPACES.get(space, space) for space in noise["space"].unique()]
-    several = summary["seed"].nunique() > 1
+    bars = any(len(curve.lines[2]) for curve in left.containers)
     style.caption(
         figure,
         style.data_sentence(summary, rows),
-        "(a) Sum over all T steps; legend: accuracy / T.",
+        "(a) Sum over all T steps; legend: accuracy / T." if left.containers else "",
+        "Error bars: ± 1 s.d. over seeds." if bars else "",
         "Open triangles: layers without a spike." if dead else "",
         f"(b) Gaussian noise, {' or '.join(spaces)}; the same noisy images for every row." if spaces else "",
-        "Error bars: ± 1 s.d. over seeds." if several else "Error bars: ± 1 binomial standard error (test images).",
+        style.errors_sentence(counts, images),
+        style.chance_sentence(chance, dataset),
     )
     return figure
 
@@ -58,7 +64,7 @@ def noise_table(noise: pd.DataFrame) -> pd.DataFrame:
 
 def _table(frame: pd.DataFrame, index: str, value: str) -> pd.DataFrame:
     means = frame.groupby([index, "row"], sort=False)[value].mean().unstack("row")
-    return means[style.paper_first(means.columns)].rename(columns=style.name_of).rename_axis(columns=None)
+    return means[style.paper_first(means.columns)].rename_axis(columns=None)
 
 
 def spike_counts(spikes: pd.DataFrame) -> pd.DataFrame:
@@ -66,14 +72,17 @@ def spike_counts(spikes: pd.DataFrame) -> pd.DataFrame:
     return spikes.groupby(["row", "seed", "layer"], sort=False)["spikes"].sum().reset_index()
 
 
-def _spike_counts(axes: Axes, spikes: pd.DataFrame, anytime: pd.DataFrame, rows: Sequence[str]) -> bool:
-    """Panel (a). Returns whether some layer has no spike, which a log axis cannot show."""
+def _spike_counts(axes: Axes, spikes: pd.DataFrame, anytime: pd.DataFrame, names: Mapping[str, str]) -> bool:
+    """Panel (a). Returns whether it marks a layer without a spike, which a log axis cannot show."""
     axes.set_title("(a)")
-    spiking = [row for row in rows if len(select(spikes, row=row))]
+    spiking = [row for row in names if len(select(spikes, row=row))]
     if not spiking:
         style.empty_panel(axes, "no spiking row has a result yet")
         return False
-    counts, looks, dead = spike_counts(spikes), style.looks(rows), False
+    counts, looks, dead = spike_counts(spikes), style.looks(names), False
+    if not (counts["spikes"] > 0).any():
+        style.empty_panel(axes, f"no spike in any layer of {listed(spiking)}")
+        return False
     layers = list(dict.fromkeys(counts["layer"]))
     for row in spiking:
         of_row = style.over_seeds(select(counts, row=row), "layer", "spikes")
@@ -84,7 +93,7 @@ def _spike_counts(axes: Axes, spikes: pd.DataFrame, anytime: pd.DataFrame, rows:
             x,
             of_row["mean"].where(fired),
             yerr=of_row["std"].fillna(0) if several else None,
-            label=f"{style.name_of(row)} ({_accuracy_and_steps(select(anytime, row=row))})",
+            label=f"{names[row]} ({_accuracy_and_steps(select(anytime, row=row))})",
             **looks[row]._asdict(),
         )
         if len(silent := x[~fired]):
@@ -94,10 +103,13 @@ def _spike_counts(axes: Axes, spikes: pd.DataFrame, anytime: pd.DataFrame, rows:
     axes.set_yscale("log")
     axes.set_xticks(range(len(layers)), layers)
     axes.set(xlabel="Layers", ylabel="Spike rate (spikes per neuron over all T)")
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high * (high / low) ** (0.055 * len(spiking) + 0.04))  # room for the legend
-    axes.legend(loc="upper left", borderaxespad=0.2)
+    _legend(axes, 2)
     return dead
+
+
+def _legend(axes: Axes, columns: int) -> None:
+    """A legend below the axes, where it covers no line."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns)
 
 
 def _accuracy_and_steps(anytime: pd.DataFrame) -> str:
@@ -105,23 +117,25 @@ def _accuracy_and_steps(anytime: pd.DataFrame) -> str:
     if anytime.empty:
         return "accuracy not measured"
     last = last_step(anytime)
-    return f"{last['accuracy'].mean():.1f}% / {last['time_step'].max()} steps"
+    return f"{last['accuracy'].mean():.1f}% / {counted(last['time_step'].max(), 'step')}"
 
 
-def _accuracy_under_noise(axes: Axes, noise: pd.DataFrame, rows: Sequence[str], images: int | None) -> None:
-    """Panel (b), after all time-steps of each row."""
+def _accuracy_under_noise(axes: Axes, noise: pd.DataFrame, names: Mapping[str, str], images: int | None) -> list[int]:
+    """Panel (b), after all time-steps of each row. Returns the numbers of seeds of the points drawn."""
     axes.set_title("(b)")
-    present = [row for row in rows if len(select(noise, row=row))]
+    present = [row for row in names if len(select(noise, row=row))]
     if not present:
         style.empty_panel(axes, "no row has a result yet")
-        return
-    looks = style.looks(rows)
+        return []
+    looks, counts, reached = style.looks(names), [], []
     for row in present:
         of_row = style.over_seeds(last_step(select(noise, row=row)), "sigma", "accuracy")
         errors = style.accuracy_errors(of_row, images)
-        axes.errorbar(of_row["sigma"], of_row["mean"], yerr=errors, label=style.name_of(row), **looks[row]._asdict())
+        axes.errorbar(of_row["sigma"], of_row["mean"], yerr=errors, label=names[row], **looks[row]._asdict())
+        counts += of_row["count"].tolist()
+        reached += [*(of_row["mean"] - errors), *(of_row["mean"] + errors)]
     axes.set(xlabel="Noise stddev σ", ylabel="Accuracy (%)")
     axes.xaxis.set_major_locator(MultipleLocator(0.1))
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(low, 0), min(high, 104))
-    axes.legend(loc="best")
+    style.accuracy_axis(axes, min(reached), max(reached))
+    _legend(axes, 3)
+    return counts

@@ -7,10 +7,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bntt.common.text import number
 from bntt.drawing import palette
 from bntt.drawing.figures import style
 from bntt.paper import figures as paper
 from bntt.results.collect import select
+from bntt.results.intervals import clear_peak
 
 LAYERS = ("conv1", "conv4", "conv7")  # rows 1, 2, 3 of the paper
 BINS = 30
@@ -22,7 +24,7 @@ def draw(gamma: pd.DataFrame, summary: pd.DataFrame, row: str = "bntt", layers: 
     """Figure 5: for each of ``layers``, a panel of histograms of gamma over channels, one for each time-step.
 
     Each histogram stands at its time-step; time runs to the right, as in Figures 1 and 3. The channels of several
-    seeds are pooled. A line shows the mean; the histogram at the peak of the mean has another colour.
+    seeds are pooled. A line shows the mean; the histogram at its peak has another colour, unless the mean is flat.
     """
     of_row = select(gamma, row=row)
     parts = {layer: part for layer in layers if len(of_row) and len(part := select(of_row, layer=layer))}
@@ -30,7 +32,7 @@ def draw(gamma: pd.DataFrame, summary: pd.DataFrame, row: str = "bntt", layers: 
 
     steps = int(of_row["time_step"].max()) if parts else paper.STEPS
     figure = style.canvas(max(7.0, 0.38 * steps + 1.2), 2.15 * len(layers) + 0.9)
-    figure.suptitle(f"Histograms of γ: {style.name_of(row)}", fontsize=11)
+    figure.suptitle(f"Histograms of γ: {style.labelled(summary, row)}", fontsize=11)
     panels = figure.subplots(len(layers), 1, sharex=bool(parts), sharey=bool(parts), squeeze=False).flatten()
     drawn = of_row.loc[of_row["layer"].isin(layers), "gamma"]
     edges = np.linspace(min(0.0, drawn.min()), max(0.1, drawn.max()), BINS + 1)
@@ -43,13 +45,18 @@ def draw(gamma: pd.DataFrame, summary: pd.DataFrame, row: str = "bntt", layers: 
             missing = f"no layer {layer}" if parts else style.gap(summary, row) or "no γ that changes with time"
             style.empty_panel(axes, missing)
     if parts:
-        panels[-1].set_xlabel("Time-steps")
+        last = [axes for axes, layer in zip(panels, layers, strict=True) if layer in parts][-1]
+        last.set_xlabel("Time-steps")
+        last.tick_params(labelbottom=True)
+    drawn_too = {one.get_gid() for axes in panels for one in axes.get_children()}
     style.caption(
         figure,
         style.data_sentence(summary, [row]),
-        "One histogram over channels for each time-step; its bars point right and are scaled to the highest bar.",
-        "Line: mean γ; its peak is the histogram in another colour.",
-        "Dotted: the paper's peak." if of_paper else "",
+        "One histogram over channels for each time-step; its bars point right and are scaled to the highest bar. "
+        f"Line: mean γ{'; its peak is the histogram in another colour' if 'peak' in drawn_too else ''}."
+        if parts
+        else "",
+        "Dotted: the paper's peak." if "paper" in drawn_too else "",
     )
     return figure
 
@@ -62,7 +69,7 @@ def histograms(gamma: pd.DataFrame, edges: np.ndarray) -> pd.DataFrame:
 
 def _histograms(axes: Axes, layer: str, gamma: pd.DataFrame, edges: np.ndarray, printed: int | None) -> None:
     mean = gamma.groupby("time_step")["gamma"].mean()
-    peak = mean.idxmax()
+    peak = clear_peak(mean)
     counts = histograms(gamma, edges)
     for step, bars in counts.iterrows():
         foot = step - HEIGHT / 2
@@ -76,13 +83,20 @@ def _histograms(axes: Axes, layer: str, gamma: pd.DataFrame, edges: np.ndarray, 
             fill=True,
             color=colour,
             alpha=1.0 if step == peak else 0.55,
+            gid="peak" if step == peak else None,
         )
     axes.plot(mean.index, mean, "o-", color=palette.INK, linewidth=1, markersize=3.2, markeredgecolor="white",
               markeredgewidth=0.5)  # fmt: skip
     if printed is not None:
         axes.axvline(printed, color=palette.GREY, linestyle=(0, (1, 1.5)), linewidth=1.2, gid="paper")
-    high, end = mean[peak], round(mean.iloc[-1], 2) + 0.0
-    axes.set_title(f"{layer}: mean γ peaks at t = {peak} with {high:.2f}, ends with {end:.2f}", loc="left")
+    low, high, end = (number(value) for value in (mean.min(), mean.max(), mean.iloc[-1]))
+    if peak is None:
+        course = f"is flat, {low}" + (f" to {high}" if low != high else "")
+    else:
+        course = (
+            f"peaks at t = {peak} with {high}, ends with {end}" if peak < len(mean) else f"is highest at the end, {end}"
+        )
+    axes.set_title(f"{layer}: mean γ {course}", loc="left")
     axes.set_ylabel("γ", rotation=0, labelpad=8)
     axes.set(xlim=(0.35, len(mean) + 0.65), xticks=mean.index)
     axes.grid(False, axis="x")

@@ -19,9 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from bntt.common.files import write_atomically
+from bntt.common.text import counted
 from bntt.drawing.palette import BLUE, FAINT, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION
 from bntt.paper import figures as paper
 from bntt.results.collect import select
+from bntt.results.dead import AT_CHANCE, SILENT, chance, chance_level
 
 RC: Any = {  # matplotlib settings
     "font.family": "DejaVu Sans",
@@ -55,6 +57,9 @@ RC: Any = {  # matplotlib settings
 }
 
 
+SPAN = 6.0  # an accuracy axis spans at least so many points, so that noise does not look like a trend
+
+
 class Look(NamedTuple):
     """How all figures draw a row; the fields are named as in matplotlib."""
 
@@ -79,11 +84,6 @@ _FURTHER = [
 ]
 
 
-def name_of(row: str) -> str:
-    """A row's name in the paper's legends, or its own."""
-    return paper.NAMES.get(row, row)
-
-
 def looks(rows: Iterable[str]) -> dict[str, Look]:
     """A look for each row. The paper's rows keep theirs; others take the next free one, in order."""
     rows = list(rows)
@@ -94,7 +94,7 @@ def looks(rows: Iterable[str]) -> dict[str, Look]:
 def paper_first(rows: Iterable[str]) -> list[str]:
     """Rows in the order of the paper's legends, then the other rows."""
     rows = list(dict.fromkeys(rows))
-    return [row for row in paper.NAMES if row in rows] + [row for row in rows if row not in paper.NAMES]
+    return [row for row in paper.ROWS if row in rows] + [row for row in rows if row not in paper.ROWS]
 
 
 # -- frames ------------------------------------------------------------------------------------------------------
@@ -129,6 +129,30 @@ def accuracy_errors(curve: pd.DataFrame, images: int | None) -> list[float]:
     ]
 
 
+def accuracy_axis(axes: Axes, lowest: float, highest: float, headroom: float = 0.0) -> None:
+    """Fit the vertical axis to accuracies between these two: at least SPAN wide, and a rim; ticks are in 0 to 100.
+
+    ``headroom`` is a share of the span that stays free above.
+    """
+    low, high = max(lowest, 0.0), min(highest, 100.0)
+    wider = max(0.0, SPAN - (high - low)) / 2
+    shift = max(0.0, wider - low) - max(0.0, high + wider - 100)
+    low, high = low - wider + shift, high + wider + shift
+    span = high - low
+    axes.set_ylim(low - 0.08 * span, high + (0.08 + headroom) * span)
+    bottom, top = axes.get_ylim()
+    axes.set_yticks([tick for tick in axes.get_yticks() if bottom <= tick <= top and 0 <= tick <= 100])
+
+
+def errors_sentence(counts: Iterable[int], images: int | None) -> str:
+    """What the error bars of accuracies are, given the ``counts`` of seeds of the points drawn; empty without bars."""
+    counts = list(counts)
+    kinds = ["1 s.d. over seeds"] if any(count > 1 for count in counts) else []
+    if images and any(count == 1 for count in counts):
+        kinds.append("1 binomial standard error over test images" + (" where there is one seed" if kinds else ""))
+    return f"Error bars: ± {', or '.join(kinds)}." if kinds else ""
+
+
 # -- what is there and what is not ---------------------------------------------------------------------------------
 
 
@@ -140,8 +164,23 @@ def gap(summary: pd.DataFrame, row: str) -> str:
     words = {"missing": "no result yet", "damaged": "result damaged", "diverged": "training diverged"}
     counts = status[status != "done"].map(lambda one: words.get(one, one)).value_counts(sort=False)
     return ", ".join(
-        word if count == len(status) else f"{word} for {count} of {len(status)} seeds" for word, count in counts.items()
+        word + f" for {count} of {counted(len(status), 'seed')}" * (count < len(status))
+        for word, count in counts.items()
     )
+
+
+def condition(summary: pd.DataFrame, row: str) -> str:
+    """``silent`` or ``at chance``, if the row's network is so, and for how many seeds, if not for all; else empty."""
+    words = select(summary, row=row, status="done")["dead"]
+    counts = words[words != ""].value_counts(sort=False)
+    return ", ".join(
+        word + f" for {count} of {counted(len(words), 'seed')}" * (count < len(words)) for word, count in counts.items()
+    )
+
+
+def labelled(summary: pd.DataFrame, row: str) -> str:
+    """A row's name for a title or a legend, with its `condition`."""
+    return ", ".join(filter(None, [row, condition(summary, row)]))
 
 
 def one_dataset(summary: pd.DataFrame) -> str:
@@ -206,20 +245,41 @@ def caption(figure: Figure, *sentences: str) -> None:
 
 
 def data_sentence(summary: pd.DataFrame, rows: Sequence[str]) -> str:
-    """The caption's first sentences: dataset, planned seeds, rows that have fewer seeds, and missing results."""
+    """The caption's first sentences: dataset, planned seeds, rows that have fewer seeds, what is missing or dead."""
     dataset, seeds = one_dataset(summary), sorted(summary["seed"].unique())
     counts = summary.groupby("row")["seed"].nunique()
-    fewer = [f", {counts[row]} of {name_of(row)}" for row in rows if 0 < counts.get(row, 0) < len(seeds)]
-    text = f"Data: {dataset}, n = {len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))})"
-    other = "" if dataset == paper.DATASET else "; the paper's figure is of CIFAR-10, so nothing of it is overlaid"
-    missing = [f"{name_of(row)} ({why})" for row in rows if (why := gap(summary, row))]
-    return f"{text}{''.join(fewer)}{other}." + (f" Missing: {', '.join(missing)}." if missing else "")
+    fewer = [f", {counts[row]} of {row}" for row in rows if 0 < counts.get(row, 0) < len(seeds)]
+    text = f"Data: {dataset}, n = {counted(len(seeds), 'seed')} ({', '.join(map(str, seeds))}){''.join(fewer)}"
+    sentences = [text + ("" if dataset == paper.DATASET else "; the paper's figure is of CIFAR-10")]
+    if missing := [f"{row} ({why})" for row in rows if (why := gap(summary, row))]:
+        sentences.append(f"Missing: {', '.join(missing)}")
+    found = {word for row in rows for word in select(summary, row=row, status="done")["dead"]}
+    if SILENT in found:
+        sentences.append("Silent: some layer has no spike on any test image")
+    if AT_CHANCE in found:
+        sentences.append(f"At chance: accuracy not significantly above {chance_level(dataset)}")
+    return ". ".join(sentences) + "."
+
+
+def chance_line(axes: Axes, dataset: str) -> bool:
+    """Mark the accuracy of a guess by a grey line, if the axis reaches it. Returns whether there is a line now."""
+    level = chance(dataset)
+    low, high = axes.get_ylim()
+    if not low <= level <= high:
+        return False
+    axes.axhline(level, color=GREY, linestyle=(0, (1, 1.5)), linewidth=1, zorder=1, gid="chance")
+    return True
+
+
+def chance_sentence(drawn: bool, dataset: str) -> str:
+    """The caption's sentence about `chance_line`; empty if there is none."""
+    return f"Grey dotted line: chance, {chance_level(dataset)}." if drawn else ""
 
 
 def empty_panel(axes: Axes, words: str) -> None:
     """Say in a panel why it is empty."""
     axes.grid(False)
-    axes.set(xticks=[], yticks=[])
+    axes.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False)  # other panels may share the ticks
     axes.spines[:].set(visible=True, color=FAINT)
     axes.text(0.5, 0.5, "\n".join(textwrap.wrap(words, 40)), transform=axes.transAxes, ha="center", va="center",
               color=GREY, style="italic")  # fmt: skip

@@ -1,5 +1,6 @@
 """Table 1: accuracy."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from bntt.common.text import DASH, ends, interval, number
 from bntt.drawing.tables import _lines
 from bntt.drawing.tables._table import Table
 from bntt.results.collect import Results
+from bntt.results.dead import AT_CHANCE, DEAD, SILENT
 
 
 def table1(results: Results) -> Table:
@@ -46,14 +48,21 @@ def table1(results: Results) -> Table:
     }
     shown = shown.drop(columns=[column for column, wanted in needed.items() if not wanted])
     notes = [
-        "± is the standard deviation over seeds (n: their number); 95 % is Student's interval of their mean."
-        if several
-        else "± is the binomial standard error over the test images; with one seed, the spread over seeds is unknown.",
+        _lines.uncertainty_note(lines),
+        "95 %: Student's interval of the mean over seeds.",
         "Over draws: standard deviation over draws of the input's Poisson noise, with the same network.",
         "Minus bntt: difference of accuracy to bntt, paired by common seed, with Student's 95 % interval; if there is "
         "only one common seed, paired by test image, with Tango's 95 % interval for paired proportions.",
     ]
+    notes = _of_columns(notes, shown)
     return _lines.finished(1, "Classification accuracy", results, lines, {"": shown}, notes)
+
+
+def _of_columns(notes: Sequence[str], shown: pd.DataFrame) -> list[str]:
+    """The notes without those on columns that are not shown, and on dead networks where none is."""
+    if "Note" not in shown or not shown["Note"].str.contains(f"{SILENT}|{AT_CHANCE}").any():
+        notes = [note for note in notes if note != DEAD]
+    return [note for note in notes if not note.startswith(("95 %:", "Over draws:")) or note.partition(":")[0] in shown]
 
 
 def condensed(table: Table) -> Table:
@@ -61,7 +70,11 @@ def condensed(table: Table) -> Table:
     shown = table.sections[""]
     last = ~shown.duplicated(["Dataset", "Row"], keep="last")
     idle = shown["Row"].str.endswith("early exit") & shown.get("Note", "").str.startswith("no exit")
+    shown = shown[last & ~idle]
     details = ["Training method", "Architecture", "95 %", "Over draws"]
+    if "Note" in shown and not shown["Note"].any():
+        details.append("Note")
     if shown["Dataset"].nunique() == 1:
         details.append("Dataset")
-    return replace(table, sections={"": shown[last & ~idle].drop(columns=details, errors="ignore")})
+    shown = shown.drop(columns=details, errors="ignore")
+    return replace(table, sections={"": shown}, notes=_of_columns(table.notes, shown))

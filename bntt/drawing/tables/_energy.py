@@ -69,6 +69,7 @@ def table3(results: Results) -> Table:
         name["Row"] = line["row"] + (" + early exit" if line["early_exit"] else "")
         name["Latency"] = _lines.steps(line["time_steps"])
         deviation = f" ± {number(line['own_deviation'])}" if line["own_deviation"] > 0 else ""
+        note = {"Note": line["dead"] or DASH} if any(one["dead"] for one in lines) else {}
         verdict = {"Verdict": str(line["verdict"] or DASH)} if any(one["verdict"] for one in lines) else {}
         shown.append(
             {
@@ -78,13 +79,14 @@ def table3(results: Results) -> Table:
                 "Paper": _lines.beside(line),
                 **verdict,
                 "Spikes per neuron": number(line["spikes"], 3),
+                **note,
             }
         )
         readings.append(name | {header: ratio(line, key) for key, header in READINGS.items()})
     sections = {"": pd.DataFrame(shown), "E_ANN/E_method under other readings of the formula": pd.DataFrame(readings)}
     printed = published.published("Table 3", "bntt", "energy_ratio")
     notes = [
-        "± is the standard deviation over seeds.",
+        _lines.uncertainty_note(lines),
         "E_ANN/E_method: the paper's accounting, dense operations times the layer's own spikes, over all layers. E_ANN "
         "is the energy of the dense network of the same architecture and width. Latency is in time-steps.",
         "What the readings count: own, a layer's own spikes; events, its non-zero inputs; mass, its inputs by "

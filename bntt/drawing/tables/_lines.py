@@ -2,12 +2,13 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from bntt.common.text import DASH, listed, number
+from bntt.common.text import DASH, counted, listed, number
 from bntt.data import store
 from bntt.drawing.tables._table import Table
 from bntt.experiment.schema import Run
@@ -16,7 +17,8 @@ from bntt.paper.published import DATASETS, Cell
 from bntt.paper.reproduction import judge_cell
 from bntt.results.collect import Results, at_threshold, last_step, select
 from bntt.results.comparison import accuracy_difference
-from bntt.results.facts import test_images, why_absent
+from bntt.results.dead import DEAD, chance_level
+from bntt.results.facts import images_used, is_cut, test_images, why_absent
 from bntt.results.intervals import Estimate, mean_std, standard_error, student_interval
 
 TRAINING_METHODS = {"surrogate": "Surrogate gradient", "ann": "Dense network", "conversion": "ANN-SNN conversion"}
@@ -28,12 +30,13 @@ def accuracy_lines(results: Results, dataset: str, row: str, cells: Iterable[Cel
     """A row's lines: for a conversion its reported steps; the last step; early exit, if there is one."""
     run = next(one.run for one in results.of_row(row, dataset))
     anytime = results.frame("anytime.csv", dataset=dataset, row=row)
-    printed = {cell.metric: cell for cell in cells if counterpart(cell.run, results.experiment.rows) == row}
+    printed = [cell for cell in cells if counterpart(cell.run, results.experiment.rows) == row]
+    of_last, of_exit = (next((cell for cell in printed if is_of_exit(cell) is kind), None) for kind in (False, True))
     last = run.options.get("time_steps", 1)
     steps = {step for step in run.evaluation["report_steps"] if step < last} if run.method == "conversion" else set()
     lines = []
     for step in [*sorted(steps), last]:
-        line = _line(results, run, select(anytime, time_step=step), printed.get("accuracy") if step == last else None)
+        line = _line(results, run, select(anytime, time_step=step), of_last if step == last else None)
         lines.append(line | {"time_steps": step, "early_exit": False})
     exits = results.frame("early_exit.csv", dataset=dataset, row=row)
     if len(exits):
@@ -41,12 +44,14 @@ def accuracy_lines(results: Results, dataset: str, row: str, cells: Iterable[Cel
         exits = at_threshold(exits, threshold)
         at_exit = exits.merge(anytime[["seed", "time_step", "correct"]], left_on=["seed", "exit_step"],
                               right_on=["seed", "time_step"])  # fmt: skip
-        line = _line(results, run, at_exit, printed.get("exit_accuracy"))
+        line = _line(results, run, at_exit, of_exit)
         exiting = int(exits["exits"].sum())
         how = f"threshold {threshold:g}" if exiting else f"no exit at {threshold:g}"
         if 0 < exiting < len(exits):
-            how += f", reached by {exiting} of {len(exits)} seeds"
-        note = "; ".join(filter(None, [how, line["note"]]))
+            how += f", reached by {exiting} of {counted(len(exits), 'seed')}"
+        fixed = of_exit.time_step if of_exit and dataset in DATASETS else None
+        at = f"verdict: after {counted(fixed, 'time-step')}, as printed" if fixed else ""
+        note = "; ".join(filter(None, [how, line["note"], at]))
         lines.append(line | {"time_steps": exits["exit_step"].mean(), "early_exit": True, "note": note})
     return lines
 
@@ -63,6 +68,7 @@ def _line(results: Results, run: Run, found: pd.DataFrame, cell: Cell | None) ->
     runs = results.of_row(run.row, run.dataset)
     absent = [one for one in runs if not one.status.measured]
     reasons = [f"seed {one.run.seed}: " * (len(runs) > 1) + why_absent(one.status, one.reason) for one in absent]
+    dead = _dead(results, run, found)
     return {
         "dataset": run.dataset,
         "row": run.row,
@@ -76,10 +82,21 @@ def _line(results: Results, run: Run, found: pd.DataFrame, cell: Cell | None) ->
         "seeds": len(found),
         "status": "done" if len(found) else ("diverged" if any(a.status == "diverged" for a in absent) else "not run"),
         "minus_bntt": _minus_bntt(results, run, found, images),
+        "dead": dead,
         "paper_line": cell.row if cell else "",
         "paper": cell,
-        "note": "; ".join(reasons),
+        "note": "; ".join(filter(None, [dead, *reasons])),
     }
+
+
+def _dead(results: Results, run: Run, found: pd.DataFrame) -> str:
+    """``silent`` or ``at chance`` at each seed's step in ``found``, with the number of such seeds if it is not all."""
+    steps = dict(zip(found["seed"], found["time_step"], strict=True))
+    of_seeds = [results.dead(one, steps[one.run.seed]) for one in results.of_row(run.row, run.dataset)
+                if one.run.seed in steps]  # fmt: skip
+    counts = Counter(dead.word for dead in of_seeds if dead)
+    seeds = f" of {counted(len(found), 'seed')}"
+    return ", ".join(word + f" for {count}{seeds}" * (count < len(found)) for word, count in counts.items())
 
 
 def _minus_bntt(results: Results, run: Run, found: pd.DataFrame, images: int | None) -> Estimate | None:
@@ -105,6 +122,16 @@ def accuracy(line: Mapping[str, Any]) -> str:
         return "n/a" if line["status"] == "diverged" else "not run"
     seeds = f" (n = {line['seeds']})" if line["seeds"] > 1 else ""
     return f"{number(line['accuracy'])} ± {number(line['uncertainty'])}{seeds}"
+
+
+def uncertainty_note(lines: Iterable[Mapping[str, Any]]) -> str:
+    """What follows the ± in these lines."""
+    seeds = {line["seeds"] for line in lines if line["seeds"]}
+    over_images = "the binomial standard error over the test images"
+    if not seeds - {1}:
+        return f"± is {over_images}; with one seed, the spread over seeds is unknown."
+    alone = f"; of an accuracy with one seed, {over_images}" if 1 in seeds else ""
+    return f"± is the standard deviation over seeds (n: their number){alone}."
 
 
 def steps(steps: float) -> str:
@@ -144,6 +171,12 @@ def counterpart(run: str, rows: Iterable[str]) -> str | None:
     """
     rows = list(rows)
     return next((name for name in (run, re.sub(r"-vgg\d+$", "", run)) if name and name in rows), None)
+
+
+def is_of_exit(cell: Cell) -> bool:
+    """Whether a number is of a line whose steps are those of an early exit, by a threshold or as printed."""
+    line = [one for one in published.cells() if (one.place, one.row) == (cell.place, cell.row)]
+    return any(one.metric == "exit_step" for one in line)
 
 
 def nearest_dataset(dataset: str) -> str:
@@ -210,8 +243,18 @@ def finished(
         f"Table {number}. {title}",
         pd.DataFrame([_flat(line, header) for line in lines] + further),
         {**sections, "Lines of the paper that this experiment does not run": not_run},
-        [*notes, of_verdicts],
+        [*notes, *_about_data(results, any(line["dead"] for line in lines)), of_verdicts],
     )
+
+
+def _about_data(results: Results, dead: bool) -> Iterator[str]:
+    """Notes: how many images were used, if not all; the level of chance; what the words for dead networks mean."""
+    datasets = results.experiment.datasets
+    if cut := [f"{name}, {images_used(results, name)}" for name in datasets if is_cut(results, name)]:
+        yield f"Not all images were used: {'; '.join(cut)}."
+    yield f"Chance: {listed([f'{chance_level(name)} on {name}' for name in datasets])}."
+    if dead:
+        yield DEAD
 
 
 def _why_not(cell: Cell, results: Results) -> str:

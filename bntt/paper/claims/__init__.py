@@ -1,8 +1,10 @@
 """The paper's qualitative claims, each judged from the measurements of one dataset and one seed.
 
 A claim *holds* or *fails* if the interval of its statistic lies entirely on one side of the claim's border. It is
-*undecided* if the interval includes the border, or if a run that it needs is missing. Intervals are 95 % intervals over
-test images, unless a claim says otherwise; methods are compared image by image.
+*undecided* if the interval includes the border, or if a run that it needs is missing. It is *not decidable* where a
+network is dead, that is, silent or at chance: such a network saves steps, spikes and energy because it classifies
+nothing. Only the claim that a baseline trains worse may rest on a dead baseline. Intervals are 95 % intervals over test
+images, unless a claim says otherwise; methods are compared image by image.
 """
 
 from dataclasses import replace
@@ -11,10 +13,10 @@ from bntt.common.text import listed
 from bntt.data.store import is_of_recordings
 from bntt.paper.claims import _behaviour, _section3  # noqa: F401 (both add claims to CLAIMS)
 from bntt.paper.claims._behaviour import noise_differences
-from bntt.paper.claims._evidence import BNTT, CLAIMS, Claim, Evidence, Part, above, below
+from bntt.paper.claims._evidence import BNTT, CLAIMS, Claim, Evidence, Outcome, Part, above, below
 from bntt.results.collect import Results
 
-__all__ = ["BNTT", "CLAIMS", "Claim", "Evidence", "Part", "above", "below", "noise_differences", "weigh"]
+__all__ = ["BNTT", "CLAIMS", "Claim", "Evidence", "Outcome", "Part", "above", "below", "noise_differences", "weigh"]
 
 
 def weigh(results: Results, dataset: str) -> list[Claim]:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bntt.common.text import listed, number
+from bntt.common.text import counted, listed, number
 from bntt.paper.claims._evidence import ANN, BNTT, SURROGATE, Evidence, Missing, Part, above, claim, part, versus
 from bntt.results import intervals
 from bntt.results.collect import at_threshold, gammas, last_step
@@ -48,7 +48,8 @@ def fewer_spikes(evidence: Evidence) -> list[Part]:
         fewer = intervals.paired_mean_difference(evidence.image_spikes(row, other), evidence.image_spikes(BNTT, own))
         layers, others = (evidence.table("spikes", r).groupby("layer")["spikes"].sum() for r in (BNTT, row))
         lower = int((layers < others.reindex(layers.index)).sum())
-        return Part(row, fewer, above(fewer), f"T = {other}; bntt is lower in {lower} of {len(layers)} layers")
+        note = f"T = {other}; bntt is lower in {lower} of {counted(len(layers), 'layer')}"
+        return Part(row, fewer, above(fewer), note)
 
     return versus(evidence, compare)
 
@@ -58,13 +59,15 @@ def fewer_spikes(evidence: Evidence) -> list[Part]:
     "Section 4.3",
     FEWER,
     "spikes per neuron",
-    "A network that cannot classify yet has emitted few spikes.",
+    "A network that is silent or at chance after so few steps is not compared.",
 )
 def fewer_spikes_at_equal_steps(evidence: Evidence) -> list[Part]:
     def compare(row: str) -> Part:
         step = evidence.last_step(BNTT)
+        evidence.working(row, step)
         fewer = intervals.paired_mean_difference(evidence.image_spikes(row, step), evidence.image_spikes(BNTT, step))
-        note = f"accuracy after {step} steps: {row} {evidence.percent(row, step)}, bntt {evidence.percent(BNTT, step)}"
+        accuracies = [f"{name} {evidence.percent(name, step)}" for name in (row, BNTT)]
+        note = f"accuracy after {counted(step, 'step')}: {', '.join(accuracies)}"
         return Part(row, fewer, above(fewer), note)
 
     return versus(evidence, compare)
@@ -86,7 +89,8 @@ def early_exit_saves(evidence: Evidence) -> list[Part]:
         step, last = int(found["exit_step"].iloc[0]), evidence.last_step(row)
         saved = 100 * (last - step) / last
         exits = found["exits"].iloc[0]
-        note = f"{step} of {last} steps" if exits else "gamma reaches the threshold at the last step: no exit"
+        used = f"{step} of {counted(last, 'step')}"
+        note = used if exits else "gamma reaches the threshold at the last step: no exit"
         change = intervals.paired_difference(evidence.right(row, step), evidence.right(row, last)).times(100)
         enough: Literal["holds", "fails"] = "holds" if saved >= SAVED_PERCENT else "fails"
         return [
@@ -99,7 +103,7 @@ def early_exit_saves(evidence: Evidence) -> list[Part]:
         try:
             parts += measured(row, row == BNTT)
         except Missing as reason:
-            parts.append(Part(row, None, "undecided", str(reason), row == BNTT))
+            parts.append(Part(row, None, reason.outcome, str(reason), row == BNTT))
     return parts
 
 
@@ -134,8 +138,12 @@ def better_under_noise(evidence: Evidence) -> list[Part]:
 
 
 def noise_differences(evidence: Evidence) -> pd.DataFrame:
-    """Accuracy of bntt minus that of each other row at each sigma, in points, with Tango's paired interval."""
+    """Accuracy of bntt minus that of each other row at each sigma, in points, with Tango's paired interval.
+
+    Differences to and from dead networks are among them.
+    """
     rows = evidence.has("noise")
+    evidence = evidence.admitting(*rows)
     lines = [
         (row, sigma, *intervals.paired_difference(own, other).times(100))
         for row in rows
@@ -169,10 +177,11 @@ def surrogate_trains_worse(evidence: Evidence) -> list[Part]:
         own = evidence.last_step(BNTT)
         if row in evidence.diverged:
             return Part(row, None, "holds", f"row {row} {evidence.absent[row]}")
-        other = evidence.last_step(row)
-        gain = intervals.paired_difference(evidence.right(BNTT, own), evidence.right(row, other)).times(100)
-        note = f"bntt {evidence.percent(BNTT, own)} at T = {own}, {row} {evidence.percent(row, other)} at T = {other}"
-        return Part(row, gain, above(gain), note)
+        trained = evidence.admitting(row)  # a network at chance was trained badly, and that is what is claimed
+        other = trained.last_step(row)
+        gain = intervals.paired_difference(evidence.right(BNTT, own), trained.right(row, other)).times(100)
+        note = f"bntt {evidence.percent(BNTT, own)} at T = {own}, {row} {trained.percent(row, other)} at T = {other}"
+        return Part(row, gain, above(gain), "; ".join(filter(None, [note, evidence.dead.get(row)])))
 
     return [part(SURROGATE, compare)]
 
@@ -195,7 +204,7 @@ def low_energy(evidence: Evidence) -> list[Part]:
         times = own / (1.0 if row == ANN else ratios(row))
         estimate = Estimate.exact(float(times["own"]))
         same = int(((times > 1) == (times["own"] > 1)).sum())
-        note = f"same outcome under {same} of {len(times)} readings of the formula"
+        note = f"same outcome under {same} of {counted(len(times), 'reading')} of the formula"
         return Part(row, estimate, above(estimate, 1.0), note)
 
     return [part(ANN, compare), *versus(evidence, compare)]

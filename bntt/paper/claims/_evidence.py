@@ -1,7 +1,7 @@
 """What a claim is, when it holds, and the measurements that it is judged from."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Literal
 
@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bntt.common.text import number
+from bntt.common.text import counted, number
 from bntt.results.collect import Results, last_step, select
+from bntt.results.dead import diagnosis
 from bntt.results.facts import test_images, why_absent
 from bntt.results.intervals import Estimate, decode_bits
 
-Outcome = Literal["holds", "fails", "undecided"]
+Outcome = Literal["holds", "fails", "undecided", "not decidable"]
 
 BNTT, SURROGATE, ANN = "bntt", "surrogate", "ann"  # rows that the claims are about; conversions are found by method
 
@@ -44,13 +45,25 @@ class Claim:
 
     @property
     def outcome(self) -> Outcome:
-        """Of the parts that count: fails if one fails, holds if all hold, else undecided."""
+        """Of the parts that count: fails if one fails, holds if all hold; else not decidable if one is so."""
         outcomes = {part.outcome for part in self.parts if part.counts}
-        return "fails" if "fails" in outcomes else "holds" if outcomes == {"holds"} else "undecided"
+        if "fails" in outcomes:
+            return "fails"
+        if outcomes == {"holds"}:
+            return "holds"
+        return "not decidable" if "not decidable" in outcomes else "undecided"
 
 
 class Missing(Exception):
     """A measurement that a part needs is missing; the message says why."""
+
+    outcome: Outcome = "undecided"
+
+
+class OfDeadNetwork(Missing):
+    """A measurement is of a silent network or of one at chance, about which no claim says anything."""
+
+    outcome: Outcome = "not decidable"
 
 
 def above(estimate: Estimate, border: float = 0.0) -> Outcome:
@@ -76,6 +89,8 @@ class Evidence:
     frames: Mapping[str, pd.DataFrame]  # "anytime" -> anytime.csv of all rows, ...
     images: int
     exit_threshold: float
+    dataset: str
+    dead: Mapping[str, str] = field(default_factory=dict)  # row -> why it is silent or at chance
 
     @classmethod
     def of(cls, results: Results, dataset: str, seed: int) -> "Evidence":
@@ -90,7 +105,13 @@ class Evidence:
             {name: results.frame(f"{name}.csv", dataset=dataset, seed=seed) for name in names},
             test_images(results, dataset) or 0,
             results.experiment.evaluation["exit_threshold"],
+            dataset,
+            {one.row: one.why_dead for one in runs.itertuples() if one.why_dead},
         )
+
+    def admitting(self, *rows: str) -> "Evidence":
+        """The same evidence, but measurements of these rows count even if their network is dead."""
+        return replace(self, dead={row: why for row, why in self.dead.items() if row not in rows})
 
     def has(self, name: str) -> list[str]:
         """The rows that have measurement ``name``, in the order of the experiment."""
@@ -98,22 +119,33 @@ class Evidence:
         return [row for row in self.rows if row in found]
 
     def table(self, name: str, row: str) -> pd.DataFrame:
-        """Measurement ``name`` of a row; raises Missing if there is none."""
+        """Measurement ``name`` of a row; raises Missing if there is none, or if the row's network is dead."""
         if row not in self.rows:
             raise Missing(f"this experiment has no row {row}")
         if row in self.absent:
             raise Missing(f"row {row}: {self.absent[row]}")
+        if row in self.dead:
+            raise OfDeadNetwork(f"row {row} is {self.dead[row]}")
         frame = select(self.frames[name], row=row)
         if frame.empty:
             raise Missing(f"row {row} has no {name}.csv")
         return frame
+
+    def working(self, row: str, step: int) -> None:
+        """Raise Missing if a row's network is dead after ``step`` steps, as it may be although it works later."""
+        at = select(self.table("anytime", row), time_step=step)
+        if at.empty:
+            raise Missing(f"row {row} has no step {step}")
+        accuracy, spikes = float(at["accuracy"].iloc[0]), self.table("spikes", row)
+        if dead := diagnosis(spikes, accuracy, step, self.images, self.dataset):
+            raise OfDeadNetwork(f"row {row} is {dead.reason}")
 
     def last_step(self, row: str) -> int:
         return int(self.table("anytime", row)["time_step"].max())
 
     def right(self, row: str, step: int) -> NDArray[np.bool_]:
         """Which test images a row classifies correctly after ``step`` steps, bool ``[images]``."""
-        return self._bits(row, select(self.table("anytime", row), time_step=step), f"after {step} steps")
+        return self._bits(row, select(self.table("anytime", row), time_step=step), f"after {counted(step, 'step')}")
 
     def right_under_noise(self, row: str) -> dict[float, NDArray[np.bool_]]:
         """The same for each noise level, after all of the row's steps."""
@@ -130,7 +162,7 @@ class Evidence:
         """Spikes per neuron of each test image, counted over the first ``step`` steps, ``[images]``."""
         frame = select(self.table("image_spikes", row), time_step=step).sort_values("sample")
         if frame.empty:
-            raise Missing(f"row {row}: spikes are not reported after {step} steps")
+            raise Missing(f"row {row}: spikes are not reported after {counted(step, 'step')}")
         return frame["spikes"].to_numpy(dtype=float)
 
     def percent(self, row: str, step: int) -> str:
@@ -166,11 +198,11 @@ def claim(text: str, where: str, statistic: Text, unit: str = "", note: Text = "
 
 
 def part(row: str, compare: Callable[[str], Part], counts: bool = True) -> Part:
-    """``compare(row)``, or, if a measurement is missing, an undecided part with the reason."""
+    """``compare(row)``; if a measurement is missing or of a dead network, a part without estimate, with the reason."""
     try:
         return replace(compare(row), counts=counts)
     except Missing as reason:
-        return Part(row, None, "undecided", str(reason), counts)
+        return Part(row, None, reason.outcome, str(reason), counts)
 
 
 def versus(evidence: Evidence, compare: Callable[[str], Part], *further: str) -> list[Part]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from bntt.common.text import listed, number
+from bntt.common.text import counted, listed, number
 from bntt.paper.claims._evidence import BNTT, Evidence, Part, below, claim, part
 from bntt.results.collect import select
 from bntt.results.energy import ratio
@@ -27,7 +27,7 @@ def _over_layers(evidence: Evidence, statistic: Callable[[pd.DataFrame], float],
         by_layer = {str(layer): float(statistic(part)) for layer, part in frame.groupby("layer", sort=False)}
         middle = bootstrap_median(list(by_layer.values()))
         layers = [layer for layer, value in by_layer.items() if value < border]
-        note = f"below {border:g} in {len(layers)} of {len(by_layer)} layers"
+        note = f"below {border:g} in {len(layers)} of {counted(len(by_layer), 'layer')}"
         return Part(row, middle, below(middle, border), note + (f": {listed(layers)}" if layers else ""))
 
     return [part(BNTT, compare)]
