@@ -18,6 +18,7 @@ from bntt.spiking.layers import LayerStep, SpikingLayer, over_time
 from bntt.spiking.neurons import LIF, at_inference
 from bntt.spiking.norms import NORMS, TemporalNorm
 from bntt.spiking.randomness import generator
+from bntt.spiking.released import from_released as from_released
 
 OPTIONS = {
     "architecture": {
@@ -378,26 +379,3 @@ class DenseNetwork(nn.Module):
         for layer in self.layers.values():
             images = layer(images)
         return self.classifier(images)
-
-
-def from_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Convert a state dict of the released code (``conv1.weight``, ``bntt1.0.weight``, ...) for a `SpikingNetwork`.
-
-    This works for the released VGG9 and VGG11. Entries of single steps are stacked over time, and counters are dropped.
-    """
-    state = {key.removeprefix("module."): value for key, value in state.items()}
-    connections = [key.removesuffix(".weight") for key in state if key.count(".") == 1 and key.endswith(".weight")]
-    hidden = sorted((name for name in connections if name.startswith("conv")), key=lambda name: int(name[4:]))
-    *dense, classifier = sorted(name for name in connections if name.startswith("fc"))
-    out = {"classifier.weight": state[f"{classifier}.weight"]}
-    for name in [*hidden, *dense]:
-        out[f"layers.{name}.connection.weight"] = state[f"{name}.weight"]
-        theirs = f"bntt{name[4:]}" if name.startswith("conv") else "bntt_fc"
-        steps = sorted({int(key.split(".")[1]) for key in state if key.startswith(f"{theirs}.")})
-        for mine, entry in (
-            ("gamma", "weight"),
-            ("running_mean", "running_mean"),
-            ("running_var", "running_var"),
-        ):
-            out[f"layers.{name}.norm.{mine}"] = torch.stack([state[f"{theirs}.{t}.{entry}"] for t in steps])
-    return out
