@@ -5,6 +5,7 @@ Weights are kept in float32 and rounded to the spikes' type where they are used.
 float32.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -53,10 +54,12 @@ def hooked(module: nn.Module) -> bool:
     return any(own) or bool(torch_modules._has_any_global_hook())
 
 
-def tensors_of(module: nn.Module) -> list[Tensor]:
+def tensors_of(module: nn.Module) -> Iterator[Tensor]:
     """Parameters, buffers, and tensors that are attributes, as the parameters of `nn.DataParallel`'s replicas are."""
-    attributes = [a for part in module.modules() for a in vars(part).values() if isinstance(a, Tensor)]
-    return [*module.parameters(), *module.buffers(), *attributes]
+    yield from module.parameters()
+    yield from module.buffers()
+    for part in module.modules():
+        yield from (a for a in vars(part).values() if isinstance(a, Tensor))
 
 
 def precision(module: nn.Module, otherwise: torch.dtype = torch.float32) -> torch.dtype:

@@ -228,7 +228,7 @@ class SpikingNetwork(nn.Module):
         return self._readout(spikes, None)
 
     def _in_chunks(self, spikes: Tensor, chunk: int) -> Tensor:
-        tensors = tensors_of(self)
+        tensors = list(tensors_of(self))
         if not ordinary(spikes, *tensors):
             raise ValueError("a program that is traced, exported or transformed runs all time-steps: leave out chunk")
         return _InChunks.apply(self, chunk, spikes, *(a for a in tensors if a.requires_grad))

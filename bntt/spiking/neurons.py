@@ -193,7 +193,7 @@ class LIF(nn.Module):
         width = current.shape[-1] if halve else None
         if membrane is not None:
             membrane = membrane.to(accumulator(current.dtype))
-        tensors = [] if norm is None else tensors_of(norm)
+        tensors = [] if norm is None else list(tensors_of(norm))
         fused = ordinary(current, membrane, *tensors)
         if norm is not None and (not fused or called(norm)):
             current, norm, tensors = _normalised(norm, current, start), None, []

@@ -40,7 +40,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo
-from torch.autograd.forward_ad import unpack_dual
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 Result = TypeVar("Result")
@@ -85,11 +85,14 @@ def ordinary(*tensors: Tensor | None) -> bool:
         return False
     if torch._C._are_functorch_transforms_active():
         return False
-    return all(a is None or _has_memory(a) for a in tensors)
+    dual = forward_ad._current_level >= 0
+    return all(
+        a is None or (_has_memory(a) and not (dual and forward_ad.unpack_dual(a).tangent is not None)) for a in tensors
+    )
 
 
 def _has_memory(x: Tensor) -> bool:
-    if type(x) not in (Tensor, nn.Parameter) or unpack_dual(x).tangent is not None:
+    if type(x) is not Tensor and type(x) is not nn.Parameter:
         return False
     try:
         x.untyped_storage()

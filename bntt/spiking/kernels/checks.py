@@ -21,20 +21,21 @@ TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 1e-2}
 def tensor(
     name: str, found: Tensor, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, because: str = ""
 ) -> None:
-    """Raise ValueError unless a kernel that expects this shape, type and device may be given the tensor's pointer."""
-    if not ordinary(found):
-        raise ValueError(f"{name} must be an ordinary tensor, not one that is traced or transformed")
-    right = found.layout == torch.strided and found.is_contiguous() and not found.is_neg()
-    if not right or (tuple(found.shape), found.dtype, found.device) != (shape, dtype, device):
+    """Raise ValueError unless an `ordinary` tensor has the shape, type, device and layout that a kernel expects."""
+    right = found.is_contiguous() and not found.is_neg()
+    if not right or found.shape != shape or found.dtype != dtype or found.device != device:
         got = f"{tuple(found.shape)} of {found.dtype} on {found.device}, {'' if right else 'not '}contiguous"
         raise ValueError(f"{name} must be {shape} of {dtype} on {device}, contiguous; got {got}{because}")
     if 0 in shape or not found.untyped_storage().nbytes():
         raise ValueError(f"{name} is empty")
 
 
-def _device(name: str, found: Tensor, devices: tuple[str, ...]) -> None:
-    if found.device.type not in devices:
-        raise ValueError(f"{name} must be on {' or '.join(devices)}, not on {found.device}")
+def memory(devices: tuple[str, ...], first: Tensor, *others: Tensor | None) -> None:
+    """Raise ValueError unless a kernel may read these tensors, of which the first is on one of ``devices``."""
+    if not ordinary(first, *others):
+        raise ValueError("kernels take ordinary dense tensors, not such as are traced or transformed")
+    if first.device.type not in devices:
+        raise ValueError(f"kernels take tensors on {' or '.join(devices)} here, not on {first.device}")
 
 
 def arguments(
@@ -53,7 +54,7 @@ def arguments(
     ``of_neurons`` ``[M, C]``, both float32. ``of_currents`` ``[T, M, C]``, and ``of_outputs`` ``[T, M, C]``, with
     ``halve`` ``[T, M / 4, C]``, have the type of x. None passes, but scale and shift come together.
     """
-    _device("x", x, devices)
+    memory(devices, x, *of_steps.values(), *of_neurons.values(), *of_currents.values(), *of_outputs.values())
     if x.dim() != 3 or x.dtype not in FUSED:
         raise ValueError(f"x must be rows [T, M, C] of float32 or bfloat16, got {tuple(x.shape)} of {x.dtype}")
     steps, rows, channels = x.shape
@@ -61,6 +62,7 @@ def arguments(
         raise ValueError(f"{rows} rows are not maps of even height and of even width {halve}")
     out = rows if halve is None else rows // 4
     tensor("x", x, (steps, rows, channels), x.dtype, x.device)
+    because = f": it does not belong to currents {tuple(x.shape)}"
     for group, shape, dtype in (
         (of_steps, (steps, channels), torch.float32),
         (of_neurons, (rows, channels), torch.float32),
@@ -69,7 +71,7 @@ def arguments(
     ):
         for name, found in group.items():
             if found is not None:
-                tensor(name, found, shape, dtype, x.device, f": it does not belong to currents {tuple(x.shape)}")
+                tensor(name, found, shape, dtype, x.device, because)
     if "shift" in of_steps and (of_steps["scale"] is None) != (of_steps["shift"] is None):
         raise ValueError("scale and shift must be given together, or neither of them")
 
@@ -84,7 +86,7 @@ def coding(
     dtype: torch.dtype,
 ) -> None:
     """Raise ValueError unless a fused Poisson coder may be given these arguments."""
-    _device("rate", rate, devices)
+    memory(devices, rate, samples, key if isinstance(key, Tensor) else None)
     if rate.dim() != 4 or not rate.is_floating_point():
         raise ValueError(f"rate must be [N, C, H, W] of floating-point numbers, got {tuple(rate.shape)}, {rate.dtype}")
     tensor("rate", rate, tuple(rate.shape), rate.dtype, rate.device)

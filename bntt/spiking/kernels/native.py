@@ -245,6 +245,7 @@ def event_layer(
     ``dense_above`` visit all inputs, which changes no bit of the result. Raises ValueError for arguments of other
     shapes, types or layouts.
     """
+    checks.memory(CPU, spikes, weight, scale, shift, membrane)
     if spikes.dim() != 5 or spikes.dtype not in NAMES or weight.dim() != 3:
         found = f"{tuple(spikes.shape)} of {spikes.dtype} and {tuple(weight.shape)}"
         raise ValueError(f"spikes [T, N, H, W, Cin] are float32 or bfloat16, weight is [taps, Cin, Cout]; got {found}")
@@ -252,7 +253,7 @@ def event_layer(
     taps, _, outputs = weight.shape
     if dense_above is None:
         dense_above = DENSE_ABOVE_OF_FEW if inputs < FEW else DENSE_ABOVE
-    checks.tensor("spikes", spikes, tuple(spikes.shape), spikes.dtype, torch.device("cpu"))
+    checks.tensor("spikes", spikes, tuple(spikes.shape), spikes.dtype, spikes.device)
     for name, given, shape in (
         ("weight", weight, (taps, inputs, outputs)),
         ("scale", scale, (steps, outputs)),
