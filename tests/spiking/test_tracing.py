@@ -283,6 +283,7 @@ def test_a_copy_sees_its_own_weights():
     module = ours()
     module.resume(currents(), 0, {})
     twin = copy.deepcopy(module)
+    assert twin.layers["conv1"]._rearranged is None and module.layers["conv1"]._rearranged is not None
     with torch.no_grad():
         for weight in twin.parameters():
             for _ in range(module.layers["conv1"].connection.weight._version):

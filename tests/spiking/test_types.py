@@ -206,9 +206,21 @@ def test_what_is_no_array_of_real_numbers(module):
 
 
 def test_numbers_that_are_stored_with_the_other_sign():
-    x = drawn("x", *SHAPE).float()
+    x = drawn("x", *SHAPE[:3]).float()
     negated = torch._neg_view(x)
     assert negated.is_neg() and torch.equal(LIF(0.5)(negated), LIF(0.5)(-x))
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [(torch.float16, 2e-3), (torch.bfloat16, 1e-2)], ids=str)
+def test_a_norm_called_on_halves_does_not_cancel(kind, tolerance):
+    x, norm = (drawn("x", *SHAPE) + 30).to(kind), BNTT(3, STEPS)
+    expected = copy.deepcopy(norm).double()(x.double())
+    assert (norm(x) - expected).abs().max() < tolerance * expected.abs().max()
+
+
+def test_the_coder_saturates():
+    """Frames may hold event counts; 256 of them times 2**24 would be 0 in 32 bits."""
+    assert (poisson(torch.full((2, 3, 2, 4, 4), 256.0), STEPS, 5, torch.arange(2)) == 1).all()
 
 
 def test_settings_that_are_not_floats():
