@@ -5,12 +5,16 @@ Weights are kept in float32 and rounded to the spikes' type where they are used.
 float32.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.nn.modules import module as torch_modules
+
+from bntt.spiking.kernels import accumulator, eagerly, floating, ordinary
 
 QUARTERS = 4  # a byte counts quarters of a spike
 PIECE = 2**22  # spikes converted from bytes at once in the backward pass: enough for full speed, and little memory
@@ -19,32 +23,62 @@ CACHED = 2**19  # spikes converted to bytes at once: few enough to stay in the c
 Settings = tuple[Any, Any, Any, int]  # stride, padding, dilation, groups of a convolution
 
 
+@eagerly
 def connect(connection: nn.Module, spikes: Tensor, as_bytes: bool = False) -> Tensor:
     """Currents ``[T, N, ...]`` of ``spikes [T, N, ...]`` through a stateless module, as one batch of T * N.
 
-    Convolutions and linear layers without bias run in the precision of the spikes. With ``as_bytes``, the spikes must
-    be multiples of 1/4 below 32 in absolute value. Any other module, and any module with hooks, is called unchanged.
-    Raises ValueError for a convolution with padding ``"same"``.
+    Convolutions and linear layers without bias run in the precision of the spikes, or of autocast where that is on.
+    Integers and booleans are taken in the precision of the weights. With ``as_bytes``, the spikes must be multiples of
+    1/4 below 32 in absolute value. Any other module, and any module with hooks, is called unchanged. Raises ValueError
+    for a convolution with padding ``"same"``, and for spikes that are no real numbers.
     """
-    images = spikes.flatten(0, 1)
+    images = floating(spikes, "spikes", precision(connection)).flatten(0, 1)
     if hooked(connection):
         current = connection(images)
     elif type(connection) is nn.Linear and connection.bias is None:
-        current = _Connect.apply(images, connection.weight, None, as_bytes)
+        current = _through(images, connection.weight, None, as_bytes)
     elif type(connection) is nn.Conv2d and connection.bias is None and connection.padding_mode == "zeros":
         padding = [0, 0] if connection.padding == "valid" else connection.padding
         if padding == "same":
             raise ValueError("a convolution over spikes takes its padding as numbers, not as 'same'")
         settings = (connection.stride, padding, connection.dilation, connection.groups)
-        current = _Connect.apply(images, connection.weight, settings, as_bytes)
+        current = _through(images, connection.weight, settings, as_bytes)
     else:
         current = connection(images)
     return current.unflatten(0, spikes.shape[:2])
 
 
 def hooked(module: nn.Module) -> bool:
-    """Whether a module has hooks. If so, the module itself must be called."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    """Whether a module has hooks, or all modules have. If so, the module itself must be called."""
+    own = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    return any(own) or bool(torch_modules._has_any_global_hook())
+
+
+def tensors_of(module: nn.Module) -> Iterator[Tensor]:
+    """Parameters, buffers, and tensors that are attributes, as the parameters of `nn.DataParallel`'s replicas are."""
+    yield from module.parameters()
+    yield from module.buffers()
+    for part in module.modules():
+        yield from (a for a in vars(part).values() if isinstance(a, Tensor))
+
+
+def precision(module: nn.Module, otherwise: torch.dtype = torch.float32) -> torch.dtype:
+    """The type of a module's weights, or ``otherwise`` where it has none."""
+    return next((a.dtype for a in tensors_of(module) if a.is_floating_point()), otherwise)
+
+
+def _through(images: Tensor, weight: Tensor, settings: Settings | None, as_bytes: bool) -> Tensor:
+    kind = images.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind) and images.dtype != torch.float64:
+        images = images.to(torch.get_autocast_dtype(kind))
+    if ordinary(images, weight):
+        return _Connect.apply(images, weight, settings, as_bytes)
+    return _current(images, weight, settings)
+
+
+def _current(images: Tensor, weight: Tensor, settings: Settings | None) -> Tensor:
+    narrow = weight.to(images.dtype)
+    return F.linear(images, narrow) if settings is None else torch.conv2d(images, narrow, None, *settings)
 
 
 class _Connect(torch.autograd.Function):
@@ -58,8 +92,7 @@ class _Connect(torch.autograd.Function):
             # On a GPU they stay as they are: two more passes over them would take a seventh of a step.
             stored = _to_bytes(images) if as_bytes and images.device.type == "cpu" else images
         ctx.save_for_backward(stored, weight)
-        narrow = weight.to(images.dtype)
-        return F.linear(images, narrow) if settings is None else torch.conv2d(images, narrow, None, *settings)
+        return _current(images, weight, settings)
 
     @staticmethod
     @once_differentiable
@@ -69,11 +102,12 @@ class _Connect(torch.autograd.Function):
         narrow = weight.to(ctx.kind)
         of_images = of_weight = None
         if need_weight:
-            of_weight = torch.zeros_like(weight)
+            of_weight = torch.zeros_like(weight, dtype=accumulator(weight.dtype))
             piece = max(1, PIECE // stored[0].numel()) if stored.device.type == "cpu" else len(stored)
             for images, upstream in zip(stored.split(piece), grad.split(piece), strict=True):
                 scale = 1 if images.dtype == ctx.kind else 1 / QUARTERS
                 of_weight.add_(_gradient_of_weight(images.to(ctx.kind), narrow, upstream, ctx.settings), alpha=scale)
+            of_weight = of_weight.to(weight.dtype)
         if need_images:
             of_images = _gradient_of_images(stored.shape, narrow, grad, ctx.settings)
         return of_images, of_weight, None, None

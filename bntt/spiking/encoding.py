@@ -6,7 +6,9 @@ The coding is keyed (`bntt.spiking.randomness`), so a spike does not depend on t
 import torch
 from torch import Tensor
 
-from bntt.spiking.kernels import backend_for
+from bntt.spiking.kernels import FLOATING, FUSED, backend_for, floating, ordinary, plain
+
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 OPTIONS = {
     "coding": {
@@ -26,9 +28,13 @@ def rates(images: Tensor, signed: bool) -> Tensor:
     * unsigned, as in the paper's text: pixels lie in [0, 1], and a pixel fires 1 with a probability equal to its value.
     * For recordings ``[N, T, 2, H, W]``: the mean over the frames, ``[N, 2, H, W]``. Unless frames hold event counts,
       this is the share of frames with an event.
+
+    Raises ValueError for images that are not floating-point numbers; frames may be integers or booleans.
     """
     if images.dim() == 5:
-        return images.mean(1)
+        return floating(images, "recordings").mean(1)
+    if images.dtype not in FLOATING:
+        raise ValueError(f"images are floating-point numbers, scaled as `rates` expects, not {images.dtype}")
     return (images / 2).clamp(-1, 1) if signed else images.clamp(0, 1)
 
 
@@ -60,14 +66,32 @@ def poisson(
     Raises
     ------
     ValueError
-        For fewer than 1 time-step, and for images that are not floating-point or (on the CPU) contain NaN.
+        For fewer than 1 time-step, for images that are not floating-point or (on the CPU) contain NaN, for ``samples``
+        that are not one integer for each image, and for a ``dtype`` that is not floating-point.
     """
+    _check_steps(time_steps, start)
+    if samples.dtype not in INTEGERS or samples.shape != images.shape[:1] or samples.device != images.device:
+        found = f"{tuple(samples.shape)} of {samples.dtype} on {samples.device}"
+        raise ValueError(f"samples holds an integer for each of {len(images)} images on {images.device}, got {found}")
+    rate = rates(images, signed).clamp(-1, 1)
+    if rate.device.type == "cpu" and ordinary(rate) and rate.isnan().any():
+        raise ValueError("images are floating-point numbers without NaN, scaled as `rates` expects")
+    dtype = _spike_type(dtype or rate.dtype)
+    backend = backend_for(rate) if dtype in FUSED else plain
+    return backend.poisson(rate, time_steps, key, samples, start, dtype)
+
+
+def _check_steps(time_steps: int, start: int) -> None:
     if time_steps < 1:
         raise ValueError(f"time_steps is at least 1, not {time_steps}")
-    if not images.is_floating_point() or (images.device.type == "cpu" and images.isnan().any()):
-        raise ValueError("images are floating-point numbers without NaN, scaled as `rates` expects")
-    rate = rates(images, signed)
-    return backend_for(rate).poisson(rate, time_steps, key, samples, start, dtype or images.dtype)
+    if start < 0:
+        raise ValueError(f"start is at least 0, not {start}")
+
+
+def _spike_type(dtype: torch.dtype) -> torch.dtype:
+    if dtype not in FLOATING:
+        raise ValueError(f"spikes are of a floating-point type, not {dtype}")
+    return dtype
 
 
 def encode(
@@ -92,5 +116,7 @@ def encode(
     frames = scaled.shape[1]
     if start + time_steps > frames:
         raise ValueError(f"recordings have {frames} frames: time_steps is at most that, not {start + time_steps}")
-    chosen = scaled[:, start : start + time_steps].transpose(0, 1).to(dtype or scaled.dtype)
+    _check_steps(time_steps, start)
+    frames_of = floating(scaled[:, start : start + time_steps], "recordings")
+    chosen = frames_of.transpose(0, 1).to(_spike_type(dtype or frames_of.dtype))
     return chosen.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, chosen.shape[:2])

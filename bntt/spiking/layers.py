@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from bntt.spiking.connections import connect, hooked
-from bntt.spiking.kernels import accumulator, event_layer_for
-from bntt.spiking.neurons import LIF, as_rows
+from bntt.spiking.connections import connect, hooked, precision
+from bntt.spiking.kernels import accumulator, eagerly, event_layer_for, floating, ordinary
+from bntt.spiking.neurons import LIF, as_rows, called
 from bntt.spiking.norms import TemporalNorm
 
 
@@ -81,14 +81,20 @@ class SpikingLayer(nn.Module):
         super().__init__()
         self.connection, self.norm, self.neuron, self.pool = connection, norm, neuron, pool
         self.byte_input = byte_input
-        self._rearranged: tuple[Tensor, int, Tensor] | None = None
+        self._rearranged: tuple[Tensor, tuple[int, int] | None, Tensor] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: their weights change on their own, so they rearrange them on their own."""
+        return vars(self) | {"_rearranged": None}
+
+    @eagerly
     def forward(self, x: Tensor) -> Tensor:
         """Output spikes ``[T, N, ...]`` of input spikes ``[T, N, ...]``, from membranes at 0; differentiable."""
         current = connect(self.connection, x, self.byte_input)
         halve, rest = self._split_pool(current)
         return _pooled(rest, self.neuron(current, self.norm, halve=halve))
 
+    @eagerly
     def advance(self, x: Tensor, start: int, membrane: Tensor | None) -> tuple[Tensor, Tensor]:
         """As `forward`, on steps ``start ..`` of a sequence and from ``membrane [M, C]`` (None: at 0).
 
@@ -101,6 +107,7 @@ class SpikingLayer(nn.Module):
         spikes, membrane = self.neuron.advance(current, self.norm, start, membrane, halve=halve)
         return _pooled(rest, spikes), membrane
 
+    @eagerly
     @torch.no_grad()
     def resume(self, x: Tensor, start: int, membrane: Tensor | None) -> LayerStep:
         """Inference on steps ``start ..``, continuing from ``membrane [M, C]``, in the precision of the weights.
@@ -108,8 +115,10 @@ class SpikingLayer(nn.Module):
         On a CPU with native kernels, 3 x 3 convolutions and matrix products visit only the spikes and skip the zeros.
         """
 
+        x = floating(x, "spikes", precision(self.connection))
+
         def densely() -> tuple[Tensor, Tensor, Tensor]:
-            current = connect(self.connection, x.to(_precision(self.connection, x)))
+            current = connect(self.connection, x.to(precision(self.connection, x.dtype)))
             spikes, after = self.neuron.resume(current, self.norm, start, membrane)
             return current, spikes, after
 
@@ -125,16 +134,19 @@ class SpikingLayer(nn.Module):
         """Output, membrane and spike counts ``[T, N]``; None where the event-driven layer cannot be used."""
         event_layer = event_layer_for(x)
         weight = self._taps()
-        if event_layer is None or weight is None or hooked(self.neuron) or x.dim() != (5 if len(weight) == 9 else 3):
+        if event_layer is None or weight is None or x.dim() != (5 if len(weight) == 9 else 3):
+            return None
+        if hooked(self.neuron) or (self.norm is not None and called(self.norm)):
             return None
         maps = x.movedim(2, -1).contiguous() if x.dim() == 5 else x[:, :, None, None].contiguous()
         outputs = weight.shape[2]
         scale = shift = None
         if self.norm is not None:
             scale, shift = (a.float().contiguous() for a in self.norm.inference_affine(start, len(x)))
-        after = (
-            x.new_zeros(maps[0, ..., 0].numel(), outputs, dtype=torch.float32) if membrane is None else membrane.clone()
-        )
+        if membrane is None:
+            after = x.new_zeros(maps[0, ..., 0].numel(), outputs, dtype=torch.float32)
+        else:
+            after = membrane.to(torch.float32, copy=True)
         halve, rest = self._split_pool(x)
         output, counts, _ = event_layer(maps, weight, scale, shift, self.neuron.dynamics, after, halve)
         output = output.movedim(-1, 2) if x.dim() == 5 else output[:, :, 0, 0]
@@ -145,19 +157,22 @@ class SpikingLayer(nn.Module):
         if not _has_taps(self.connection):
             return None
         weight = cast(Tensor, self.connection.weight)
+        if not ordinary(weight):
+            return None
+        state = None if weight.is_inference() else (weight._version, weight.data_ptr())  # None: it may have changed
         kept = self._rearranged
-        if kept is None or kept[0] is not weight or kept[1] != weight._version:
+        if kept is None or kept[0] is not weight or state is None or kept[1] != state:
             taps = weight.T[None] if weight.dim() == 2 else weight.permute(2, 3, 1, 0).flatten(0, 1)
-            kept = self._rearranged = (weight, weight._version, taps.detach().contiguous())
+            kept = self._rearranged = (weight, state, taps.detach().contiguous())
         return kept[2]
 
     def _split_pool(self, current: Tensor) -> tuple[bool, nn.Module | None]:
         """Whether the pooling begins with 2 x 2 averages, which the neuron then computes; and the rest of it."""
         parts = list(self.pool) if isinstance(self.pool, nn.Sequential) else [self.pool]
         halves = (
-            isinstance(parts[0], nn.AvgPool2d)
-            and not (hooked(self.neuron) or hooked(parts[0]))
-            and (parts[0].kernel_size, parts[0].stride, parts[0].padding) == (2, 2, 0)
+            type(parts[0]) is nn.AvgPool2d
+            and not any(hooked(part) for part in (self.neuron, self.pool, parts[0]) if part is not None)
+            and (parts[0].kernel_size, parts[0].stride, parts[0].padding, parts[0].divisor_override) == (2, 2, 0, None)
             and current.dim() == 5
             and not any(side % 2 for side in current.shape[3:])
         )
@@ -168,10 +183,6 @@ class SpikingLayer(nn.Module):
 
 def _pooled(pool: nn.Module | None, spikes: Tensor) -> Tensor:
     return spikes if pool is None else over_time(pool, spikes)
-
-
-def _precision(connection: nn.Module, x: Tensor) -> torch.dtype:
-    return next((p.dtype for p in connection.parameters()), x.dtype)
 
 
 def _has_taps(connection: nn.Module) -> bool:

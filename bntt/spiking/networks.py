@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from bntt.spiking.connections import precision, tensors_of
+from bntt.spiking.kernels import eagerly, floating, ordinary
 from bntt.spiking.layers import LayerStep, SpikingLayer, over_time
-from bntt.spiking.neurons import LIF
+from bntt.spiking.neurons import LIF, at_inference
 from bntt.spiking.norms import NORMS, TemporalNorm
 from bntt.spiking.randomness import generator
+from bntt.spiking.released import from_released as from_released
 
 OPTIONS = {
     "architecture": {
@@ -154,6 +157,19 @@ class SpikingNetwork(nn.Module):
     ------
     ValueError
         For an unknown norm or readout, and for fewer than 1 time-step.
+
+    Notes
+    -----
+    Hooks. In ``network(spikes)``, forward and backward hooks and pre-hooks fire on the network, on its layers, on the
+    connection, norm, neuron and pool of each, and on the classifier and its norm. What has a hook is called as a module
+    of its own and not within the fused passes, so the output of such a norm is rounded to the currents' type. With
+    ``chunk``, hooks of connections, norms, pools and the classifier fire for every chunk, and again in the backward
+    pass, in which alone their backward hooks fire. In ``advance`` the same modules' hooks fire; in ``resume``, which
+    computes no gradients, their forward hooks do. Hooks of layers and neurons do not fire in these three, as layers and
+    neurons are not called but entered by their own ``advance`` and ``resume``; ``observe`` shows what they would see:
+    inputs, currents, spikes, outputs and membranes.
+
+    Compiling. `torch.compile` leaves the layers as they are, and compiles what is around them.
     """
 
     def __init__(
@@ -194,6 +210,7 @@ class SpikingNetwork(nn.Module):
             kind(classifier.outputs, time_steps, **norm_settings) if kind and classifier_norm else None
         )
 
+    @eagerly
     def forward(self, spikes: Tensor, chunk: int | None = None) -> Tensor:
         """Contributions of each step to the logits, ``[T, N, classes]``, for input spikes ``[T, N, C, H, W]``.
 
@@ -205,12 +222,18 @@ class SpikingNetwork(nn.Module):
         if chunk is not None and chunk < 1:
             raise ValueError(f"a time chunk has at least 1 step, not {chunk}")
         if chunk is not None and chunk < len(spikes):
-            parameters = [p for p in self.parameters() if p.requires_grad]
-            return _InChunks.apply(self, chunk, spikes, *parameters)
+            return self._in_chunks(spikes, chunk)
         for layer in self.layers.values():
             spikes = layer(spikes)
         return self._readout(spikes, None)
 
+    def _in_chunks(self, spikes: Tensor, chunk: int) -> Tensor:
+        tensors = list(tensors_of(self))
+        if not ordinary(spikes, *tensors):
+            raise ValueError("a program that is traced, exported or transformed runs all time-steps: leave out chunk")
+        return _InChunks.apply(self, chunk, spikes, *(a for a in tensors if a.requires_grad))
+
+    @eagerly
     def advance(self, spikes: Tensor, start: int, membranes: Sequence[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
         """Contributions of steps ``start ..``, and the membranes after them, from the hidden layers' ``membranes``.
 
@@ -224,7 +247,7 @@ class SpikingNetwork(nn.Module):
 
     def _voltage(self, spikes: Tensor) -> Tensor:
         """The classifier's output voltage, in the precision of its weights."""
-        return over_time(self.classifier, spikes.to(next(self.classifier.parameters()).dtype))
+        return over_time(self.classifier, spikes.to(precision(self.classifier)))
 
     def _readout(self, spikes: Tensor, start: int | None) -> Tensor:
         voltage = self._voltage(spikes)
@@ -234,6 +257,7 @@ class SpikingNetwork(nn.Module):
         """The logits after all steps, ``[N, classes]``, from ``contributions [T, N, classes]`` (Eq. 5)."""
         return contributions.mean(0) if self.readout == "mean" else contributions.sum(0)
 
+    @eagerly
     @torch.no_grad()
     def resume(
         self,
@@ -263,8 +287,7 @@ class SpikingNetwork(nn.Module):
             )
         if self.classifier_norm is None:
             return voltage
-        scale, shift = self.classifier_norm.inference_affine(start, len(voltage))
-        return voltage * scale.to(voltage)[:, None] + shift.to(voltage)[:, None]
+        return at_inference(self.classifier_norm, voltage, start)
 
     def hidden(self) -> dict[str, SpikingLayer]:
         """The spiking layers by name, in order of depth."""
@@ -351,30 +374,8 @@ class DenseNetwork(nn.Module):
         self.classifier = classifier.connection()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``[N, classes]`` of scaled images ``[N, C, H, W]``."""
+        """Logits ``[N, classes]`` of scaled images ``[N, C, H, W]``, which are of the weights' type or integers."""
+        images = floating(images, "images", precision(self))
         for layer in self.layers.values():
             images = layer(images)
         return self.classifier(images)
-
-
-def from_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Convert a state dict of the released code (``conv1.weight``, ``bntt1.0.weight``, ...) for a `SpikingNetwork`.
-
-    This works for the released VGG9 and VGG11. Entries of single steps are stacked over time, and counters are dropped.
-    """
-    state = {key.removeprefix("module."): value for key, value in state.items()}
-    connections = [key.removesuffix(".weight") for key in state if key.count(".") == 1 and key.endswith(".weight")]
-    hidden = sorted((name for name in connections if name.startswith("conv")), key=lambda name: int(name[4:]))
-    *dense, classifier = sorted(name for name in connections if name.startswith("fc"))
-    out = {"classifier.weight": state[f"{classifier}.weight"]}
-    for name in [*hidden, *dense]:
-        out[f"layers.{name}.connection.weight"] = state[f"{name}.weight"]
-        theirs = f"bntt{name[4:]}" if name.startswith("conv") else "bntt_fc"
-        steps = sorted({int(key.split(".")[1]) for key in state if key.startswith(f"{theirs}.")})
-        for mine, entry in (
-            ("gamma", "weight"),
-            ("running_mean", "running_mean"),
-            ("running_var", "running_var"),
-        ):
-            out[f"layers.{name}.norm.{mine}"] = torch.stack([state[f"{theirs}.{t}.{entry}"] for t in steps])
-    return out

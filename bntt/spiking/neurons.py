@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from bntt.spiking.kernels import Dynamics, accumulator, backend_for
+from bntt.spiking.connections import hooked, tensors_of
+from bntt.spiking.kernels import Dynamics, accumulator, backend_for, eagerly, floating, ordinary, plain
 from bntt.spiking.norms import TemporalNorm
 
 
@@ -69,6 +70,8 @@ class _NormScan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_spikes: Tensor, grad_left: Tensor | None) -> tuple[Tensor | None, ...]:
         x, membrane, mean, scale, shift = ctx.saved_tensors
+        if not ordinary(x, grad_spikes, grad_left):
+            raise RuntimeError("the gradient of spikes is taken eagerly and for one upstream gradient at a time")
         backend = backend_for(x)
         carried = None if grad_left is None else grad_left.clone()
         dy, dscale, dshift = backend.reverse_scan(
@@ -92,11 +95,39 @@ class _NormScan(torch.autograd.Function):
         return dx, carried, None, None, None, None, *of_parameters
 
 
-def _check(current: Tensor, norm: TemporalNorm | None) -> None:
+def _checked(current: Tensor, norm: TemporalNorm | None, membrane: Tensor | None, halve: bool) -> Tensor:
+    """The current as floating-point numbers; raises ValueError for arguments that do not go together."""
     if current.dim() < 3 or 0 in current.shape:
         raise ValueError(f"currents are [T, N, C, ...] and not empty, got shape {tuple(current.shape)}")
     if norm is not None:
         norm.check_channels(current)
+    if halve and (current.dim() != 5 or current.shape[3] % 2 or current.shape[4] % 2):
+        raise ValueError(f"2 x 2 averages need currents [T, N, C, H, W] of even sides, got {tuple(current.shape)}")
+    channels = current.shape[2]
+    wanted = (current[0].numel() // channels, channels)
+    if membrane is not None and (tuple(membrane.shape) != wanted or membrane.device != current.device):
+        found = f"{tuple(membrane.shape)} on {membrane.device}"
+        raise ValueError(f"the membrane of these currents is {wanted} on {current.device}, got {found}")
+    return floating(current, "currents")
+
+
+def called(norm: TemporalNorm) -> bool:
+    """Whether a norm must be called as a module: it has hooks, or a ``forward`` of its own."""
+    return hooked(norm) or type(norm).forward is not TemporalNorm.forward
+
+
+def _normalised(norm: TemporalNorm, current: Tensor, start: int | None) -> Tensor:
+    return norm(current) if start is None else norm(current, start)
+
+
+def at_inference(norm: TemporalNorm, current: Tensor, start: int) -> Tensor:
+    """What the norm makes of steps ``start ..`` at inference, whatever mode it is in."""
+    training = norm.training
+    norm.training = False
+    try:
+        return norm(current, start)
+    finally:
+        norm.training = training
 
 
 class LIF(nn.Module):
@@ -132,9 +163,10 @@ class LIF(nn.Module):
 
     @property
     def dynamics(self) -> Dynamics:
-        return Dynamics(self.leak, float(self.threshold), self.reset == "hard", self.alpha)
+        return Dynamics(float(self.leak), float(self.threshold), self.reset == "hard", float(self.alpha))
 
-    def forward(self, current: Tensor, norm: TemporalNorm | None = None, *, halve: bool = False) -> Tensor:
+    @eagerly
+    def forward(self, current: Tensor, norm: TemporalNorm | None = None, halve: bool = False) -> Tensor:
         """Spikes, from membranes at 0. With ``norm``, the same passes also normalise the current.
 
         With ``halve``, returns 2 x 2 averages of the spikes, ``[T, N, C, H / 2, W / 2]``; then the currents must be
@@ -143,6 +175,7 @@ class LIF(nn.Module):
         """
         return self._run(current, norm, None, None, halve)[0]
 
+    @eagerly
     def advance(
         self, current: Tensor, norm: TemporalNorm | None, start: int, membrane: Tensor, *, halve: bool = False
     ) -> tuple[Tensor, Tensor]:
@@ -156,25 +189,38 @@ class LIF(nn.Module):
     def _run(
         self, current: Tensor, norm: TemporalNorm | None, start: int | None, membrane: Tensor | None, halve: bool
     ) -> tuple[Tensor, Any]:
-        _check(current, norm)
-        rows = as_rows(current)
-        parameters = () if norm is None else tuple(p for p in norm.parameters() if p.requires_grad)
+        current = _checked(current, norm, membrane, halve)
         width = current.shape[-1] if halve else None
-        spikes, membrane = _NormScan.apply(rows, membrane, norm, self.dynamics, start, width, *parameters)
+        if membrane is not None:
+            membrane = membrane.to(accumulator(current.dtype))
+        tensors = [] if norm is None else list(tensors_of(norm))
+        fused = ordinary(current, membrane, *tensors)
+        if norm is not None and (not fused or called(norm)):
+            current, norm, tensors = _normalised(norm, current, start), None, []
+        rows = as_rows(current)
+        if fused:
+            wanted = (a for a in tensors if a.requires_grad)
+            spikes, membrane = _NormScan.apply(rows, membrane, norm, self.dynamics, start, width, *wanted)
+        else:
+            spikes, left = plain.unrolled(rows, self.dynamics, membrane, width)
+            membrane = None if membrane is None else left
         return from_rows(spikes, current, 2 if halve else 1), membrane
 
+    @eagerly
     @torch.no_grad()
     def resume(
         self, current: Tensor, norm: TemporalNorm | None, start: int, membrane: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Inference on steps ``start ..`` of a longer sequence: spikes, and the membrane ``[M, C]`` after them."""
-        _check(current, norm)
+        current = _checked(current, norm, membrane, False)
+        if norm is not None and called(norm):
+            current, norm = at_inference(norm, current, start), None
         rows = as_rows(current)
         kind = accumulator(rows.dtype)
         scale = shift = None
         if norm is not None:
             scale, shift = (a.to(kind).contiguous() for a in norm.inference_affine(start, len(rows)))
-        membrane = torch.zeros_like(rows[0], dtype=kind) if membrane is None else membrane.clone()
+        membrane = torch.zeros_like(rows[0], dtype=kind) if membrane is None else membrane.to(kind, copy=True)
         spikes = backend_for(rows).scan(rows, scale, shift, self.dynamics, membrane, None)
         return from_rows(spikes, current), membrane
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bntt.spiking.kernels import plain
+from bntt.spiking.kernels import accumulator, eagerly, floating, plain
 
 
 class Moments(NamedTuple):
@@ -146,15 +146,15 @@ class TemporalNorm(nn.Module):
             start = 0
         elif self.pools:
             raise ValueError(f"{type(self).__name__} pools over time-steps: it cannot be trained in time chunks")
-        elif start + len(mean) > self.time_steps:
-            raise ValueError(f"this norm has {self.time_steps} time-steps, step {start + len(mean)} was asked for")
+        else:
+            self._check_steps(start, len(mean))
         if rows < 2:
             raise ValueError("batch statistics need more than one value per channel: use a batch of at least 2 samples")
         window = slice(start, start + len(mean))
         step = Moments(mean, variance, torch.full((len(mean), 1), float(rows), dtype=mean.dtype, device=mean.device))
         effective = self.effective(step)
         if self.tracks:
-            self.track(Moments(*(a.detach() for a in step)), Moments(*(a.detach() for a in effective)), window)
+            self._track(Moments(*(a.detach() for a in step)), Moments(*(a.detach() for a in effective)), window)
         return self._expand(self.affine(effective.mean, effective.variance, window), len(mean))
 
     def inference_affine(self, start: int, steps: int) -> tuple[Tensor, Tensor]:
@@ -162,12 +162,12 @@ class TemporalNorm(nn.Module):
 
         Raises ValueError for steps beyond T.
         """
-        if start + steps > self.time_steps:
-            raise ValueError(f"this norm has {self.time_steps} time-steps, step {start + steps} was asked for")
+        self._check_steps(start, steps)
         window = slice(start, start + steps)
         mean, variance = self._at(self.running_mean, window), self._at(self.running_var, window)
         return self._expand(self.affine(mean, variance, window), steps)
 
+    @eagerly
     def forward(self, x: Tensor, start: int | None = None) -> Tensor:
         """Normalise currents ``[T, N, C, ...]``, for use as an ordinary module in networks of your own.
 
@@ -175,14 +175,16 @@ class TemporalNorm(nn.Module):
         and for currents with another number of channels.
         """
         self.check_channels(x)
+        x = floating(x, "currents")
         if self.training:
             rows = x.movedim(2, -1).flatten(1, -2)
             mean, variance = plain.moments(rows)  # differentiable, as the fused backends' are not
             scale, shift = self.batch_affine(mean.double(), variance.double(), rows.shape[1], start)
         else:
             scale, shift = self.inference_affine(start or 0, len(x))
-        shape = (len(x), 1, -1) + (1,) * (x.dim() - 3)
-        return x * scale.to(x.dtype).reshape(shape) + shift.to(x.dtype).reshape(shape)
+        shape, kind = (len(x), 1, -1) + (1,) * (x.dim() - 3), accumulator(x.dtype)
+        scale, shift = (a.to(kind).reshape(shape) for a in (scale, shift))
+        return (x * scale + shift).to(x.dtype)  # half precision would cancel
 
     # -- helpers ---------------------------------------------------------------------------------------------
 
@@ -191,6 +193,20 @@ class TemporalNorm(nn.Module):
         if x.dim() < 3 or x.shape[2] != self.channels:
             wanted = f"currents [T, N, {self.channels}, ...]"
             raise ValueError(f"this norm has {self.channels} channels: it takes {wanted}, got shape {tuple(x.shape)}")
+
+    def _track(self, step: Moments, effective: Moments, steps: slice) -> None:
+        try:
+            self.track(step, effective, steps)
+        except RuntimeError as error:
+            if not torch._C._are_functorch_transforms_active():
+                raise
+            advice = "pass the buffers to torch.func.functional_call within it, or use eval()"
+            raise ValueError(f"no running averages are updated in a torch.func transform: {advice}") from error
+
+    def _check_steps(self, start: int, steps: int) -> None:
+        if not 0 <= start <= self.time_steps - steps:
+            asked = start + steps if start >= 0 else start
+            raise ValueError(f"this norm has {self.time_steps} time-steps, step {asked} was asked for")
 
     @staticmethod
     def _at(values: Tensor, steps: slice) -> Tensor:

@@ -227,3 +227,10 @@ def test_more_or_fewer_steps_than_the_norm_has(name):
         norm(torch.zeros(STEPS + 1, SAMPLES, CHANNELS))
     with pytest.raises(ValueError, match=f"has {STEPS} time-steps"):
         norm.inference_affine(STEPS - 1, 2)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_steps_before_the_first_are_refused(training):
+    """They would be counted from the end."""
+    with pytest.raises(ValueError, match="step -1 was asked for"):
+        BNTT(4, STEPS).train(training)(random(0, 2, 5, 4), -1)

@@ -31,15 +31,22 @@ copy.) The type is float32, bfloat16 or float64. Sums, membranes, scales and shi
 
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from importlib import import_module
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._compile import _disable_dynamo
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from bntt.common import environment
+
+Result = TypeVar("Result")
+FUSED = (torch.float32, torch.bfloat16)  # what the fused backends compute with
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Dynamics(NamedTuple):
@@ -56,13 +63,71 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def floating(x: Tensor, what: str, kind: torch.dtype = torch.float32) -> Tensor:
+    """``x`` as floating-point numbers: integers and booleans become ``kind``, which is never PyTorch's default type.
+
+    Raises ValueError for complex numbers and whatever else is no array of real numbers.
+    """
+    if x.layout == torch.strided and x.dtype in FLOATING:
+        return x.resolve_neg()
+    if x.layout != torch.strided or x.is_complex() or x.is_floating_point() or x.is_quantized:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOATING)
+        raise ValueError(f"{what} are dense arrays of {names}, integers or booleans, not {x.layout} of {x.dtype}")
+    return x.to(kind)
+
+
+def ordinary(*tensors: Tensor | None) -> bool:
+    """Whether a kernel may read the memory of these tensors.
+
+    It may not while a program is traced, exported or compiled, within the transforms of `torch.func`, in forward-mode
+    differentiation, under a dispatch mode, and for subclasses of Tensor. There, only PyTorch's own operations work.
+    """
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or is_in_torch_dispatch_mode():
+        return False
+    if torch._C._are_functorch_transforms_active():
+        return False
+    dual = forward_ad._current_level >= 0
+    return all(
+        a is None or (_has_memory(a) and not (dual and forward_ad.unpack_dual(a).tangent is not None)) for a in tensors
+    )
+
+
+def _has_memory(x: Tensor) -> bool:
+    if type(x) is not Tensor and type(x) is not nn.Parameter:
+        return False
+    try:
+        x.untyped_storage()
+    except NotImplementedError:  # sparse, or a batch of gradients
+        return False
+    return True
+
+
+def eagerly(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Leave this function out of what `torch.compile` compiles: it runs as ever, between two compiled pieces.
+
+    A program that is exported has no such gaps; there the function takes part. The compiler is loaded only when it is
+    at work, which `torch.compiler.disable` does at once: a second of every start.
+    """
+    outside = _disable_dynamo(function)
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Result:
+        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+            return outside(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    # A code object of its own, since the compiler counts by it how often it had to compile anew.
+    call.__code__ = call.__code__.replace(co_name=function.__name__)  # type: ignore[attr-defined]
+    return call
+
+
 class Unavailable(Exception):
     """A backend cannot be used here; the message says why in one line."""
 
 
 def backend_for(x: Tensor) -> ModuleType:
-    """The fastest backend for this tensor's device and precision."""
-    if x.dtype not in (torch.float32, torch.bfloat16) or environment.plain_kernels():
+    """The fastest backend for this tensor's device and precision; the plain one for what is not `ordinary`."""
+    if x.dtype not in FUSED or environment.plain_kernels() or not ordinary(x):
         return import_module(f"{__name__}.plain")
     return _fused(x.device.type)
 
@@ -101,7 +166,7 @@ def spikes_held_in(like: Tensor) -> torch.dtype:
 
 def name_for(device: torch.device) -> str:
     """The name of the backend for float32 and bfloat16 on a device, for the run's record."""
-    return backend_for(torch.empty(0, device=device)).__name__.rpartition(".")[2]
+    return backend_for(torch.empty(0, dtype=torch.float32, device=device)).__name__.rpartition(".")[2]
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:

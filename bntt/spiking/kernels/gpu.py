@@ -12,7 +12,7 @@ import torch
 import triton
 from torch import Tensor
 
-from bntt.spiking.kernels import Dynamics
+from bntt.spiking.kernels import Dynamics, checks
 from bntt.spiking.kernels import gpu_kernels as kernels
 
 # A tile has at most 64 channels, one or two lines of 128 bytes, and rows in proportion; fewer rows where there would
@@ -20,6 +20,7 @@ from bntt.spiking.kernels import gpu_kernels as kernels
 CHANNELS, SMALLEST, PROGRAMS = 64, 256, 528
 TOGETHER = 2  # neighbouring channels of a thread in the reverse scan: with fewer it has more rows, and sums them alone
 REGISTERS = 168  # of a thread in the reverse scan: three programs of 128 threads fit a multiprocessor, none spills
+DEVICES = ("cuda", "cpu")  # a CPU is one for Triton's interpreter
 MASK = 0xFFFFFFFF
 
 
@@ -28,12 +29,11 @@ def _on(x: Tensor) -> torch.cuda.device | nullcontext[None]:
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
-def _check(x: Tensor, *others: Tensor | None) -> None:
-    """The kernels count on the memory layout; of rows there are fewer than 2**31, of time-steps than 2**16."""
-    if x.dtype not in (torch.float32, torch.bfloat16):
-        raise ValueError(f"the GPU kernels take float32 and bfloat16, not {x.dtype}")
-    if any(a is not None and not (a.is_contiguous() and a.device == x.device) for a in (x, *others)):
-        raise ValueError("the GPU kernels take contiguous tensors on one device")
+def _check(x: Tensor, halve: int | None = None, **others: dict[str, Tensor | None]) -> None:
+    """As `checks.arguments`; besides, the kernels count rows in 31 bits and time-steps in 16."""
+    checks.arguments(DEVICES, x, halve, **others)
+    if x.shape[0] >= 2**16 or x.shape[1] >= 2**31:
+        raise ValueError(f"the GPU kernels take less than 2**16 steps of 2**31 rows, not {tuple(x.shape)}")
 
 
 def _tile(rows: int, channels: int, values: int) -> tuple[int, int]:
@@ -77,7 +77,7 @@ def scan(
     halve: int | None = None,
 ) -> Tensor:
     """Spikes, or their 2 x 2 averages."""
-    _check(x, scale, shift, membrane)
+    _check(x, halve, of_steps={"scale": scale, "shift": shift}, of_neurons={"membrane": membrane})
     steps, rows, channels = x.shape
     out_rows = rows // 4 if halve else rows
     output = x.new_empty(steps, out_rows, channels)
@@ -103,7 +103,13 @@ def reverse_scan(
     halve: int | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The gradient for the normalised current, and its sums."""
-    _check(x, centre, scale, shift, membrane, grad_output, grad_membrane)
+    _check(
+        x,
+        halve,
+        of_steps={"centre": centre, "scale": scale, "shift": shift},
+        of_neurons={"membrane": membrane, "grad_membrane": grad_membrane},
+        of_outputs={"grad_output": grad_output},
+    )
     steps, rows, channels = x.shape
     high, wide = _tile(rows, channels, 1024)
     blocks = triton.cdiv(rows, high)
@@ -137,7 +143,8 @@ def combine(
         return dy
     if mean is None or dmean is None or dvariance is None:
         mean = dmean = dvariance = None
-    _check(dy, x, scale, mean, dmean, dvariance)
+    of_steps = {"scale": scale, "mean": mean, "dmean": dmean, "dvariance": dvariance}
+    _check(x, of_steps=of_steps, of_currents={"dy": dy})
     steps, rows, channels = x.shape
     high, wide = _tile(rows, channels, 2048)
     with _on(x):
@@ -163,6 +170,8 @@ def poisson(
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Keyed spikes, channels-last; inside a CUDA graph the key is its lower and its upper word, an int64 tensor."""
+    rate, samples = rate.float().contiguous(), samples.contiguous()
+    checks.coding(DEVICES, rate, time_steps, key, samples, start, dtype)
     count, channels, height, width = rate.shape
     out = rate.new_empty(time_steps, count, height, width, channels, dtype=dtype)
     words = key if isinstance(key, Tensor) else None
@@ -170,7 +179,7 @@ def poisson(
     size = channels * height * width
     with _on(rate):
         kernels.poisson[(count, triton.cdiv(size, 1024))](
-            rate.float().contiguous(), samples.long().contiguous(), words, out,
+            rate, samples.long(), words, out,
             time_steps, channels, height * width, _word(start * size), low, high, 1024, num_warps=4,
         )  # fmt: skip
     return out.permute(0, 1, 4, 2, 3)

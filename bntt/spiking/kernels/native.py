@@ -21,13 +21,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bntt.spiking.kernels import Dynamics, Unavailable
+from bntt.spiking.kernels import Dynamics, Unavailable, checks
 
 SOURCES = [Path(__file__).with_name(name) for name in ("events.cpp", "native.cpp")]
 FLAGS = ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-fopenmp", "-Wno-psabi"]
 # The measured share of non-zero inputs above which visiting all inputs is faster than visiting spikes: in general, and
 # for layers with fewer than FEW input channels.
 DENSE_ABOVE, DENSE_ABOVE_OF_FEW, FEW = 0.4, 0.06, 16
+CPU = ("cpu",)
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
@@ -103,44 +104,44 @@ def _processor() -> str:
         return f"{platform.machine()} {platform.processor()}"
 
 
+# Arguments of the functions in native.cpp: pointer, size, float, int, key of 64 bits. ctypes converts them, or raises.
+_KINDS = {
+    "p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float, "i": ctypes.c_int, "k": ctypes.c_uint64
+}  # fmt: skip
+SIGNATURES = {
+    "moments": "pnnnpp",
+    "scan": "pnnnppffipnp",
+    "reverse_scan": "pnnnpppfffipppnppp",
+    "combine": "ppnnnppppp",
+    "poisson": "pnnnnkpnp",
+}
+
+
 def _load() -> ctypes.CDLL:
     try:
-        return ctypes.CDLL(str(build()))
+        library = ctypes.CDLL(str(build()))
     except OSError as error:
         raise Unavailable(f"the library cannot be loaded: {error}") from None
+    for function, kinds in SIGNATURES.items():
+        for name in NAMES.values():
+            called = getattr(library, f"{name}_{function}")
+            called.argtypes, called.restype = [_KINDS[kind] for kind in kinds], None
+    return library
 
 
 _library = _load()
 
 
 def _call(function: str, *arguments: Tensor | float | int | None, dtype: torch.dtype) -> None:
-    """Call ``<type>_<function>`` of the library."""
-    converted: list[object] = []
-    for argument in arguments:
-        if isinstance(argument, Tensor):
-            if not argument.is_contiguous() or argument.device.type != "cpu":
-                raise ValueError(f"{function} takes contiguous tensors on the CPU")
-            converted.append(ctypes.c_void_p(argument.data_ptr()))
-        elif isinstance(argument, bool):
-            converted.append(ctypes.c_int(argument))
-        elif isinstance(argument, int):
-            converted.append(ctypes.c_int64(argument))
-        else:
-            converted.append(ctypes.c_void_p() if argument is None else ctypes.c_float(argument))
-    getattr(_library, f"{NAMES[dtype]}_{function}")(*converted)
-
-
-def _check(shape: tuple[int, ...], **tensors: Tensor | None) -> None:
-    """Raise ValueError if a tensor has another shape or type than its pointer needs."""
-    for name, tensor in tensors.items():
-        if tensor is not None and (tuple(tensor.shape) != shape or tensor.dtype != torch.float32):
-            found = f"{tuple(tensor.shape)} of {tensor.dtype}"
-            raise ValueError(f"{name} must be {shape} of torch.float32, got {found}")
+    """Call ``<type>_<function>`` of the library; `checks.arguments` has seen the tensors."""
+    pointers = (a.data_ptr() if isinstance(a, Tensor) else a for a in arguments)
+    getattr(_library, f"{NAMES[dtype]}_{function}")(*pointers)
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance, ``[T, C]`` each."""
-    mean, variance = torch.empty(2, x.shape[0], x.shape[2]).unbind()
+    checks.arguments(CPU, x)
+    mean, variance = x.new_empty(2, x.shape[0], x.shape[2], dtype=torch.float32).unbind()
     _call("moments", x, *x.shape, mean, variance, dtype=x.dtype)
     return mean, variance
 
@@ -154,9 +155,8 @@ def scan(
     halve: int | None = None,
 ) -> Tensor:
     """Spikes ``[T, M, C]``, or their 2 x 2 averages ``[T, M / 4, C]``."""
+    checks.arguments(CPU, x, halve, of_steps={"scale": scale, "shift": shift}, of_neurons={"membrane": membrane})
     steps, rows, channels = x.shape
-    _check((steps, channels), scale=scale, shift=shift)
-    _check((rows, channels), membrane=membrane)
     output = x.new_empty(steps, rows // 4 if halve else rows, channels)
     leak, threshold, hard, _ = dynamics
     _call("scan", x, *x.shape, scale, shift, leak, threshold, bool(hard), membrane, halve or 0, output, dtype=x.dtype)
@@ -175,10 +175,14 @@ def reverse_scan(
     halve: int | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The gradient ``[T, M, C]`` for the normalised current, and its sums ``[T, C]``."""
-    _check((x.shape[0], x.shape[2]), centre=centre, scale=scale, shift=shift)
-    _check(tuple(x.shape[1:]), membrane=membrane, grad_membrane=grad_membrane)
-    if grad_output.dtype != x.dtype or grad_output.numel() * (4 if halve else 1) != x.numel():
-        raise ValueError(f"grad_output {tuple(grad_output.shape)} does not belong to currents {tuple(x.shape)}")
+    checks.arguments(
+        CPU,
+        x,
+        halve,
+        of_steps={"centre": centre, "scale": scale, "shift": shift},
+        of_neurons={"membrane": membrane, "grad_membrane": grad_membrane},
+        of_outputs={"grad_output": grad_output},
+    )
     dy = torch.empty_like(x)
     dscale = dshift = None
     if scale is not None:
@@ -203,9 +207,8 @@ def combine(
     if scale is not None:
         if mean is None or dmean is None or dvariance is None:
             mean = dmean = dvariance = None
-        _check((x.shape[0], x.shape[2]), scale=scale, mean=mean, dmean=dmean, dvariance=dvariance)
-        if dy.shape != x.shape or dy.dtype != x.dtype:
-            raise ValueError(f"dy {tuple(dy.shape)} does not belong to currents {tuple(x.shape)}")
+        of_steps = {"scale": scale, "mean": mean, "dmean": dmean, "dvariance": dvariance}
+        checks.arguments(CPU, x, of_steps=of_steps, of_currents={"dy": dy})
         _call("combine", dy, x, *x.shape, scale, mean, dmean, dvariance, dy, dtype=x.dtype)
     return dy
 
@@ -214,12 +217,12 @@ def poisson(
     rate: Tensor, time_steps: int, key: int, samples: Tensor, start: int = 0, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """Keyed spikes ``[T, N, C, H, W]``, channels-last in memory."""
+    rate, samples = rate.float().contiguous(), samples.contiguous()
+    checks.coding(CPU, rate, time_steps, key, samples, start, dtype)
     count, channels, height, width = rate.shape
-    out = torch.empty(time_steps, count, height, width, channels, dtype=dtype)
-    signed_key = key - 2**64 if key >= 2**63 else key  # the same 64 bits
+    out = rate.new_empty(time_steps, count, height, width, channels, dtype=dtype)
     sizes = (time_steps, count, channels, height * width)
-    rate, samples = rate.float().contiguous(), samples.long().contiguous()
-    _call("poisson", rate, *sizes, signed_key, samples, start, out, dtype=dtype)
+    _call("poisson", rate, *sizes, key, samples.long(), start, out, dtype=dtype)
     return out.permute(0, 1, 4, 2, 3)
 
 
@@ -242,20 +245,27 @@ def event_layer(
     ``dense_above`` visit all inputs, which changes no bit of the result. Raises ValueError for arguments of other
     shapes, types or layouts.
     """
+    checks.memory(CPU, spikes, weight, scale, shift, membrane)
+    if spikes.dim() != 5 or spikes.dtype not in NAMES or weight.dim() != 3:
+        found = f"{tuple(spikes.shape)} of {spikes.dtype} and {tuple(weight.shape)}"
+        raise ValueError(f"spikes [T, N, H, W, Cin] are float32 or bfloat16, weight is [taps, Cin, Cout]; got {found}")
     steps, count, height, width, inputs = spikes.shape
     taps, _, outputs = weight.shape
     if dense_above is None:
         dense_above = DENSE_ABOVE_OF_FEW if inputs < FEW else DENSE_ABOVE
-    _check((taps, inputs, outputs), weight=weight)
-    _check((steps, outputs), scale=scale, shift=shift)
-    _check((count * height * width, outputs), membrane=membrane)
+    checks.tensor("spikes", spikes, tuple(spikes.shape), spikes.dtype, spikes.device)
+    for name, given, shape in (
+        ("weight", weight, (taps, inputs, outputs)),
+        ("scale", scale, (steps, outputs)),
+        ("shift", shift, (steps, outputs)),
+        ("membrane", membrane, (count * height * width, outputs)),
+    ):
+        if given is not None:
+            checks.tensor(name, given, shape, torch.float32, spikes.device)
     sides = (height // 2, width // 2) if halve else (height, width)
     output = spikes.new_empty(steps, count, *sides, outputs)
-    counts = torch.empty(steps, count, dtype=torch.float64)
+    counts = spikes.new_empty(steps, count, dtype=torch.float64)
     density = ctypes.c_double()
-    for tensor in (spikes, weight, scale, shift, membrane):
-        if tensor is not None and not tensor.is_contiguous():
-            raise ValueError("event_layer takes contiguous tensors on the CPU")
     pointers = [ctypes.c_void_p(a if a is None else a.data_ptr()) for a in (spikes, weight, scale, shift, membrane)]
     leak, threshold, hard, _ = dynamics
     wrong = _library.event_layer(

@@ -11,7 +11,7 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance over the rows of each step, ``[T, C]`` each (Eq. 1, Algorithm 1)."""
     x = x.to(accumulator(x.dtype))
     mean = x.mean(1)
-    return mean, (x - mean[:, None]).square_().mean(1)
+    return mean, (x - mean[:, None]).square().mean(1)
 
 
 def _at(values: Tensor | None, t: int) -> Tensor | None:
@@ -57,6 +57,27 @@ def scan(
         torch.gt(u, dynamics.threshold, out=spikes[t])
         _reset(u, spikes[t], dynamics)
     return spikes if halve is None else _quads(spikes, halve).mean((2, 4)).reshape(len(x), -1, x.shape[2])
+
+
+def unrolled(
+    x: Tensor, dynamics: Dynamics, membrane: Tensor | None = None, halve: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """As `scan` without a norm, written with operations that PyTorch differentiates, records and transforms itself.
+
+    Returns the spikes and the membrane after the last step. The gradient is that of `reverse_scan`.
+    """
+    leak, threshold, hard_reset, alpha = dynamics
+    u = torch.zeros_like(x[0], dtype=accumulator(x.dtype)) if membrane is None else membrane
+    spikes = []
+    for current in x.unbind():
+        u = leak * u + current.to(u.dtype)
+        fired = (u > threshold).to(u.dtype)
+        d = (u - threshold).clamp(-threshold, threshold)
+        ramp = alpha * (d - d * d.abs() / (2 * threshold))  # its derivative is Eq. 8
+        spikes.append((fired + (ramp - ramp.detach())).to(x.dtype))
+        u = u * (1 - fired) if hard_reset else u - threshold * fired
+    out = torch.stack(spikes)
+    return (out if halve is None else _quads(out, halve).mean((2, 4)).reshape(len(out), -1, x.shape[2])), u
 
 
 def _rest(x: Tensor) -> Tensor:
