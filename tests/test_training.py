@@ -125,8 +125,9 @@ def noisy(model):
     )
 
 
-def test_the_steps_are_those_of_sgd_written_by_hand(tmp_path):
-    data, options, seed = images(), OPTIONS | {"gamma_decay": 0.5}, 3
+@pytest.mark.parametrize(("gamma_decay", "used"), [(None, 0.01), (0.0, 0.0), (0.5, 0.5)])
+def test_the_steps_are_those_of_sgd_written_by_hand(tmp_path, gamma_decay, used):
+    data, options, seed = images(), OPTIONS | {"gamma_decay": gamma_decay}, 3
     model, twin = Small().double(), Small().double()
     outcome = fit(model, noisy(model), data, options, seed, Checkpoints(tmp_path))
 
@@ -150,7 +151,7 @@ def test_the_steps_are_those_of_sgd_written_by_hand(tmp_path):
             error /= len(samples)
             gradients = [error.t() @ (x * gamma), ((error @ weight) * x).sum(0)]
             rate = 0.1 if epoch < 2 else 0.01  # epoch 2 is past half of three epochs, not past seven tenths
-            for parameter, v, gradient, decay in zip((weight, gamma), velocity, gradients, (0.01, 0.5), strict=True):
+            for parameter, v, gradient, decay in zip((weight, gamma), velocity, gradients, (0.01, used), strict=True):
                 v.mul_(0.9).add_(gradient + decay * parameter)
                 parameter.sub_(rate * v)
         losses.append(total / 12)
