@@ -38,9 +38,9 @@ CPU = torch.device("cpu")
 # -- the contract -----------------------------------------------------------------------------------------
 
 
-def trained(method: str, tmp_path, **options):
-    """A method's weights on random images, by the calls that the pipeline makes."""
-    data = images(train=12, classes=3)
+def trained(method, tmp_path, data=None, **options):
+    """A method's weights on random images, or on other data, by the calls that the pipeline makes."""
+    data = data or images(train=12, classes=3)
     protocol = {k: EXPERIMENT["protocol"][k] for k in ("architecture", "width", "image_size")}
     known = declared.options(METHODS[method])
     small = {"epochs": 1, "batch_size": 6, "time_steps": 3, "calibration_images": 4, "calibration_steps": 6} | options
@@ -82,16 +82,29 @@ def test_a_method_trains_and_its_weights_make_the_same_classifier_after_a_round_
 
 @pytest.mark.parametrize("norm", declared.options("bntt.methods.surrogate")["norm"]["choices"])
 def test_every_norm_trains_and_its_decay_budget_is_recorded(norm, tmp_path):
-    run, _, _, made = trained("surrogate", tmp_path, norm=norm)
+    run, _, _, made = trained("surrogate", tmp_path, norm=norm, batch_size=5)
     assert made.outcome.diverged is None
-    steps, rate = 2, run.options["learning_rate"]
+    steps, rate = 3, run.options["learning_rate"]  # the last batch has two of twelve images
     expected = None if norm == "none" else pytest.approx(steps * rate * run.options["weight_decay"] / 0.1)
     assert made.facts.get("decay_budget") == expected
 
 
+def recordings():
+    """Random recordings of four frames of event counts, with the parts of `images`."""
+    draws = torch.Generator().manual_seed(0)
+
+    def part(count):
+        counts = torch.randint(0, 3, (count, 4, 2, 8, 8), generator=draws, dtype=torch.uint8)
+        return Images(counts, torch.arange(count) % 3)
+
+    blank = torch.zeros(2, 1, 1)
+    return ImageData("recordings", 3, part(12), part(4), part(6), blank, blank + 1, "none", "none")
+
+
 @pytest.mark.parametrize("coding", ["signed", "unsigned"])
+@pytest.mark.parametrize("of", [images, recordings])
 @pytest.mark.parametrize("method", ["surrogate", "ann", "conversion"])
-def test_a_network_is_given_the_coded_images_in_training_and_evaluation(method, coding, tmp_path, monkeypatch):
+def test_a_network_is_given_the_coded_data_in_training_and_evaluation(method, of, coding, tmp_path, monkeypatch):
     """Pixel by pixel, and with the keys of their purposes: spikes, or for a dense network their expected values."""
     module, given = import_module(METHODS[method]), []
     build = module.build
@@ -103,17 +116,23 @@ def test_a_network_is_given_the_coded_images_in_training_and_evaluation(method, 
         return network
 
     monkeypatch.setattr(module, "build", watched)
-    run, data, _, made = trained(method, tmp_path, coding=coding, precision="fp32", batch_size=12)  # one step
+    options = {"coding": coding, "precision": "fp32", "batch_size": 12}  # one step, whose input is of the weights' type
+    run, data, _, made = trained(method, tmp_path, of(), **options)
     assert run.options["coding"] == coding
 
-    def expected(images, samples, steps, noise):
-        unit = images.pixels[samples] / 255
-        rate = ((unit - data.mean) / data.deviation / 2).clamp(-1, 1) if coding == "signed" else unit
+    def expected(part, samples, steps, noise):
+        frames = part.pixels[samples].float()
+        if of is recordings:
+            if method == "surrogate":
+                return frames[:, :steps].transpose(0, 1).flatten(0, 1)
+            rate = frames.mean(1) if method == "ann" else frames.mean(1).clamp(max=1)
+        else:
+            unit = frames / 255
+            rate = ((unit - data.mean) / data.deviation / 2).clamp(-1, 1) if coding == "signed" else unit
         return rate if method == "ann" else plain.poisson(rate, steps, noise, samples).flatten(0, 1)
 
     if method == "conversion":
-        calibration = expected(data.train, torch.arange(4), 6, key(run.seed, "calibration"))
-        assert torch.equal(given[0], calibration)
+        assert torch.equal(given[0], expected(data.train, torch.arange(4), 6, key(run.seed, "calibration")))
     else:
         order = randomness.permutation(key(run.seed, "order", 0), 12)
         training = expected(data.train, order, 3, key(run.seed, "training noise", 0))
@@ -160,7 +179,7 @@ EFFECTS = {
     "ann.gamma_decay": Effect(0.1, **NOTHING),  # a dense network has no temporal norm
     "milestones": Effect([], **ONLY_TRAINING),
     "decay_factor": Effect(2.0, **ONLY_TRAINING),
-    "selection": Effect("best-test", **ONLY_TRAINING, given={"learning_rate": 3.0, "milestones": []}),
+    "selection": Effect("best-test", **ONLY_TRAINING, given={"epochs": 3}),  # at the second, here
     # bntt.data.images
     "image_size": Effect(4),
     "conversion.image_size": Effect(4, refused="image_size of the two rows must be the same"),
@@ -203,18 +222,6 @@ EFFECTS = {
 }
 
 
-def recordings():
-    draws = torch.Generator().manual_seed(0)
-
-    def part(count):
-        return Images(
-            torch.randint(0, 3, (count, 4, 2, 8, 8), generator=draws, dtype=torch.uint8), torch.arange(count) % 3
-        )
-
-    blank = torch.zeros(2, 1, 1)
-    return ImageData("recordings", 3, part(12), part(4), part(6), blank, blank + 1, "none", "none")
-
-
 DATA = {
     "images": images,
     "colour": lambda: images(channels=3),
@@ -232,7 +239,7 @@ def effect_of(method, option):
 def run_of(method, folder, name, options):
     """A run of this method on a few images, after its start, if it needs one; and its experiment."""
     protocol = {"architecture": "vgg5", "width": 0.1, "epochs": 2, "batch_size": 6, "learning_rate": 0.1}
-    small = {"time_steps": 3, "calibration_images": 4, "calibration_steps": 6, "gain": 4.0}
+    small = {"time_steps": 3, "calibration_images": 4, "calibration_steps": 6}
     known = declared.options(METHODS[method])
     rows = {"row": {"method": method} | {k: v for k, v in small.items() if k in known} | options}
     if declared.literal(METHODS[method], "NEEDS_START"):
@@ -291,7 +298,7 @@ def test_every_option_reaches_training_and_evaluation(method, option, defaults, 
     effect = effect_of(method, option)
     assert effect is not None, f"say in EFFECTS what another value of {option} of method {method} changes"
     monkeypatch.setattr(store, "load", lambda name: DATA[effect.data]())
-    monkeypatch.setattr(loop, "SELECTION_EPOCHS", 1)
+    monkeypatch.setattr(loop, "SELECTION_EPOCHS", 2)
     run, directory, trained, found = defaults(method, effect)
     used, changed = run_of(method, tmp_path, "changed", effect.given | {option: effect.value})
     assert run.options[option] != effect.value
