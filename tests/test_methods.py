@@ -33,6 +33,7 @@ from bntt.training import loop
 torch.set_num_threads(1)
 METHODS = declared.plugins("methods", "OPTIONS")
 CPU = torch.device("cpu")
+SEED = 3  # not 0, with which a seed that is lost on the way would not be missed
 
 
 # -- the contract -----------------------------------------------------------------------------------------
@@ -49,10 +50,10 @@ def trained(method, tmp_path, data=None, **options):
     if declared.literal(METHODS[method], "NEEDS_START"):
         rows["row"]["start"] = "base"
         rows["base"] = {"method": "ann", "epochs": 1, "batch_size": 6, "gain": 3.0, "learning_rate": 0.01}
-    loaded = experiment(tmp_path, protocol=protocol, rows=rows)
+    loaded = experiment(tmp_path, protocol=protocol, rows=rows, seeds=[SEED])
     if "base" in rows:
-        start = ann.train(Task(loaded.run("digits", "base", 0), data, Checkpoints(tmp_path / "base"))).weights
-    run = loaded.run("digits", "row", 0)
+        start = ann.train(Task(loaded.run("digits", "base", SEED), data, Checkpoints(tmp_path / "base"))).weights
+    run = loaded.run("digits", "row", SEED)
     module = import_module(METHODS[method])
     return run, data, module, module.train(Task(run, data, Checkpoints(tmp_path), start))
 
@@ -61,7 +62,8 @@ def trained(method, tmp_path, data=None, **options):
 def test_a_method_trains_and_its_weights_make_the_same_classifier_after_a_round_trip(method, tmp_path):
     run, data, module, made = trained(method, tmp_path)
     assert made.outcome.diverged is None
-    assert made.facts["parameters"] > 0
+    network = module.classifier(run, data, made.weights).network
+    assert made.facts["parameters"] == sum(parameter.numel() for parameter in network.parameters())
     save_file({name: value.contiguous() for name, value in made.weights.items()}, tmp_path / "model.safetensors")
     stored = load_file(tmp_path / "model.safetensors")
     samples = torch.arange(len(data.test))
@@ -106,13 +108,16 @@ def recordings():
 @pytest.mark.parametrize("method", ["surrogate", "ann", "conversion"])
 def test_a_network_is_given_the_coded_data_in_training_and_evaluation(method, of, coding, tmp_path, monkeypatch):
     """Pixel by pixel, and with the keys of their purposes: spikes, or for a dense network their expected values."""
-    module, given = import_module(METHODS[method]), []
+    module, given, weights = import_module(METHODS[method]), [], []
     build = module.build
+
+    def watch(connection, inputs):
+        given.append(inputs[0].float())
+        weights.append(connection.weight.detach().clone())
 
     def watched(*arguments):
         network = build(*arguments)
-        first = network.layers["conv1"].get_submodule("connection")
-        first.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].float()))
+        network.layers["conv1"].get_submodule("connection").register_forward_pre_hook(watch)
         return network
 
     monkeypatch.setattr(module, "build", watched)
@@ -138,10 +143,36 @@ def test_a_network_is_given_the_coded_data_in_training_and_evaluation(method, of
         training = expected(data.train, order, 3, key(run.seed, "training noise", 0))
         validation = expected(data.validation, torch.arange(4), 3, key(run.seed, "validation noise"))
         torch.testing.assert_close(given, [training, validation])
+        start = build(run.options, data)
+        initialise(start, SEED, run.options["gain"])
+        assert torch.equal(weights[0], start.state_dict()["layers.conv1.connection.weight"])
     given.clear()
     classifier, samples = module.classifier(run, data, made.weights), torch.arange(6)
     [*classifier.running_logits(classifier.scaled(data, data.test.unit(samples)), samples, 7)]
     torch.testing.assert_close(given, [expected(data.test, samples, run.options.get("time_steps"), 7)])
+
+
+def test_dropout_is_keyed_by_seed_epoch_and_first_sample_of_the_batch(tmp_path, monkeypatch):
+    """The state of a resumed training holds no generator's."""
+    build, seeds = ann.build, []
+
+    def watch(dropout, _):
+        if dropout.training:
+            seeds.append(torch.initial_seed())
+
+    def watched(*arguments):
+        network = build(*arguments)
+        network.layers["conv1"].get_submodule("dropout").register_forward_pre_hook(watch)
+        return network
+
+    monkeypatch.setattr(ann, "build", watched)
+    trained("ann", tmp_path, epochs=2, batch_size=5)
+    expected = []
+    for epoch in (0, 1):
+        order, noise = randomness.permutation(key(SEED, "order", epoch), 12), key(SEED, "training noise", epoch)
+        expected += [key(noise, "dropout", int(order[first])) >> 1 for first in (0, 5, 10)]
+    assert seeds == expected
+    assert len(set(seeds)) == 6
 
 
 def test_the_dense_network_has_neither_biases_nor_norms(tmp_path):

@@ -1,11 +1,13 @@
 """Frames of many runs by hand: last steps, thresholds, layers in order of depth, energy ratios."""
 
 import math
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from bntt.measurements.operations import AC_PJ, MAC_PJ
+from bntt.results import facts
 from bntt.results.collect import Results, at_threshold, gammas, last_step, select
 from bntt.results.comparison import BY_IMAGE, BY_SEED, accuracy_difference
 from bntt.results.energy import energy_ratios, exit_energy_ratios
@@ -107,3 +109,13 @@ def test_accuracies_are_paired_by_seed_or_else_by_image_and_the_other_is_taken_o
     assert accuracy_difference(frame[:1], None) == (None, "")
     assert accuracy_difference(frame[:1].assign(correct=""), 8) == (None, "")
     assert accuracy_difference(frame[:0], 8) == (None, "")
+
+
+def test_the_test_images_are_those_of_the_dataset_within_the_limit():
+    def run(dataset, limit, there):
+        training = None if there is None else {"data": {"images": {"train": 90, "validation": 7, "test": there}}}
+        return SimpleNamespace(run=SimpleNamespace(dataset=dataset, options={"test_limit": limit}), training=training)
+
+    runs = [run("a", 5, None), run("a", 5, 8), run("b", 50, 9), run("c", None, 10), run("d", None, None)]
+    found = SimpleNamespace(runs=runs)
+    assert [facts.test_images(found, dataset) for dataset in "abcd"] == [5, 9, 10, None]
