@@ -100,7 +100,7 @@ def recordings():
         return Images(counts, torch.arange(count) % 3)
 
     blank = torch.zeros(2, 1, 1)
-    return ImageData("recordings", 3, part(12), part(4), part(6), blank, blank + 1, "none", "none")
+    return ImageData("recordings", 3, part(12), part(4), part(6), blank + 0.25, blank + 2, "none", "none")
 
 
 @pytest.mark.parametrize("coding", ["signed", "unsigned"])
