@@ -178,6 +178,21 @@ def test_early_exit_has_a_line_at_its_step(tmp_path):
     assert exit_line["Paper"] == "90.3 (BNTT + Early Exit (ours), VGG9, T = 20)"
 
 
+def test_early_exit_is_judged_by_the_images_that_are_right_at_its_own_step(tmp_path):
+    """Four of eight at step 3, seven at the last."""
+    found = results(tmp_path)
+    for one in found.runs:
+        if one.run.row == "bntt":
+            curve, exits = one.measured["anytime.csv"], one.measured["early_exit.csv"]
+            curve.loc[curve["time_step"] == 3, ["accuracy", "correct"]] = [50.0, "f0"]
+            exits.loc[exits["exit_step"] == 3, "accuracy"] = 50.0
+    table = tables.table1(found)
+    assert line(table, "bntt + early exit")["Accuracy (%)"] == "50.00 ± 17.68"
+    assert line(table, "bntt + early exit")["Minus bntt (points)"].startswith("−37.50 [−")
+    assert line(table, "bntt")["Accuracy (%)"] == "87.50 ± 11.69"
+    assert line(table, "ann")["Minus bntt (points)"].startswith("12.50 [−")
+
+
 def test_conversions_are_listed_at_every_reported_step_and_answer_the_papers_deeper_one(tmp_path):
     table = tables.table1(results(tmp_path))
     assert line(table, "conversion", **{"Time_steps": "2"})["Paper"] == "–"
