@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from bntt.classifiers import DenseClassifier, SpikingClassifier
 from bntt.experiment import declared
+from bntt.experiment.schema import EVALUATION
 from bntt.measurements import (
     Subject,
     anytime,
@@ -517,6 +518,27 @@ def test_every_measurement_has_the_columns_it_declares_or_says_why_not(tmp_path,
     assert all(reason and "\n" not in reason for reason in reasons.values())
     assert ("spikes.csv" in reasons) == (kind == "dense")
     assert ("gamma.csv" in tables) == (kind == "bntt")
+
+
+# Another value of each option of evaluation, and the measurements that it changes.
+EFFECTS = {
+    "report_steps": ([3], {"draws", "energy", "image_spikes", "noise"}),
+    "draws": (2, {"draws"}),
+    "noise_sigmas": ([0.0, 0.4], {"noise"}),
+    "noise_space": ("normalised", {"noise"}),
+    "exit_thresholds": ([0.7], {"early_exit"}),
+    "exit_threshold": (0.33, {"early_exit"}),
+}
+
+
+@pytest.mark.parametrize("option", sorted(EVALUATION.keys() - {"batch_size"}))
+def test_every_option_of_evaluation_reaches_its_measurements_and_no_others(tmp_path, option):
+    value, changed = EFFECTS[option]
+    before, _ = measure_all(subject(tmp_path))
+    after, _ = measure_all(subject(tmp_path, **{option: value}))
+    assert {file for file, rows in before.items() if repr(rows) != repr(after[file])} == {
+        f"{name}.csv" for name in changed
+    }
 
 
 def alike(one: dict, other: dict) -> None:
