@@ -100,6 +100,8 @@ def test_width():
     assert [layer.outputs for layer in half] == [32, 32, 64, 64, 128, 128, 128, 512, 10]
     assert [layer.side for layer in half] == [16, 16, 8, 8, 4, 4, 4, None, None]
     assert half[7].inputs == 128 * 2 * 2 and half[0].inputs == 1
+    tenth = weight_layers("vgg16", (3, 16, 16), 10, width=0.1)  # of 64, 128, 256, 512 and 4096, rounded
+    assert [layer.outputs for layer in tenth] == [6] * 2 + [13] * 2 + [26] * 3 + [51] * 6 + [410] * 2 + [10]
 
 
 def test_nothing_has_a_bias_and_initial_weights_are_xavier_uniform():
