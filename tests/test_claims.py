@@ -366,6 +366,34 @@ def test_noise_sigma_by_sigma():
     assert (ann["high"] < 0).all()
 
 
+def test_images_without_noise_do_not_count_and_levels_count_alike():
+    """After 200, 120 and 60 right of 200 for the dense network; the differences are -50, 30 and -5 points."""
+    frame = noise()
+    for row, right in (("ann", (200, 120, 60)), ("bntt", (100, 180, 50))):
+        for sigma, count in zip((0.0, 0.4, 0.8), right, strict=True):
+            here = (frame["row"] == row) & (frame["sigma"] == sigma)
+            frame = frame.assign(
+                accuracy=frame["accuracy"].mask(here, count / 2), correct=frame["correct"].mask(here, bits(count))
+            )
+    claim = judged("better-under-noise", noise=frame)
+    ann = next(part for part in claim.parts if part.label == "ann")
+    assert ann.estimate.value == pytest.approx(12.5) and ann.outcome == "holds"
+    assert ann.note == "bntt is better at sigma 0.4, worse at sigma 0.8"
+    assert "bntt 57.5 %" in claim.note and "ann 45.0 %" in claim.note
+    by_level = claims.noise_differences(evidence(noise=frame)).set_index(["row", "sigma"])["difference"]
+    assert by_level.loc["ann"].to_dict() == pytest.approx({0.0: -50, 0.4: 30, 0.8: -5})
+
+
+def test_energy_is_judged_by_the_papers_reading():
+    """Under another one bntt would need twice the dense network's energy."""
+    frame = energy(bntt=0.1)
+    of_bntt = (frame["row"] == "bntt") & (frame["layer"] == "fc1")
+    by_row = {part.label: part for part in judged("low-energy", energy=frame.assign(
+        events_mj=frame["events_mj"].mask(of_bntt, 4.0))).parts}  # fmt: skip
+    assert by_row["ann"].estimate == pytest.approx((10, 10, 10)) and by_row["ann"].outcome == "holds"
+    assert by_row["ann"].note == "same outcome under 4 of 6 readings of the formula"
+
+
 def test_energy_compares_ratios_and_counts_the_readings():
     claim = judged("low-energy")
     by_row = {part.label: part for part in claim.parts}

@@ -467,14 +467,24 @@ def test_a_limit_takes_the_first_training_images_and_no_others(prepared):
     assert seen.shape == (1, 8, 8)
 
 
+def test_a_limit_of_test_images_takes_the_first_of_them_and_leaves_the_others_alone(prepared):
+    raw = store.load("digits")
+    seen = raw.to(torch.device("cpu"), test_limit=30)
+    assert torch.equal(seen.test.pixels, raw.test.pixels[:30])
+    assert torch.equal(seen.test.labels, raw.test.labels[:30])
+    assert (len(seen.train), len(seen.validation)) == (1077, 180)
+
+
 def test_resizing_keeps_labels_and_means():
     seen = images(side=8)
     larger = seen.to(torch.device("cpu"), 16, None)
     assert larger.shape == (1, 16, 16)
     assert torch.equal(larger.train.labels, seen.train.labels)
     assert (larger.train.pixels.double().mean((2, 3)) - seen.train.pixels.double().mean((2, 3))).abs().max() < 6
-    expected = F.interpolate(seen.test.pixels.float(), (16, 16), mode="bilinear", antialias=True).round()
-    assert torch.equal(larger.test.pixels.float(), expected.clamp(0, 255))
+    smaller = seen.to(torch.device("cpu"), 4, None)
+    for found, side in ((larger, 16), (smaller, 4)):  # where images shrink, every pixel counts
+        expected = F.interpolate(seen.test.pixels.float(), (side, side), mode="bilinear", antialias=True).round()
+        assert torch.equal(found.test.pixels.float(), expected.clamp(0, 255))
 
 
 # -- augmentation -----------------------------------------------------------------------------------------

@@ -716,7 +716,7 @@ def made(train=20, validation=0, channels=3, steps=None) -> ImageData:
         return Images(pixels.to(torch.uint8), torch.arange(count) % 3)
 
     blank = torch.zeros(channels, 1, 1)
-    return ImageData("made", 3, part(train), part(validation), part(5), blank, blank + 1, "none", "none")
+    return ImageData("made", 3, part(train), part(validation), part(5), blank + 0.25, blank + 2, "none", "none")
 
 
 CPU = torch.device("cpu")
@@ -768,6 +768,7 @@ def test_recordings_are_seen_as_spikes_and_their_shares():
     assert spikes.dtype == torch.bfloat16
     assert torch.equal(spikes.float(), unit.transpose(0, 1)[2:])
     assert torch.equal(rates(scaled, True), unit.mean(1))
+    assert torch.equal(rates(3 * unit, True), (3 * unit).mean(1))  # of counts
     counted = made(channels=2, steps=5).to(CPU, event_counts=True)
     assert torch.equal(counted.train.unit(torch.tensor([3])), counted.train.pixels[[3]].float())
     assert counted.train.pixels.max() == 3

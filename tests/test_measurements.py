@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from bntt.classifiers import DenseClassifier, SpikingClassifier
 from bntt.experiment import declared
+from bntt.experiment.schema import EVALUATION
 from bntt.measurements import (
     Subject,
     anytime,
@@ -39,7 +40,7 @@ STEPS = 5
 def spiking_network(norm="bntt", reset="soft", readout="mean", seed=0):
     """A small network that spikes at every depth, with gammas and tracked moments away from where they start."""
     layers = weight_layers("vgg5", (1, 8, 8), 3, 0.1)
-    network = SpikingNetwork(layers, STEPS, norm=norm, neuron=lambda name: LIF(0.9, 1.0, reset), readout=readout)
+    network = SpikingNetwork(layers, STEPS, norm=norm, neuron=lambda name: LIF(0.9, 0.75, reset), readout=readout)
     initialise(network, seed, 4.0)
     draws = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -116,7 +117,17 @@ def test_each_draw_is_the_accuracy_under_its_own_noise_and_the_first_is_that_of_
         running = torch.cat([logits for _, logits in of.classifier.running_logits(scaled, samples, noise)])
         right = running[row["time_step"] - 1].argmax(1) == of.data.test.labels
         assert row["accuracy"] == pytest.approx(100 * right.double().mean().item())
-    assert len({key(of.run.seed, "test noise", draw) for draw in range(4)}) == 4
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_noise_of_each_measurement_is_keyed_by_seed_and_draw(tmp_path, seed):
+    watching = Watching(SpikingClassifier(spiking_network(), True))
+    of = subject(tmp_path, watching, draws=3, noise_sigmas=[0.3])
+    of = dataclasses.replace(of, run=dataclasses.replace(of.run, seed=seed))
+    for measurement, used in ((anytime, [0]), (noise, [0]), (draws, [1, 2])):  # draw 0 is the pass that all share
+        watching.keys.clear()
+        measurement.measure(of)
+        assert watching.keys == [key(seed, "test noise", draw) for draw in used]
 
 
 def test_where_nothing_is_drawn_there_are_no_draws(tmp_path):
@@ -309,16 +320,30 @@ def test_the_exit_rule(gammas, step):
     assert early_exit.exit_step([T(values) for values in gammas], 0.1) == step
 
 
+MEANS = {  # of gamma over channels; conv2 decides
+    "conv1": [0.95, 0.60, 0.30, 0.10, 0.02],
+    "conv2": [1.00, 0.95, 0.60, 0.30, 0.10],
+    "conv3": [-1.0, -1.0, -1.0, -1.0, -1.0],
+    "fc1": [0.97, 0.50, 0.20, 0.02, 0.01],
+}
+
+
 def test_exits_are_read_off_the_anytime_curve_for_every_threshold(tmp_path):
-    of = subject(tmp_path, exit_thresholds=[0.9, 0.2], exit_threshold=0.5)
+    of = subject(tmp_path, exit_thresholds=[0.9, 0.05, 0.2], exit_threshold=0.5)
     with torch.no_grad():
-        for number, layer in enumerate(of.classifier.network.layers.values()):
-            layer.norm.gamma.copy_(torch.linspace(1.0 - 0.05 * number, 0.1, STEPS)[:, None])
+        for name, layer in of.classifier.network.layers.items():
+            layer.norm.gamma.copy_(T(MEANS[name])[:, None])
+            layer.norm.gamma[:, 0] += 3  # so that neither the largest nor the mean magnitude is the mean
+            layer.norm.gamma[:, 1] -= 3
+    right = torch.arange(11) < 2 * torch.arange(1, STEPS + 1)[:, None]  # another accuracy at every step
+    of.__dict__["observation"] = dataclasses.replace(of.observation, right=right)
     accuracy = {row["time_step"]: row["accuracy"] for row in anytime.measure(of)}
+    assert len(set(accuracy.values())) == STEPS
     rows = early_exit.measure(of)
-    assert [row["threshold"] for row in rows] == [0.2, 0.5, 0.9]
-    assert [row["exit_step"] for row in rows] == [4, 3, 1]  # gammas 1, 0.775, 0.55, 0.325, 0.1 in conv1
-    assert all(row["accuracy"] == accuracy[row["exit_step"]] for row in rows)
+    assert [row["threshold"] for row in rows] == [0.05, 0.2, 0.5, 0.9]
+    assert [row["exit_step"] for row in rows] == [5, 4, 3, 2]
+    assert [row["exits"] for row in rows] == [0, 1, 1, 1]
+    assert [row["accuracy"] for row in rows] == [accuracy[step] for step in (5, 4, 3, 2)]
 
 
 @pytest.mark.parametrize("norm", ["none", "tdbn", "bn-pooled", "bntt-shared-gamma"])
@@ -342,10 +367,10 @@ def test_gamma_has_a_row_for_every_layer_step_and_channel(tmp_path):
 
 
 class Watching:
-    """Passes everything on to a classifier and keeps the images that it is shown."""
+    """Passes everything on to a classifier and keeps the images that it is shown, and the keys of their spikes."""
 
     def __init__(self, classifier):
-        self.inner, self.images = classifier, []
+        self.inner, self.images, self.keys = classifier, [], []
 
     def __getattr__(self, name):
         return getattr(self.inner, name)
@@ -356,6 +381,7 @@ class Watching:
 
     def running_logits(self, scaled, samples, key, observe=None):
         self.shown = scaled.clone()
+        self.keys.append(key)
         return self.inner.running_logits(scaled, samples, key, observe)
 
 
@@ -450,7 +476,8 @@ def test_where_the_approximations_hold_exactly_no_spike_is_wrong(tmp_path):
     assert all(row["scale_change"] != row["scale_change"] for row in rows if row["time_step"] == 1)
 
 
-def test_approximations_by_hand(tmp_path):
+def test_approximations_by_hand(tmp_path, monkeypatch):
+    monkeypatch.setattr(approximations, "IMAGES", 7)
     of = subject(tmp_path)
     _, fired, _ = by_loop(of)
     rows = {(row["layer"], row["time_step"]): row for row in approximations.measure(of)}
@@ -462,7 +489,7 @@ def test_approximations_by_hand(tmp_path):
             row = rows[name, t + 1]
             assert row["relative_mean"] == pytest.approx(relative[t].item())
             assert row["variance"] == pytest.approx(norm.running_var[t].double().mean().item())
-            assert row["spikes"] == pytest.approx(fired[name][t].mean().item())
+            assert row["spikes"] == pytest.approx(fired[name][t, :7].mean().item())  # of the first images only
             if t:
                 change = ((scale[t] - scale[t - 1]).abs() / scale[t].abs()).median().item()
                 assert row["scale_change"] == pytest.approx(change)
@@ -493,6 +520,27 @@ def test_every_measurement_has_the_columns_it_declares_or_says_why_not(tmp_path,
     assert ("gamma.csv" in tables) == (kind == "bntt")
 
 
+# Another value of each option of evaluation, and the measurements that it changes.
+EFFECTS = {
+    "report_steps": ([3], {"draws", "energy", "image_spikes", "noise"}),
+    "draws": (2, {"draws"}),
+    "noise_sigmas": ([0.0, 0.4], {"noise"}),
+    "noise_space": ("normalised", {"noise"}),
+    "exit_thresholds": ([0.7], {"early_exit"}),
+    "exit_threshold": (0.33, {"early_exit"}),
+}
+
+
+@pytest.mark.parametrize("option", sorted(EVALUATION.keys() - {"batch_size"}))
+def test_every_option_of_evaluation_reaches_its_measurements_and_no_others(tmp_path, option):
+    value, changed = EFFECTS[option]
+    before, _ = measure_all(subject(tmp_path))
+    after, _ = measure_all(subject(tmp_path, **{option: value}))
+    assert {file for file, rows in before.items() if repr(rows) != repr(after[file])} == {
+        f"{name}.csv" for name in changed
+    }
+
+
 def alike(one: dict, other: dict) -> None:
     assert one.keys() == other.keys()
     for file, rows in one.items():
@@ -520,3 +568,4 @@ def test_reported_steps_are_those_asked_for_that_there_are_and_the_last(tmp_path
     assert subject(tmp_path).report_steps == [2, STEPS]
     assert subject(tmp_path, dense()).report_steps == [1]
     assert subject(tmp_path, report_steps=[STEPS]).report_steps == [STEPS]
+    assert subject(tmp_path, report_steps=[STEPS + 1, STEPS - 1]).report_steps == [STEPS - 1, STEPS]

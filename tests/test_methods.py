@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib import import_module
 from math import ceil
@@ -10,31 +11,37 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import EXPERIMENT, PROJECT, assert_one_line, experiment, images, python, write_experiment
+from tiny import EXPERIMENT, PROJECT, assert_one_line, experiment, images, python, result, same, write_experiment
 from torch.nn import functional as F
 
 from bntt.common.errors import UserError
 from bntt.data import store
+from bntt.data.images import ImageData, Images
 from bntt.experiment import declared
+from bntt.measurements import measure_all
 from bntt.methods import Task, ann, conversion
 from bntt.runs import pipeline
 from bntt.runs.checkpoints import Checkpoints
 from bntt.runs.directory import RunDirectory
+from bntt.spiking import randomness
 from bntt.spiking.encoding import poisson, rates
+from bntt.spiking.kernels import plain
 from bntt.spiking.networks import initialise
 from bntt.spiking.randomness import key
+from bntt.training import loop
 
 torch.set_num_threads(1)
 METHODS = declared.plugins("methods", "OPTIONS")
 CPU = torch.device("cpu")
+SEED = 3  # not 0, with which a seed that is lost on the way would not be missed
 
 
 # -- the contract -----------------------------------------------------------------------------------------
 
 
-def trained(method: str, tmp_path, **options):
-    """A method's weights on random images, by the calls that the pipeline makes."""
-    data = images(train=12, classes=3)
+def trained(method, tmp_path, data=None, **options):
+    """A method's weights on random images, or on other data, by the calls that the pipeline makes."""
+    data = data or images(train=12, classes=3)
     protocol = {k: EXPERIMENT["protocol"][k] for k in ("architecture", "width", "image_size")}
     known = declared.options(METHODS[method])
     small = {"epochs": 1, "batch_size": 6, "time_steps": 3, "calibration_images": 4, "calibration_steps": 6} | options
@@ -43,10 +50,10 @@ def trained(method: str, tmp_path, **options):
     if declared.literal(METHODS[method], "NEEDS_START"):
         rows["row"]["start"] = "base"
         rows["base"] = {"method": "ann", "epochs": 1, "batch_size": 6, "gain": 3.0, "learning_rate": 0.01}
-    loaded = experiment(tmp_path, protocol=protocol, rows=rows)
+    loaded = experiment(tmp_path, protocol=protocol, rows=rows, seeds=[SEED])
     if "base" in rows:
-        start = ann.train(Task(loaded.run("digits", "base", 0), data, Checkpoints(tmp_path / "base"))).weights
-    run = loaded.run("digits", "row", 0)
+        start = ann.train(Task(loaded.run("digits", "base", SEED), data, Checkpoints(tmp_path / "base"))).weights
+    run = loaded.run("digits", "row", SEED)
     module = import_module(METHODS[method])
     return run, data, module, module.train(Task(run, data, Checkpoints(tmp_path), start))
 
@@ -55,7 +62,8 @@ def trained(method: str, tmp_path, **options):
 def test_a_method_trains_and_its_weights_make_the_same_classifier_after_a_round_trip(method, tmp_path):
     run, data, module, made = trained(method, tmp_path)
     assert made.outcome.diverged is None
-    assert made.facts["parameters"] > 0
+    network = module.classifier(run, data, made.weights).network
+    assert made.facts["parameters"] == sum(parameter.numel() for parameter in network.parameters())
     save_file({name: value.contiguous() for name, value in made.weights.items()}, tmp_path / "model.safetensors")
     stored = load_file(tmp_path / "model.safetensors")
     samples = torch.arange(len(data.test))
@@ -76,31 +84,269 @@ def test_a_method_trains_and_its_weights_make_the_same_classifier_after_a_round_
 
 @pytest.mark.parametrize("norm", declared.options("bntt.methods.surrogate")["norm"]["choices"])
 def test_every_norm_trains_and_its_decay_budget_is_recorded(norm, tmp_path):
-    run, _, _, made = trained("surrogate", tmp_path, norm=norm)
+    run, _, _, made = trained("surrogate", tmp_path, norm=norm, batch_size=5)
     assert made.outcome.diverged is None
-    steps, rate = 2, run.options["learning_rate"]
+    steps, rate = 3, run.options["learning_rate"]  # the last batch has two of twelve images
     expected = None if norm == "none" else pytest.approx(steps * rate * run.options["weight_decay"] / 0.1)
     assert made.facts.get("decay_budget") == expected
 
 
-@pytest.mark.parametrize("signed", ["signed", "unsigned"])
-def test_both_codings_train_and_are_used_for_testing_too(signed, tmp_path):
-    run, data, module, made = trained("surrogate", tmp_path, coding=signed)
-    classifier = module.classifier(run, data, made.weights)
-    scaled = classifier.scaled(data, data.test.unit(torch.arange(6)))
-    assert classifier.signed is (signed == "signed")
-    assert (scaled.min() < 0).item() is (signed == "signed")
+def recordings():
+    """Random recordings of four frames of event counts, with the parts of `images`."""
+    draws = torch.Generator().manual_seed(0)
+
+    def part(count):
+        counts = torch.randint(0, 3, (count, 4, 2, 8, 8), generator=draws, dtype=torch.uint8)
+        return Images(counts, torch.arange(count) % 3)
+
+    blank = torch.zeros(2, 1, 1)
+    return ImageData("recordings", 3, part(12), part(4), part(6), blank + 0.25, blank + 2, "none", "none")
 
 
-def test_the_dense_network_is_trained_on_what_its_conversion_will_see(tmp_path):
-    run, data, module, made = trained("ann", tmp_path)
-    classifier = module.classifier(run, data, made.weights)
-    samples = torch.arange(6)
-    scaled = classifier.scaled(data, data.test.unit(samples))
-    ((start, logits),) = classifier.running_logits(scaled, samples, 0)
-    assert start == 0
-    assert torch.equal(logits[0], classifier.network(rates(scaled, True)))
+@pytest.mark.parametrize("coding", ["signed", "unsigned"])
+@pytest.mark.parametrize("of", [images, recordings])
+@pytest.mark.parametrize("method", ["surrogate", "ann", "conversion"])
+def test_a_network_is_given_the_coded_data_in_training_and_evaluation(method, of, coding, tmp_path, monkeypatch):
+    """Pixel by pixel, and with the keys of their purposes: spikes, or for a dense network their expected values."""
+    module, given, weights = import_module(METHODS[method]), [], []
+    build = module.build
+
+    def watch(connection, inputs):
+        given.append(inputs[0].float())
+        weights.append(connection.weight.detach().clone())
+
+    def watched(*arguments):
+        network = build(*arguments)
+        network.layers["conv1"].get_submodule("connection").register_forward_pre_hook(watch)
+        return network
+
+    monkeypatch.setattr(module, "build", watched)
+    options = {"coding": coding, "precision": "fp32", "batch_size": 12}  # one step, whose input is of the weights' type
+    run, data, _, made = trained(method, tmp_path, of(), **options)
+    assert run.options["coding"] == coding
+
+    def expected(part, samples, steps, noise):
+        frames = part.pixels[samples].float()
+        if of is recordings:
+            if method == "surrogate":
+                return frames[:, :steps].transpose(0, 1).flatten(0, 1)
+            rate = frames.mean(1) if method == "ann" else frames.mean(1).clamp(max=1)
+        else:
+            unit = frames / 255
+            rate = ((unit - data.mean) / data.deviation / 2).clamp(-1, 1) if coding == "signed" else unit
+        return rate if method == "ann" else plain.poisson(rate, steps, noise, samples).flatten(0, 1)
+
+    if method == "conversion":
+        assert torch.equal(given[0], expected(data.train, torch.arange(4), 6, key(run.seed, "calibration")))
+    else:
+        order = randomness.permutation(key(run.seed, "order", 0), 12)
+        training = expected(data.train, order, 3, key(run.seed, "training noise", 0))
+        validation = expected(data.validation, torch.arange(4), 3, key(run.seed, "validation noise"))
+        torch.testing.assert_close(given, [training, validation])
+        start = build(run.options, data)
+        initialise(start, SEED, run.options["gain"])
+        assert torch.equal(weights[0], start.state_dict()["layers.conv1.connection.weight"])
+    given.clear()
+    classifier, samples = module.classifier(run, data, made.weights), torch.arange(6)
+    [*classifier.running_logits(classifier.scaled(data, data.test.unit(samples)), samples, 7)]
+    torch.testing.assert_close(given, [expected(data.test, samples, run.options.get("time_steps"), 7)])
+
+
+def test_dropout_is_keyed_by_seed_epoch_and_first_sample_of_the_batch(tmp_path, monkeypatch):
+    """The state of a resumed training holds no generator's."""
+    build, seeds = ann.build, []
+
+    def watch(dropout, _):
+        if dropout.training:
+            seeds.append(torch.initial_seed())
+
+    def watched(*arguments):
+        network = build(*arguments)
+        network.layers["conv1"].get_submodule("dropout").register_forward_pre_hook(watch)
+        return network
+
+    monkeypatch.setattr(ann, "build", watched)
+    trained("ann", tmp_path, epochs=2, batch_size=5)
+    expected = []
+    for epoch in (0, 1):
+        order, noise = randomness.permutation(key(SEED, "order", epoch), 12), key(SEED, "training noise", epoch)
+        expected += [key(noise, "dropout", int(order[first])) >> 1 for first in (0, 5, 10)]
+    assert seeds == expected
+    assert len(set(seeds)) == 6
+
+
+def test_the_dense_network_has_neither_biases_nor_norms(tmp_path):
+    _, _, _, made = trained("ann", tmp_path)
+    assert made.weights
     assert not any("bias" in name or "norm" in name for name in made.weights)
+
+
+# -- every option arrives ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What another value of an option changes, in a training of two epochs and in measurements of the same weights."""
+
+    value: object
+    training: bool = True  # weights or history
+    evaluation: bool = True  # measurements; or the weights no longer fit
+    given: dict = field(default_factory=dict)  # options with which it matters
+    refused: str = ""  # training refuses the value, in these words
+    data: str = "images"  # see DATA
+
+
+ONLY_TRAINING, ONLY_EVALUATION = {"evaluation": False}, {"training": False}
+NOTHING = {"training": False, "evaluation": False}
+# An option that methods share has one entry, or one of its own for a method on which it acts otherwise.
+EFFECTS = {
+    # bntt.training.loop
+    "epochs": Effect(3, **ONLY_TRAINING),
+    "batch_size": Effect(5, **ONLY_TRAINING),
+    "drop_last": Effect(True, **ONLY_TRAINING, given={"batch_size": 5}),
+    "learning_rate": Effect(0.2, **ONLY_TRAINING),
+    "momentum": Effect(0.5, **ONLY_TRAINING),
+    "weight_decay": Effect(0.1, **ONLY_TRAINING),
+    "surrogate.gamma_decay": Effect(0.1, **ONLY_TRAINING),
+    "ann.gamma_decay": Effect(0.1, **NOTHING),  # a dense network has no temporal norm
+    "milestones": Effect([], **ONLY_TRAINING),
+    "decay_factor": Effect(2.0, **ONLY_TRAINING),
+    "selection": Effect("best-test", **ONLY_TRAINING, given={"epochs": 3}),  # at the second, here
+    # bntt.data.images
+    "image_size": Effect(4),
+    "conversion.image_size": Effect(4, refused="image_size of the two rows must be the same"),
+    "crop_padding": Effect(1, **ONLY_TRAINING),
+    "conversion.crop_padding": Effect(1, **NOTHING),  # thresholds are found on images that are not augmented
+    "flip": Effect(True, **ONLY_TRAINING),
+    "conversion.flip": Effect(True, **NOTHING),
+    "train_limit": Effect(6),  # in evaluation, mean and deviation for z-scoring
+    "held_out": Effect(4, data="without validation"),
+    "test_limit": Effect(5, **ONLY_EVALUATION),
+    "event_counts": Effect(True, data="recordings"),
+    "statistics": Effect("cifar10-released", data="colour"),
+    # bntt.spiking
+    "architecture": Effect("vgg9"),
+    "conversion.architecture": Effect("vgg9", refused="architecture, width"),
+    "width": Effect(0.2),
+    "conversion.width": Effect(0.2, refused="width"),
+    "coding": Effect("unsigned"),
+    # bntt.methods
+    "ann.batch_norm": Effect(True),
+    "ann.dropout": Effect(0.5, **ONLY_TRAINING),
+    "gain": Effect(1.0, **ONLY_TRAINING),
+    "surrogate.time_steps": Effect(4),
+    "conversion.time_steps": Effect(13, **ONLY_EVALUATION),
+    "reset": Effect("hard", given={"reset": "soft"}),
+    "surrogate.norm": Effect("none"),
+    "surrogate.classifier_norm": Effect(True),
+    "surrogate.tracking": Effect("deviation", **ONLY_TRAINING),  # of the moments; they are used alike
+    "surrogate.leak": Effect(0.3),
+    "surrogate.threshold": Effect(0.5),
+    "surrogate.alpha": Effect(0.6, **ONLY_TRAINING),
+    "surrogate.readout": Effect("sum"),
+    "surrogate.precision": Effect("bf16", **ONLY_TRAINING, given={"precision": "fp32"}),
+    # It changes numbers by rounding only; but norms that pool over time refuse it.
+    "surrogate.time_chunk": Effect(1, **ONLY_TRAINING, given={"norm": "bn-pooled"}, refused="pools over time-steps"),
+    "conversion.calibration_images": Effect(2, **ONLY_TRAINING),
+    "conversion.calibration_steps": Effect(9, **ONLY_TRAINING),
+    "conversion.percentile": Effect(80.0, **ONLY_TRAINING),
+    "conversion.threshold_scale": Effect(0.5, **ONLY_TRAINING),
+}
+
+
+DATA = {
+    "images": images,
+    "colour": lambda: images(channels=3),
+    "without validation": lambda: images(validation=0),
+    "recordings": recordings,
+}
+OPTIONS = [(method, option) for method, module in METHODS.items() for option in declared.options(module)]
+
+
+def effect_of(method, option):
+    """The table's entry for an option of a method, if it has one."""
+    return EFFECTS.get(f"{method}.{option}", EFFECTS.get(option))
+
+
+def run_of(method, folder, name, options):
+    """A run of this method on a few images, after its start, if it needs one; and its experiment."""
+    protocol = {"architecture": "vgg5", "width": 0.1, "epochs": 2, "batch_size": 6, "learning_rate": 0.1}
+    small = {"time_steps": 3, "calibration_images": 4, "calibration_steps": 6}
+    known = declared.options(METHODS[method])
+    rows = {"row": {"method": method} | {k: v for k, v in small.items() if k in known} | options}
+    if declared.literal(METHODS[method], "NEEDS_START"):
+        rows["row"]["start"] = "base"
+        rows["base"] = {"method": "ann", "gain": 3.0, "learning_rate": 0.01}
+        rows["base"] |= {k: v for k, v in options.items() if k == "test_limit"}  # must be the same in all rows
+    evaluation = {"noise_sigmas": [0.4], "draws": 1}
+    used = experiment(folder, name, protocol=protocol, rows=rows, evaluation=evaluation)
+    return used, used.run("digits", "row", 0)
+
+
+def trained_by_pipeline(used, root):
+    """Weights and history of the experiment's row, or the words with which its training is refused."""
+    try:
+        for run in used.runs:
+            pipeline.train(used, run, root, "cpu")
+    except UserError as refused:
+        return str(refused)
+    return result(used.run("digits", "row", 0), root)
+
+
+def measured(run, directory):
+    """All measurements of these weights as text, or the words with which they are refused."""
+    try:
+        return repr(measure_all(pipeline.subject(run, directory, CPU)))
+    except UserError as refused:
+        assert "cannot load it" in str(refused)
+        return str(refused)
+
+
+@pytest.fixture(scope="module")
+def defaults(tmp_path_factory):
+    """A function that gives a method's run before an option is changed, what training it gives and what it measures."""
+    made = {}
+
+    def default(method, effect):
+        key = f"{method} {effect.data} {effect.given}"
+        if key not in made:
+            folder = tmp_path_factory.mktemp("defaults")
+            used, run = run_of(method, folder, "default", effect.given)
+            trained = trained_by_pipeline(used, folder)
+            assert not isinstance(trained, str), trained
+            directory = RunDirectory.of(run, folder)
+            assert directory.training()["status"] == "done"
+            found = measured(run, directory)
+            assert found.startswith("("), found
+            made[key] = run, directory, trained, found
+        return made[key]
+
+    return default
+
+
+@pytest.mark.parametrize(("method", "option"), [pytest.param(*pair, id=".".join(pair)) for pair in OPTIONS])
+def test_every_option_reaches_training_and_evaluation(method, option, defaults, tmp_path, monkeypatch):
+    """And what is said to concern only one of them changes no bit of the other."""
+    effect = effect_of(method, option)
+    assert effect is not None, f"say in EFFECTS what another value of {option} of method {method} changes"
+    monkeypatch.setattr(store, "load", lambda name: DATA[effect.data]())
+    monkeypatch.setattr(loop, "SELECTION_EPOCHS", 2)
+    run, directory, trained, found = defaults(method, effect)
+    used, changed = run_of(method, tmp_path, "changed", effect.given | {option: effect.value})
+    assert run.options[option] != effect.value
+
+    retrained = trained_by_pipeline(used, tmp_path)
+    if effect.refused:
+        assert isinstance(retrained, str) and effect.refused in retrained
+    else:
+        assert not isinstance(retrained, str), retrained
+        assert same(trained, retrained) != effect.training
+    assert (measured(changed, directory) != found) == effect.evaluation
+
+
+def test_no_entry_of_the_table_is_about_an_option_that_is_gone():
+    known = {option for _, option in OPTIONS} | {".".join(pair) for pair in OPTIONS}
+    assert EFFECTS.keys() <= known
 
 
 # -- a norm of one's own ----------------------------------------------------------------------------------

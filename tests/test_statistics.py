@@ -108,6 +108,14 @@ def test_student_interval_is_the_tables():
         assert (mean - low, high - mean) == pytest.approx((half, half), rel=3e-4)
 
 
+def test_prediction_interval_by_hand():
+    # 2 -+ 4.3027 * 1 * sqrt(1 + 1/3); of equal values it is a point
+    assert intervals.prediction_interval([1, 2, 3]) == pytest.approx((2, 2 - 4.9683, 2 + 4.9683), abs=1e-3)
+    assert intervals.prediction_interval([4, 4]) == (4, 4, 4)
+    with pytest.raises(ValueError, match="two values"):
+        intervals.prediction_interval([1])
+
+
 def test_paired_means_use_the_pairs():
     # the differences are 1, 1, 1 whatever the images are: no uncertainty
     assert intervals.paired_mean_difference([11, 102, 1003], [10, 101, 1002]) == (1, 1, 1)
@@ -130,6 +138,9 @@ def test_bootstrap_mean_agrees_with_student_on_many_values():
 def test_bootstrap_median_by_hand():
     # of two values a resample's median is 0, 1/2 or 1 with probabilities 1/4, 1/2, 1/4: the interval is [0, 1]
     assert intervals.bootstrap_median([0, 1]) == (0.5, 0, 1)
+    # three or more of five draws are the 3 in 5.8 %; their mean is above 1.8 in 0.7 %
+    assert intervals.bootstrap_median([0, 0, 0, 0, 3]) == (0, 0, 3)
+    assert intervals.bootstrap_mean([0, 0, 0, 0, 3]) == pytest.approx((0.6, 0, 1.8))
 
 
 def test_kendall_by_hand_and_by_scipy():
@@ -138,6 +149,8 @@ def test_kendall_by_hand_and_by_scipy():
     assert intervals.kendall_tau([0, 1, 2], [4, 4, 4]) == 0
     x, y = np.arange(8), [1, 4, 4, 5, 7, 6, 8, 7]
     assert intervals.kendall_tau(x, y) == pytest.approx(stats.kendalltau(x, y).statistic)
+    assert intervals.kendall_tau(y, x) == pytest.approx(stats.kendalltau(y, x).statistic)
+    assert intervals.kendall_tau(y, [1, 1, *y[2:]]) == pytest.approx(stats.kendalltau(y, [1, 1, *y[2:]]).statistic)
     assert np.asarray(intervals.kendall_tau(x, [y, y[::-1]])).shape == (2,)
 
 
@@ -149,6 +162,7 @@ def wave(peak: int, channels: int = 4) -> np.ndarray:
 def test_peak_step_is_counted_from_one():
     assert intervals.peak_step(wave(1)) == 1
     assert intervals.peak_step(wave(7)) == 7
+    assert intervals.peak_step([[0, 5], [3, 3], [3, 3]]) == 2  # of the mean, not of a channel; the first of equals
 
 
 def test_peak_delay_of_certain_peaks():

@@ -197,6 +197,21 @@ def test_every_dataset_has_the_papers_lines_beside_the_rows_and_nowhere_else(tmp
     assert ("verdict" in line(table, "bntt + early exit")["Note"]) == (dataset in ("cifar100", "tiny-imagenet"))
 
 
+def test_early_exit_is_judged_by_the_images_that_are_right_at_its_own_step(tmp_path):
+    """Four of eight at step 3, seven at the last."""
+    found = results(tmp_path)
+    for one in found.runs:
+        if one.run.row == "bntt":
+            curve, exits = one.measured["anytime.csv"], one.measured["early_exit.csv"]
+            curve.loc[curve["time_step"] == 3, ["accuracy", "correct"]] = [50.0, "f0"]
+            exits.loc[exits["exit_step"] == 3, "accuracy"] = 50.0
+    table = tables.table1(found)
+    assert line(table, "bntt + early exit")["Accuracy (%)"] == "50.00 ± 17.68"
+    assert line(table, "bntt + early exit")["Minus bntt (points)"].startswith("−37.50 [−")
+    assert line(table, "bntt")["Accuracy (%)"] == "87.50 ± 11.69"
+    assert line(table, "ann")["Minus bntt (points)"].startswith("12.50 [−")
+
+
 def test_conversions_are_listed_at_every_reported_step_and_answer_the_papers_deeper_one(tmp_path):
     table = tables.table1(results(tmp_path))
     assert line(table, "conversion", **{"Time_steps": "2"})["Paper"] == "–"
@@ -571,7 +586,7 @@ def test_the_first_lines_say_what_ran_on_what_and_how_it_went(tmp_path):
     runs, digits, cifar100 = overview.what_ran(found, tables.table1(found), claims).splitlines()
     assert runs == "* **Runs.** 6 done, 2 diverged and 2 missing of 10 runs; 10 min 0 s of training, on cpu."
     assert digits.startswith(
-        "* **digits.** scikit-learn digits (8 x 8, 10 classes, 1,797 scans): 1,077 training images, "
+        "* **digits.** scikit-learn digits (8 x 8, 10 classes): 1,077 training images, "
     )
     assert "8 of 540 test images; content as expected. Chance: 10 %. **At chance: `my-norm`.** " in digits
     assert (

@@ -129,9 +129,11 @@ def noisy(model):
     )
 
 
-@pytest.mark.parametrize("drop_last", [False, True])
-def test_the_steps_are_those_of_sgd_written_by_hand(tmp_path, drop_last):
-    data, options, seed = images(), OPTIONS | {"gamma_decay": 0.5, "drop_last": drop_last}, 3
+@pytest.mark.parametrize(
+    ("gamma_decay", "used", "drop_last"), [(None, 0.01, False), (0.0, 0.0, False), (0.5, 0.5, False), (0.5, 0.5, True)]
+)
+def test_the_steps_are_those_of_sgd_written_by_hand(tmp_path, gamma_decay, used, drop_last):
+    data, options, seed = images(), OPTIONS | {"gamma_decay": gamma_decay, "drop_last": drop_last}, 3
     starts = (0, 5) if drop_last else (0, 5, 10)  # 12 images: the last batch has two
     images_used = 10 if drop_last else 12
     model, twin = Small().double(), Small().double()
@@ -157,7 +159,7 @@ def test_the_steps_are_those_of_sgd_written_by_hand(tmp_path, drop_last):
             error /= len(samples)
             gradients = [error.t() @ (x * gamma), ((error @ weight) * x).sum(0)]
             rate = 0.1 if epoch < 2 else 0.01  # epoch 2 is past half of three epochs, not past seven tenths
-            for parameter, v, gradient, decay in zip((weight, gamma), velocity, gradients, (0.01, 0.5), strict=True):
+            for parameter, v, gradient, decay in zip((weight, gamma), velocity, gradients, (0.01, used), strict=True):
                 v.mul_(0.9).add_(gradient + decay * parameter)
                 parameter.sub_(rate * v)
         losses.append(total / images_used)

@@ -151,12 +151,16 @@ def assert_one_line(error: BaseException | subprocess.CompletedProcess, *parts: 
 
 
 def result(run: Run, root: Path) -> tuple:
-    """What a training came to: weights, history without its seconds, and the number of steps."""
+    """What a training came to: weights, history without its seconds if it has one, and the number of steps."""
     directory = RunDirectory.of(run, root)
-    history = directory.table("history.csv").drop(columns="seconds")
-    return directory.weights(), history.to_dict("list"), directory.training()["steps"]
+    record, history = directory.training(), None
+    if "history.csv" in record["files"]:
+        history = directory.table("history.csv").drop(columns="seconds").to_dict("list")
+    return directory.weights(), history, record["steps"]
 
 
 def same(one: tuple, other: tuple) -> bool:
     """Whether two results are alike to the last bit."""
-    return all(torch.equal(one[0][name], other[0][name]) for name in one[0] | other[0]) and one[1:] == other[1:]
+    if one[0].keys() != other[0].keys() or one[1:] != other[1:]:
+        return False
+    return all(torch.equal(value, other[0][name]) for name, value in one[0].items())

@@ -21,6 +21,7 @@ def spikes(*shape, quarters=True):
 CONNECTIONS = [
     (nn.Conv2d(3, 5, 3, padding=1, bias=False), (2, 3, 3, 6, 6)),
     (nn.Conv2d(4, 6, 3, stride=2, dilation=2, groups=2, bias=False), (2, 3, 4, 9, 9)),
+    (nn.Conv2d(4, 6, 3, stride=(2, 3), padding=(1, 0), bias=False), (2, 3, 4, 8, 8)),  # the stride leaves some over
     (nn.Conv2d(3, 5, (1, 3), padding="valid", bias=False), (2, 3, 3, 6, 6)),
     (nn.Conv2d(3, 5, 3, padding=1), (2, 3, 3, 6, 6)),  # a bias: run by torch itself
     (nn.Conv2d(3, 5, 3, padding=1, padding_mode="circular", bias=False), (2, 3, 3, 6, 6)),

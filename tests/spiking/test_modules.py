@@ -149,6 +149,24 @@ def test_the_current_is_left_as_it_was():
     assert torch.equal(current.detach(), before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # with and without the fused and event-driven kernels
+def test_a_membrane_to_start_from_is_left_as_it_was(dtype):
+    """So that a sequence can go on from it more than once."""
+    layer = SpikingLayer(nn.Linear(6, 3, bias=False), norm_of("bntt").eval(), LIF()).to(dtype)
+    x, current = input_spikes(1, STEPS, 4, 6, dtype=dtype), random(2, STEPS, 4, 3, dtype=dtype)
+    membrane = random(3, 4, 3, dtype=dtype)
+    before = membrane.clone()
+    for run in (
+        lambda: layer.resume(x, 0, membrane).membrane,
+        lambda: layer.advance(x, 0, membrane)[1],
+        lambda: layer.neuron.resume(current, layer.norm, 0, membrane)[1],
+        lambda: layer.neuron.advance(current, layer.norm, 0, membrane)[1],
+    ):
+        first, second = run(), run()
+        assert torch.equal(membrane, before) and not torch.equal(first, before)
+        assert torch.equal(first, second)
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_permuted_samples_in_training(name):
     """Batch statistics do not know the order."""

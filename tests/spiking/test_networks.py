@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from bntt.spiking.layers import over_time
 from bntt.spiking.networks import ARCHITECTURES, DenseNetwork, SpikingNetwork, initialise, weight_layers
 from bntt.spiking.neurons import IF, LIF
 from bntt.spiking.norms import NORMS, TDBN
@@ -101,6 +100,8 @@ def test_width():
     assert [layer.outputs for layer in half] == [32, 32, 64, 64, 128, 128, 128, 512, 10]
     assert [layer.side for layer in half] == [16, 16, 8, 8, 4, 4, 4, None, None]
     assert half[7].inputs == 128 * 2 * 2 and half[0].inputs == 1
+    tenth = weight_layers("vgg16", (3, 16, 16), 10, width=0.1)  # of 64, 128, 256, 512 and 4096, rounded
+    assert [layer.outputs for layer in tenth] == [6] * 2 + [13] * 2 + [26] * 3 + [51] * 6 + [410] * 2 + [10]
 
 
 def test_nothing_has_a_bias_and_initial_weights_are_xavier_uniform():
@@ -210,6 +211,66 @@ def test_channels_last_network():
     network.to(memory_format=torch.channels_last)
     last = x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, (5, 6))
     assert relative(network(last).detach(), expected) < 1e-11
+
+
+# Sides at which vgg11 averages 4 x 4 spikes, and dvs7 halves an odd side.
+SIDES = {"vgg5": 8, "vgg9": 8, "vgg11": 64, "vgg16": 16, "dvs7": 42}
+
+
+def on_counts(architecture, norm):
+    """A small network, and an input that is neither spikes nor quarters of them: thirds of up to 269 events."""
+    side = SIDES[architecture]
+    network = SpikingNetwork(weight_layers(architecture, (2, side, side), 3, 1 / 32), 2, norm=norm)
+    initialise(network, 0, 8.0)
+    counts = torch.randint(0, 270, (2, 3, 2, side, side), generator=torch.Generator().manual_seed(0))
+    return network.double(), counts.double() / 3
+
+
+def pooled_by_hand(spikes, layer):
+    """Spikes ``[T, N, C, H, W]`` as the next layer gets them."""
+    if layer.pool == "G":
+        return spikes.mean((3, 4))[..., None, None]
+    if layer.pool is None:
+        return spikes
+    even = spikes[..., : spikes.shape[3] // 2 * 2, : spikes.shape[4] // 2 * 2]
+    return sum(even[..., row::2, column::2] for row in (0, 1) for column in (0, 1)) / 4
+
+
+def test_every_architecture_has_a_side():
+    assert SIDES.keys() == ARCHITECTURES.keys()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_layer_gives_the_next_its_pooled_spikes(architecture):
+    """In training and at inference. An odd side loses its last row and column."""
+    network, x = on_counts(architecture, "none")
+    outputs, steps = {}, {}
+    for name, layer in network.layers.items():
+        layer.register_forward_hook(lambda _, __, out, name=name: outputs.__setitem__(name, out.detach()))
+    network(x)
+    network.resume(x, 0, {}, steps.__setitem__)
+    for layer in network.description[:-1]:
+        step = steps[layer.name]
+        expected = pooled_by_hand(step.spikes, layer)
+        assert 0 < expected.mean() < 1
+        for found in (step.output, outputs[layer.name]):
+            assert torch.equal(found.reshape(expected.shape), expected), layer.name
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_gradients_of_weights_are_torchs_own_whatever_is_kept_as_bytes(architecture):
+    """Bytes hold neither event counts above 31, nor thirds, nor averages of 4 x 4 spikes."""
+    network, x = on_counts(architecture, "bntt")
+    gradients = []
+    for _ in range(2):
+        network.zero_grad()
+        network(x).square().sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in network.named_parameters()})
+        for layer in network.layers.values():
+            layer.connection.register_forward_hook(lambda *given: None)  # from now on torch's own autograd runs
+    for name, expected in gradients[1].items():
+        assert expected.abs().max() > 0
+        assert relative(gradients[0][name], expected) < 1e-12, name
 
 
 def test_a_network_of_another_depth_learns_in_every_layer():
@@ -328,14 +389,3 @@ def test_more_steps_than_the_norm_has():
     network.resume(input_spikes(0, 3, 2, 3, 8, 8), 0, state)
     with pytest.raises(ValueError, match="has 3 time-steps, step 4 was asked for"):
         network.resume(input_spikes(0, 1, 2, 3, 8, 8), 3, state)
-
-
-def test_the_first_layer_takes_any_values():
-    """Counts of events may be above 31, and fractions other than quarters, which bytes cannot hold."""
-    layer = SpikingNetwork(weight_layers("vgg5", (2, 8, 8), 3, 0.1), 2).double().layers["conv1"]
-    counts = torch.randint(0, 270, (2, 3, 2, 8, 8), generator=torch.Generator().manual_seed(0)).double() / 3
-    layer(counts).sum().backward()
-    ours, layer.connection.weight.grad = layer.connection.weight.grad, None
-    current = layer.connection(counts.flatten(0, 1)).unflatten(0, (2, 3))  # by torch alone
-    over_time(layer.pool, layer.neuron(current, layer.norm)).sum().backward()
-    assert relative(ours, layer.connection.weight.grad) < 1e-12

@@ -4,16 +4,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from .helpers import input_spikes, relative, vgg9
+from .helpers import input_spikes, random, relative, vgg9
 
 STEPS = 7
 LABELS = torch.tensor([1, 0, 3])
+UPSTREAM = random(2, STEPS, 3, 10)
 
 
 def gradients(network, chunk):
     network.zero_grad()
     contributions = network(input_spikes(1, STEPS, 3, 3, 8, 8), chunk)
-    F.cross_entropy(network.logits(contributions), LABELS).backward()
+    # Beside the loss something of every step alone, so that the gradient is another at each.
+    (F.cross_entropy(network.logits(contributions), LABELS) + (contributions * UPSTREAM).mean()).backward()
     moments = {name: value.clone() for name, value in network.state_dict().items() if "running" in name}
     return contributions.detach(), {name: p.grad for name, p in network.named_parameters()}, moments
 
