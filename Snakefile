@@ -28,4 +28,7 @@ if RESULTS != REFERENCE:  # otherwise the experiment's own rules draw them
 rule all:
     default_target: True
     input:
+        [str(directory_of(run).train_json) for run in EXPERIMENT.runs],
+        [str(directory_of(run).evaluate_json) for run in EXPERIMENT.runs],
+        DRAWINGS,
         rules.overview.output,

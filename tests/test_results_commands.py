@@ -12,9 +12,9 @@ from tiny import EXPERIMENT, assert_one_line, bntt, experiment, one_row
 
 from bntt.commands import main
 from bntt.common.errors import UserError
-from bntt.common.files import write_sealed
+from bntt.common.files import read_sealed, write_sealed
 from bntt.drawing import tables
-from bntt.drawing.records import damaged_drawings, read_record, write_record
+from bntt.drawing.records import damaged_drawings, is_current, read_record, remove_outdated, write_record
 from bntt.results.collect import Results
 from bntt.results.comparison import BY_IMAGE, BY_SEED, compare
 from bntt.runs import pipeline
@@ -225,6 +225,52 @@ def test_a_changed_table_is_not_explained(root, capsys):
     assert status == 2
     assert "was changed since it was drawn" in err
     assert len(damaged_drawings(root / "tiny")) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "current", "kept"),
+    [
+        ("nothing", True, True),
+        ("a table is changed", False, True),
+        ("a file is gone", False, True),
+        ("the record is gone", False, False),
+        ("a row is new", False, True),
+        ("a row is gone", False, False),
+        ("a run is gone", False, False),
+        ("a run is outdated", False, False),
+        ("other measurements", False, False),
+    ],
+)
+def test_a_drawing_is_current_or_made_again_or_removed(root, change, current, kept):
+    """What may show a number that is no present result is not left there; other drawings are until they are redrawn."""
+    settings, rows = {"seeds": [0, 1, 2]}, dict(EXPERIMENT["rows"])
+    table, run = root / "tiny/tables/table1.csv", root / "tiny/runs/digits/plain/seed-1"
+    if change == "a table is changed":
+        table.write_text(table.read_text() + "\n")
+    elif change == "a file is gone":
+        table.with_suffix(".md").unlink()
+    elif change == "the record is gone":
+        (root / "tiny/notebooks/table1.json").unlink()
+    elif change == "a row is new":
+        settings["rows"] = rows | {"new": {"method": "ann"}}
+    elif change == "a row is gone":
+        settings["rows"] = {name: row for name, row in rows.items() if name != "plain"}
+    elif change == "a run is gone":
+        shutil.rmtree(run)
+    elif change == "a run is outdated":
+        settings["rows"] = rows | {"plain": rows["plain"] | {"gain": 5.0}}
+    elif change == "other measurements":
+        record = read_sealed(run / "evaluate.json")
+        write_sealed(run / "evaluate.json", record | {"seconds": 0})
+    tiny, source = experiment(root, **settings), Path("analysis/table1.py")
+    runs = list(found(tiny, root))
+    assert is_current(root / "tiny", source, tiny, runs) == current
+    (root / "tiny/tables/table2.csv").write_text("a drawing of unknown origin")
+    remove_outdated(root / "tiny", [source], runs)
+    assert table.exists() == (root / "tiny/tables/table1.tex").exists() == kept
+    assert (root / "tiny/notebooks/table1.json").exists() == kept
+    remove_outdated(root / "tiny", sorted(Path("analysis").glob("*.py")), runs)
+    assert not (root / "tiny/tables/table2.csv").exists()
 
 
 # -- plan -------------------------------------------------------------------------------------------------
