@@ -4,6 +4,7 @@ import json
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import jupytext
 import nbformat
@@ -12,7 +13,8 @@ import torch
 from tiny import PROJECT, assert_one_line, bntt, experiment, python
 
 from bntt.common.errors import UserError
-from bntt.drawing.notebook import execute, opened, render, titles
+from bntt.drawing import notebook
+from bntt.drawing.notebook import at_working_folder, execute, opened, render, titles
 from bntt.runs import pipeline
 
 PARAMETERS = {"experiment": "demo", "results": "results", "output": "results/demo"}
@@ -244,3 +246,24 @@ def test_a_notebook_names_what_it_draws_and_has_the_workflows_parameters(source)
 def test_titles_are_the_headings_of_the_notebooks():
     assert titles("figure")["figure1"] == "Figure 1: spikes of each layer over time"
     assert list(titles("table")) == ["table1", "table2", "table3"]
+
+
+@pytest.mark.parametrize(
+    ("opened_in", "results", "working"),
+    [
+        ("work/results/demo/notebooks", "results", "work"),
+        ("work/my/results/demo/notebooks", "my/results", "work"),
+        ("work/other/demo/notebooks", "results", "work/other/demo/notebooks"),
+        ("work", "results", "work"),
+        ("checkout/analysis", "results", "checkout"),
+    ],
+)
+def test_paths_start_at_the_working_folder_wherever_a_notebook_is_opened(
+    tmp_path, monkeypatch, opened_in, results, working
+):
+    monkeypatch.setattr(notebook, "ROOT", tmp_path / "checkout")
+    monkeypatch.setattr(notebook, "ANALYSIS", tmp_path / "checkout/analysis")
+    (tmp_path / opened_in).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / opened_in)
+    at_working_folder(results)
+    assert Path.cwd() == tmp_path / working

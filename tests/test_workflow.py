@@ -1,6 +1,7 @@
 """The workflow: what an edit reruns, what a killed or diverging run leaves, and what a mistake is told."""
 
 import csv
+import ctypes
 import json
 import math
 import os
@@ -19,7 +20,7 @@ from edits import add_a_statement, describe_otherwise, rewrite
 from tiny import EXPERIMENT, PROJECT, bntt, copy_project, environment, python, write_experiment
 
 from bntt.data import store
-from bntt.drawing.records import write_record
+from bntt.drawing.records import read_record, write_record
 from bntt.experiment.schema import load
 from bntt.results.collect import Results
 from bntt.runs.status import found
@@ -326,6 +327,8 @@ def stoppable(project, tmp_path_factory):
             source.unlink()
     write_experiment(copy / "config", rows={"ann": EXPERIMENT["rows"]["ann"]})
     shutil.copytree(project / "data", copy / "data")
+    shutil.copytree(project / "results/tiny/runs/digits/ann", copy / "results/tiny/runs/digits/ann")
+    make_stand_ins(copy)
     (folder / "sitecustomize.py").write_text(PAUSE)
     os.mkfifo(folder / "paused")
     return copy
@@ -388,6 +391,37 @@ def test_the_same_command_makes_what_was_deleted(stoppable):
                 path.unlink(missing_ok=True)
         assert all_of(stoppable).wait(timeout=120) == 0, (stoppable / "stderr").read_text()
         assert assert_nothing_else_is_shown(stoppable)
+
+
+def bound_by_permissions() -> None:
+    """Take from this process, even if it is root's, the right to write where permissions forbid it."""
+    ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE; without effect for other users
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="root's rights are taken away in Linux's way")
+def test_a_read_only_checkout_is_used_from_another_folder(project, tmp_path):
+    checkout, work = copy_project(tmp_path / "a checkout"), tmp_path / "work"
+    (checkout / "config/tiny.yaml").unlink(missing_ok=True)
+    write_experiment(work / "config")
+    for folder in ("results/tiny/runs", "data"):
+        shutil.copytree(project / folder, work / folder)
+    before = sorted(checkout.rglob("*"))
+    for path in (checkout, *before):
+        path.chmod(path.stat().st_mode & 0o555)
+    settings = {"cwd": work, "env": environment(PYTHONDONTWRITEBYTECODE="", BNTT_DATA="data", PYTHONPATH=str(checkout)),
+                "preexec_fn": bound_by_permissions, "capture_output": True, "text": True}  # fmt: skip
+    assert subprocess.run(["touch", checkout / "new"], **settings).returncode != 0
+
+    options = ["--cores", "1", "--config", "experiment=tiny"]
+    command = [sys.executable, "-m", "snakemake", "-s", checkout / "workflow/Snakefile"]
+    ran = subprocess.run([*command, "results/tiny/tables/table1.csv", *options], **settings)
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
+    assert sorted(checkout.rglob("*")) == before
+    assert {path.name for path in work.iterdir()} == {".snakemake", "config", "data", "results"}
+    assert read_record(work / "results/tiny", "table1")["source"] == "analysis/table1.py"
+    ran = subprocess.run([sys.executable, "-m", "bntt", "runs", "--experiment", "tiny"], **settings)
+    assert [line.split()[0] for line in ran.stdout.splitlines()] == ["done"] * 4, ran.stderr
 
 
 @pytest.mark.slow

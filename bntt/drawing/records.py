@@ -25,7 +25,7 @@ def write_record(path: Path, source: Path, experiment: str, results: "Results", 
     folder = results.folder
     files = [*_drawn(folder, source.stem), *(one for one in outputs if one.resolve().is_relative_to(folder.resolve()))]
     document = {
-        "source": source.as_posix(),
+        "source": f"{source.resolve().parent.name}/{source.name}",
         "experiment": experiment,
         **_shown(source, results.experiment, results.runs),
         **provenance.source(),
@@ -83,7 +83,7 @@ def remove_outdated(folder: Path, sources: Iterable[Path], runs: Iterable[Found]
 
 def _drawn(folder: Path, name: str) -> list[Path]:
     """The files of tables and figures that the notebook ``name`` drew; the overview draws recordings."""
-    pattern = "recordings-*.png" if name == "overview" else f"{name}.*"
+    pattern = "recordings-*.png" if name == "overview" else f"{name}[.-]*"
     return sorted(path for kind in ("tables", "figures") for path in (folder / kind).glob(pattern))
 
 

@@ -8,18 +8,24 @@ from shlex import quote
 
 from snakemake.exceptions import WorkflowError
 
-# The package `bntt` is the one beside the Snakefile, even if another is installed: Snakemake puts the Snakefile's
-# folder first in sys.path.
+# Code, notebooks and experiment files are those beside the Snakefile, which may be read-only. Results and data lie in
+# the working folder, where Snakemake was started, and an experiment file may lie in its config/.
+CHECKOUT = Path(str(workflow.current_basedir)).resolve().parents[1]
+sys.path.insert(0, str(CHECKOUT))
 
-# Jobs use the interpreter that runs Snakemake. Its path is not part of the rules, so another one reruns nothing.
+# Jobs use the package beside the Snakefile, even if another is installed or lies in the working folder, and the
+# interpreter that runs Snakemake. These paths are not part of the rules, so other ones rerun nothing.
+PLACES = {"PYTHONSAFEPATH": ["1"], "PYTHONPATH": [str(CHECKOUT), os.environ.get("PYTHONPATH")]}
 if not workflow.deployment_settings.deployment_method:  # with --sdm conda, jobs use the environment's
-    shell.prefix(f"set -euo pipefail; export PATH={quote(str(Path(sys.executable).parent))}:$PATH; ")
+    PLACES["PATH"] = [str(Path(sys.executable).parent), os.environ.get("PATH")]
+EXPORTS = " ".join(f"{name}={quote(':'.join(filter(None, places)))}" for name, places in PLACES.items())
+shell.prefix(f"set -euo pipefail; export {EXPORTS}; ".replace("{", "{{").replace("}", "}}"))
 
 from bntt.common.errors import UserError
 from bntt.data import store
 from bntt.drawing import records
 from bntt.experiment.schema import load
-from bntt.runs import provenance, status
+from bntt.runs import status
 from bntt.runs.directory import RunDirectory
 
 for key in config:
@@ -32,7 +38,7 @@ except UserError as error:
 
 RESULTS = Path(config.get("results", "results"))
 ROOT = RESULTS / EXPERIMENT.name
-ANALYSIS = Path(os.path.relpath(provenance.ROOT.resolve())) / "analysis"
+ANALYSIS = Path(os.path.relpath(CHECKOUT)) / "analysis"
 FIGURES, TABLES = (sorted(path.stem for path in ANALYSIS.glob(f"{kind}*.py")) for kind in ("figure", "table"))
 BNTT = "python3 -m bntt"
 OF_EXPERIMENT = f"--experiment {quote(str(config.get('experiment', 'demo')))} --results {quote(str(RESULTS))}"
