@@ -305,6 +305,34 @@ def test_the_report_adds_up():
     assert remaining.startswith("remaining: 0.07 hours, or 2 min 0 s with 2 at once; 12 MB on disk")
 
 
+def test_the_report_says_what_each_dataset_the_longest_run_and_each_memory_is():
+    one = Cost("digits", "bntt", None, (120.0, 0.0), 0.129, 95.0, 25.0, 6e8, 0.0, 2e6)
+    head, first, second, *sums = report([one, replace(one, dataset="cifar10", training=3575.0, gpu_memory=4e9)], 2)
+    assert head.split()[-3:] == ["memory", "GPU", "memory"]
+    assert first.split()[-3:] == ["0.6", "GB", "-"]
+    assert second.split()[-4:] == ["0.6", "GB", "4.0", "GB"]
+    assert sums[:3] == [
+        "digits: 2 runs, 0.07 hours; remaining: 0.03 hours",
+        "cifar10: 2 runs, 2.00 hours; remaining: 0.03 hours",
+        "longest single run: 1 h 0 min, bntt on cifar10",
+    ]
+    assert sums[-1].endswith("8 MB on disk, 0.6 GB of memory and 4.0 GB of GPU memory for the largest")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (["--row", "bnt"], "unknown row 'bnt'"),
+        (["--dataset", "digit"], "unknown dataset 'digit'"),
+        (["--cores", "0"], "--cores must be at least 1, not 0"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(root, capsys, chosen, message):
+    status, _, err = run_command(capsys, "plan", root / "tiny.yaml", "--device", "cpu", *chosen)
+    assert (status, err.count("\n")) == (2, 1)
+    assert message in err
+
+
 def test_what_remains_takes_as_long_as_its_longest_chain():
     """One network of ten hours and its conversion of one, on eight cores; then with the network trained already."""
     ann = Cost("digits", "ann", None, (36_000.0,), 0.1, 35_000.0, 1000.0, 6e8, 0.0, 2e6)
@@ -345,9 +373,15 @@ def test_plan_measures_every_row_and_says_what_is_done(root, capfd):
     """In processes of its own; what it runs leaves nothing behind."""
     before = sorted(path for path in root.rglob("*"))
     status = main(["plan", str(root / "tiny.yaml"), "--results", str(root), "--device", "cpu", "--cores", "2"])
-    lines = capfd.readouterr().out.splitlines()
+    out, err = capfd.readouterr()
+    lines = out.splitlines()
     assert status == 0
-    rows = {line.split()[1]: line.split() for line in lines[1:-2]}
+    assert lines[0].startswith("all times are those of cpu (")
+    assert lines[0].endswith(", 1 threads for each run")
+    assert [line for line in err.splitlines() if line.startswith("measuring")] == [
+        f"measuring {number} of 4: digits, {row}" for number, row in enumerate(EXPERIMENT["rows"], 1)
+    ]
+    rows = {line.split()[1]: line.split() for line in lines[2:-4]}
     assert set(rows) == set(EXPERIMENT["rows"])
     assert all(row[2:4] == ["3", "3"] for row in rows.values())
     assert lines[-1].startswith("remaining: 0.00 hours")
@@ -363,5 +397,5 @@ def test_plan_makes_up_the_data_that_are_not_prepared(tmp_path):
     )
     ran = bntt("plan", path, "--device", "cpu", "--cores", "1", BNTT_DATA=str(tmp_path / "data"))
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines()[1].split()[:4] == ["cifar100", "bntt", "1", "0"]
+    assert ran.stdout.splitlines()[2].split()[:4] == ["cifar100", "bntt", "1", "0"]
     assert not (tmp_path / "data").exists()
