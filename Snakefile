@@ -5,6 +5,7 @@
 #     snakemake --cores 8 all --config experiment=NAME   config/NAME.yaml
 #     snakemake --cores 8 reference                      draws results/reference/ again, trains nothing
 #     snakemake --cores 1 check                          judges what exists, trains nothing
+#     snakemake --cores 8 -s PATH/Snakefile all          from another folder, which then holds data and results
 
 from snakemake.utils import min_version
 
@@ -20,7 +21,7 @@ include: "workflow/rules/report.smk"
 include: "workflow/rules/check.smk"
 
 
-if RESULTS != REFERENCE:  # otherwise the experiment's own rules draw them
+if RESULTS != REFERENCE and REFERENCE.is_dir():  # the experiment's own rules draw its results; not in other folders
 
     include: "workflow/rules/reference.smk"
 
@@ -28,4 +29,7 @@ if RESULTS != REFERENCE:  # otherwise the experiment's own rules draw them
 rule all:
     default_target: True
     input:
+        [str(directory_of(run).train_json) for run in EXPERIMENT.runs],
+        [str(directory_of(run).evaluate_json) for run in EXPERIMENT.runs],
+        DRAWINGS,
         rules.overview.output,

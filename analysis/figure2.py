@@ -30,10 +30,10 @@ from pathlib import Path
 from IPython.display import Image, Markdown
 
 from bntt.drawing.figures import figure2, style
-from bntt.drawing.notebook import at_root
+from bntt.drawing.notebook import at_working_folder
 from bntt.spiking.neurons import LIF
 
-at_root()
+at_working_folder(results)
 
 neuron = LIF(leak=0.95, threshold=1.0, reset="soft", alpha=0.3)  # the released code's values
 

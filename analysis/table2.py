@@ -27,10 +27,10 @@ output = "results/demo"
 # %%
 from IPython.display import HTML, Markdown
 
-from bntt.drawing.notebook import at_root
+from bntt.drawing.notebook import at_working_folder
 from bntt.drawing.tables import table2, to_html, write
 
-at_root()
+at_working_folder(results)
 
 table = table2()
 

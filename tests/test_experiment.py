@@ -568,3 +568,14 @@ def test_the_schema_accepts_what_is_left_empty():
     document = changed("protocol", None) | {"evaluation": None, "datasets": {"digits": None}}
     SCHEMA.validate(document)
     assert module._experiment("tiny", "tiny.yaml", document).runs
+
+
+def test_a_file_in_config_of_the_working_folder_comes_before_the_packages(tmp_path, monkeypatch):
+    write_experiment(tmp_path / "config", "demo")
+    write_experiment(tmp_path / "config", "mine")
+    monkeypatch.chdir(tmp_path)
+    assert load("demo").title == load("mine").title == EXPERIMENT["title"]
+    assert load("paper").name == "paper"
+    assert {"mine", "paper"} <= set(experiment_names())
+    with pytest.raises(UserError, match=r"there are .*mine, .*paper"):
+        load("nothing")

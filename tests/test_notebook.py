@@ -15,7 +15,8 @@ import torch
 from tiny import PROJECT, assert_one_line, bntt, experiment, python
 
 from bntt.common.errors import UserError
-from bntt.drawing.notebook import execute, opened, render, titles
+from bntt.drawing import notebook
+from bntt.drawing.notebook import at_working_folder, execute, opened, render, titles
 from bntt.runs import pipeline
 
 PARAMETERS = {"experiment": "demo", "results": "results", "output": "results/demo"}
@@ -325,3 +326,24 @@ def test_only_sources_that_can_be_drawn_have_titles(tmp_path, monkeypatch):
     with pytest.raises(UserError) as raised:
         titles("figure")
     assert_one_line(raised.value, f"{tmp_path}/figure4.py is not in UTF-8")
+
+
+@pytest.mark.parametrize(
+    ("opened_in", "results", "working"),
+    [
+        ("work/results/demo/notebooks", "results", "work"),
+        ("work/my/results/demo/notebooks", "my/results", "work"),
+        ("work/other/demo/notebooks", "results", "work/other/demo/notebooks"),
+        ("work", "results", "work"),
+        ("checkout/analysis", "results", "checkout"),
+    ],
+)
+def test_paths_start_at_the_working_folder_wherever_a_notebook_is_opened(
+    tmp_path, monkeypatch, opened_in, results, working
+):
+    monkeypatch.setattr(notebook, "ROOT", tmp_path / "checkout")
+    monkeypatch.setattr(notebook, "ANALYSIS", tmp_path / "checkout/analysis")
+    (tmp_path / opened_in).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / opened_in)
+    at_working_folder(results)
+    assert Path.cwd() == tmp_path / working

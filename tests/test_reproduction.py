@@ -235,6 +235,7 @@ def test_an_edited_paper_yaml_is_not_the_paper(tmp_path, monkeypatch):
     document["protocol"]["learning_rate"] = 0.1
     (tmp_path / "paper.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     monkeypatch.setattr(schema, "CONFIG", tmp_path)
+    monkeypatch.chdir(tmp_path)
     reproduction._paper.cache_clear()
     try:
         verdict = judge_cell(results(load("paper")), bntt()).verdict

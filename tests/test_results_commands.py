@@ -13,9 +13,9 @@ from tiny import EXPERIMENT, assert_one_line, bntt, experiment, one_row
 
 from bntt.commands import main
 from bntt.common.errors import UserError
-from bntt.common.files import write_sealed
+from bntt.common.files import read_sealed, write_sealed
 from bntt.drawing import tables
-from bntt.drawing.records import damaged_drawings, read_record, write_record
+from bntt.drawing.records import damaged_drawings, is_current, read_record, remove_outdated, write_record
 from bntt.results.collect import Results
 from bntt.results.comparison import BY_IMAGE, BY_SEED, compare
 from bntt.runs import pipeline
@@ -232,6 +232,52 @@ def test_a_changed_table_is_not_explained(root, capsys):
     assert len(damaged_drawings(root / "tiny")) == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "current", "kept"),
+    [
+        ("nothing", True, True),
+        ("a table is changed", False, True),
+        ("a file is gone", False, True),
+        ("the record is gone", False, False),
+        ("a row is new", False, True),
+        ("a row is gone", False, False),
+        ("a run is gone", False, False),
+        ("a run is outdated", False, False),
+        ("other measurements", False, False),
+    ],
+)
+def test_a_drawing_is_current_or_made_again_or_removed(root, change, current, kept):
+    """What may show a number that is no present result is not left there; other drawings are until they are redrawn."""
+    settings, rows = {"seeds": [0, 1, 2]}, dict(EXPERIMENT["rows"])
+    table, run = root / "tiny/tables/table1.csv", root / "tiny/runs/digits/plain/seed-1"
+    if change == "a table is changed":
+        table.write_text(table.read_text() + "\n")
+    elif change == "a file is gone":
+        table.with_suffix(".md").unlink()
+    elif change == "the record is gone":
+        (root / "tiny/notebooks/table1.json").unlink()
+    elif change == "a row is new":
+        settings["rows"] = rows | {"new": {"method": "ann"}}
+    elif change == "a row is gone":
+        settings["rows"] = {name: row for name, row in rows.items() if name != "plain"}
+    elif change == "a run is gone":
+        shutil.rmtree(run)
+    elif change == "a run is outdated":
+        settings["rows"] = rows | {"plain": rows["plain"] | {"gain": 5.0}}
+    elif change == "other measurements":
+        record = read_sealed(run / "evaluate.json")
+        write_sealed(run / "evaluate.json", record | {"seconds": 0})
+    tiny, source = experiment(root, **settings), Path("analysis/table1.py")
+    runs = list(found(tiny, root))
+    assert is_current(root / "tiny", source, tiny, runs) == current
+    (root / "tiny/tables/table2.csv").write_text("a drawing of unknown origin")
+    remove_outdated(root / "tiny", [source], runs)
+    assert table.exists() == (root / "tiny/tables/table1.tex").exists() == kept
+    assert (root / "tiny/notebooks/table1.json").exists() == kept
+    remove_outdated(root / "tiny", sorted(Path("analysis").glob("*.py")), runs)
+    assert not (root / "tiny/tables/table2.csv").exists()
+
+
 # -- plan -------------------------------------------------------------------------------------------------
 
 MEASURED = {
@@ -262,6 +308,34 @@ def test_the_report_adds_up():
     *_, whole, remaining = report([cost, replace(cost, row="ann", step=None, left=(0.0, 0.0, 0.0))], 2)
     assert whole == "in all 6 runs, 4 done; 0.20 hours of training and evaluation, one after the other"
     assert remaining.startswith("remaining: 0.07 hours, or 2 min 0 s with 2 at once; 12 MB on disk")
+
+
+def test_the_report_says_what_each_dataset_the_longest_run_and_each_memory_is():
+    one = Cost("digits", "bntt", None, (120.0, 0.0), 0.129, 95.0, 25.0, 6e8, 0.0, 2e6)
+    head, first, second, *sums = report([one, replace(one, dataset="cifar10", training=3575.0, gpu_memory=4e9)], 2)
+    assert head.split()[-3:] == ["memory", "GPU", "memory"]
+    assert first.split()[-3:] == ["0.6", "GB", "-"]
+    assert second.split()[-4:] == ["0.6", "GB", "4.0", "GB"]
+    assert sums[:3] == [
+        "digits: 2 runs, 0.07 hours; remaining: 0.03 hours",
+        "cifar10: 2 runs, 2.00 hours; remaining: 0.03 hours",
+        "longest single run: 1 h 0 min, bntt on cifar10",
+    ]
+    assert sums[-1].endswith("8 MB on disk, 0.6 GB of memory and 4.0 GB of GPU memory for the largest")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (["--row", "bnt"], "unknown row 'bnt'"),
+        (["--dataset", "digit"], "unknown dataset 'digit'"),
+        (["--cores", "0"], "--cores must be at least 1, not 0"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(root, capsys, chosen, message):
+    status, _, err = run_command(capsys, "plan", root / "tiny.yaml", "--device", "cpu", *chosen)
+    assert (status, err.count("\n")) == (2, 1)
+    assert message in err
 
 
 def test_what_remains_takes_as_long_as_its_longest_chain():
@@ -304,9 +378,15 @@ def test_plan_measures_every_row_and_says_what_is_done(root, capfd):
     """In processes of its own; what it runs leaves nothing behind."""
     before = sorted(path for path in root.rglob("*"))
     status = main(["plan", str(root / "tiny.yaml"), "--results", str(root), "--device", "cpu", "--cores", "2"])
-    lines = capfd.readouterr().out.splitlines()
+    out, err = capfd.readouterr()
+    lines = out.splitlines()
     assert status == 0
-    rows = {line.split()[1]: line.split() for line in lines[1:-2]}
+    assert lines[0].startswith("all times are those of cpu (")
+    assert lines[0].endswith(", 1 threads for each run")
+    assert [line for line in err.splitlines() if line.startswith("measuring")] == [
+        f"measuring {number} of 4: digits, {row}" for number, row in enumerate(EXPERIMENT["rows"], 1)
+    ]
+    rows = {line.split()[1]: line.split() for line in lines[2:-4]}
     assert set(rows) == set(EXPERIMENT["rows"])
     assert all(row[2:4] == ["3", "3"] for row in rows.values())
     assert lines[-1].startswith("remaining: 0.00 hours")
@@ -322,5 +402,5 @@ def test_plan_makes_up_the_data_that_are_not_prepared(tmp_path):
     )
     ran = bntt("plan", path, "--device", "cpu", "--cores", "1", BNTT_DATA=str(tmp_path / "data"))
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines()[1].split()[:4] == ["cifar100", "bntt", "1", "0"]
+    assert ran.stdout.splitlines()[2].split()[:4] == ["cifar100", "bntt", "1", "0"]
     assert not (tmp_path / "data").exists()

@@ -1,6 +1,7 @@
 """What is there of a run: each status, its reason, and that all who ask act by the same answer."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tiny import EXPERIMENT, experiment
@@ -12,7 +13,7 @@ from bntt.experiment import code_hash
 from bntt.results.collect import Results
 from bntt.runs import pipeline
 from bntt.runs.directory import RunDirectory
-from bntt.runs.status import Status, find, found
+from bntt.runs.status import Status, find, found, unfinished
 
 ROWS = {name: EXPERIMENT["rows"][name] for name in ("ann", "rmp")}
 
@@ -141,6 +142,51 @@ def test_a_training_without_an_evaluation_is_trained(results):
     path, _ = manifest(tiny, root, "rmp", "evaluate.json")
     path.unlink()
     assert statuses(tiny, root) == {"ann": Status.DONE, "rmp": Status.TRAINED}
+
+
+BOTH = {"ann", "rmp"}
+
+
+@pytest.mark.parametrize(
+    ("gone", "trained", "measured"),
+    [
+        ([], set(), set()),
+        (["ann/evaluate.json"], set(), {"ann"}),
+        (["ann/anytime.csv"], set(), {"ann"}),
+        (["rmp/train.json"], {"rmp"}, {"rmp"}),
+        (["ann/train.json"], BOTH, BOTH),
+        (["ann/history.csv"], BOTH, BOTH),
+        (["ann/model.safetensors", "rmp/model.safetensors"], set(), set()),
+        (["ann/model.safetensors", "ann/evaluate.json"], BOTH, BOTH),
+        (["ann/model.safetensors", "rmp/evaluate.json"], set(), {"rmp"}),
+        (["ann/model.safetensors", "rmp/train.json"], BOTH, BOTH),
+    ],
+)
+def test_what_is_left_to_do_whatever_is_gone(results, gone, trained, measured):
+    """Weights that are gone are made again only if they are needed, and with them all that starts from them."""
+    tiny, _, root = results
+    for name in gone:
+        row, file = name.split("/")
+        (RunDirectory.of(tiny.run("digits", row, 0), root).path / file).unlink()
+    left = unfinished(tiny, root)
+    assert left.training == {f"digits/{row}/seed-0" for row in trained}
+    assert left.evaluation == {f"digits/{row}/seed-0" for row in measured}
+
+
+def test_two_processes_that_train_one_run_do_it_once(results, capsys):
+    """As when a job outlives its Snakemake and the command is given again."""
+    tiny, _, root = results
+    run = tiny.run("digits", "ann", 0)
+    directory = RunDirectory.of(run, root)
+    record = directory.train_json.read_bytes()
+    directory.train_json.unlink()
+    with ThreadPoolExecutor(1) as pool:
+        with directory.alone():
+            second = pool.submit(pipeline.train, tiny, run, root, "cpu")
+            while "waiting for another process at work on it" not in capsys.readouterr().err:
+                assert not second.done()
+            directory.train_json.write_bytes(record)
+        assert "already trained" in second.result()
 
 
 @pytest.mark.parametrize("ended", list(Status))

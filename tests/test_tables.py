@@ -585,9 +585,7 @@ def test_the_first_lines_say_what_ran_on_what_and_how_it_went(tmp_path):
     claims["cifar100"] = [claim for claim in claims["cifar100"] if claim.name == "surrogate-trains-worse"]
     runs, digits, cifar100 = overview.what_ran(found, tables.table1(found), claims).splitlines()
     assert runs == "* **Runs.** 6 done, 2 diverged and 2 missing of 10 runs; 10 min 0 s of training, on cpu."
-    assert digits.startswith(
-        "* **digits.** scikit-learn digits (8 x 8, 10 classes): 1,077 training images, "
-    )
+    assert digits.startswith("* **digits.** scikit-learn digits (8 x 8, 10 classes): 1,077 training images, ")
     assert "8 of 540 test images; content as expected. Chance: 10 %. **At chance: `my-norm`.** " in digits
     assert (
         "`bntt`: 87.50 ± 11.69 % after 4 time-steps. `bntt + early exit`: 87.50 ± 11.69 % after 3 time-steps." in digits

@@ -1,9 +1,12 @@
 """The workflow: what an edit reruns, what a killed or diverging run leaves, and what a mistake is told."""
 
 import csv
+import ctypes
 import json
+import math
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -17,7 +20,10 @@ from edits import add_a_statement, describe_otherwise, rewrite
 from tiny import EXPERIMENT, PROJECT, bntt, copy_project, environment, python, write_experiment
 
 from bntt.data import store
+from bntt.drawing.records import read_record, write_record
 from bntt.experiment.schema import load
+from bntt.results.collect import Results
+from bntt.runs.status import found
 
 ROWS = ("bntt", "plain", "ann", "rmp")
 FIGURES = {f"figure figure{number}" for number in range(1, 7)}
@@ -52,22 +58,20 @@ def planned(project: Path, **settings) -> set[str]:
     return jobs - {"all"}
 
 
-def make_stand_ins(results: Path) -> None:
-    """Files in the places of all notebooks' outputs."""
-    for folder, numbers, suffixes in (
-        ("figures", range(1, 7), ("png", "svg", "pdf")),
-        ("tables", range(1, 4), ("csv", "md", "tex")),
-    ):
-        for number in numbers:
-            name = f"{folder[:-1]}{number}"
-            places = [results / folder / f"{name}.{suffix}" for suffix in suffixes]
-            places += [results / "notebooks" / f"{name}.{suffix}" for suffix in ("ipynb", "html", "json")]
-            for place in places:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_text("stand-in")
-    (results / "overview.html").write_text("stand-in")
-    (results / "notebooks" / "overview.ipynb").write_text("stand-in")
-    (results / "notebooks" / "overview.json").write_text("stand-in")
+def make_stand_ins(project: Path) -> None:
+    """Files in the places of all notebooks' outputs, and their records."""
+    root = project / "results"
+    results = Results(load(str(project / "config/tiny.yaml")), root)
+    for source in sorted((project / "analysis").glob("*.py")):
+        name, folder = source.stem, results.folder
+        kind, suffixes = ("figures", "png svg pdf") if name.startswith("figure") else ("tables", "csv md tex")
+        places = [folder / kind / f"{name}.{suffix}" for suffix in suffixes.split()] if name != "overview" else []
+        notebook = folder / "notebooks" / f"{name}.ipynb"
+        outputs = [notebook, folder / "overview.html" if name == "overview" else notebook.with_suffix(".html")]
+        for place in (*places, *outputs):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text("stand-in")
+        write_record(notebook.with_suffix(".json"), source, "tiny", results, outputs)
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +81,8 @@ def project(tmp_path_factory, trained):
     write_experiment(copy / "config")
     shutil.copytree(trained / "tiny", copy / "results" / "tiny", ignore=shutil.ignore_patterns("seed-[12]"))
     shutil.copytree(store.prepare("digits").parent, copy / "data" / "digits")
-    make_stand_ins(copy / "results" / "tiny")
-    # Records code and parameters as a real run does, and leaves Snakemake compiled for the plans that follow.
-    ran = snakemake(copy, "--touch", "--forceall", "all", PYTHONDONTWRITEBYTECODE="")
-    assert ran.returncode == 0, ran.stderr
+    make_stand_ins(copy)
+    assert planned(copy, PYTHONDONTWRITEBYTECODE="") == set()  # which leaves Snakemake compiled for what follows
     return copy
 
 
@@ -184,14 +186,14 @@ def test_a_dry_run_plans_exactly_the_runs_and_datasets_of_the_file(project, name
             path.write_text("(")
         ran = snakemake(project, "-n", "all", name=name, config=["results=my results"])
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    found: dict[str, list] = {rule: [] for rule in ("train", "evaluate", "prepare", "figure", "table")}
+    jobs: dict[str, list] = {rule: [] for rule in ("train", "evaluate", "prepare", "figure", "table")}
     for rule, wildcards in re.findall(r"^rule (\w+):\n(?:.*\n)*?    wildcards: (.*)", ran.stdout, re.M):
-        found[rule].append(tuple(pair.split("=")[1] for pair in wildcards.split(", ")))
+        jobs[rule].append(tuple(pair.split("=")[1] for pair in wildcards.split(", ")))
     experiment = load(name)
     runs = sorted((run.dataset, run.row, str(run.seed)) for run in experiment.runs)
-    assert sorted(found["train"]) == sorted(found["evaluate"]) == runs
-    assert set(found["prepare"]) == {(dataset,) for dataset in experiment.datasets} - {("digits",)}
-    drawn = {f"{rule} {name}" for rule in ("figure", "table") for (name,) in found[rule]}
+    assert sorted(jobs["train"]) == sorted(jobs["evaluate"]) == runs
+    assert set(jobs["prepare"]) == {(dataset,) for dataset in experiment.datasets} - {("digits",)}
+    drawn = {f"{rule} {name}" for rule in ("figure", "table") for (name,) in jobs[rule]}
     assert drawn == FIGURES | TABLES
 
 
@@ -245,7 +247,6 @@ def test_every_rule_has_a_log_a_benchmark_threads_and_says_what_it_needs():
             makes = () if name == "check" else ("output:", "benchmark:")  # it only prints
             for part in ("log:", "conda:", "threads:", "shell:", *makes):
                 assert part in rule, f"{path.name}: {name} has no {part}"
-            assert "code=" in rule or "decides=" in rule or name == "check", path
 
 
 # -- for real ---------------------------------------------------------------------------------------------
@@ -253,11 +254,11 @@ def test_every_rule_has_a_log_a_benchmark_threads_and_says_what_it_needs():
 
 def digests(project: Path) -> dict[str, dict]:
     """Hashes of all weights and measurements, by run; what names times is left out."""
-    found = {}
+    hashes = {}
     for path in sorted((project / "results" / "tiny" / "runs").rglob("*.json")):
         files = json.loads(path.read_text())["files"]
-        found[str(path.relative_to(project))] = {k: v for k, v in files.items() if k != "history.csv"}
-    return found
+        hashes[str(path.relative_to(project))] = {k: v for k, v in files.items() if k != "history.csv"}
+    return hashes
 
 
 @pytest.fixture
@@ -292,6 +293,146 @@ def test_everything_end_to_end_and_then_nothing(fresh, project):
     assert not any(str(PROJECT) in log.read_text() for log in logs)
     left = {path.name for path in fresh.iterdir()} - {path.name for path in project.iterdir()}
     assert not left, "something was written outside results/ and data/"
+
+
+# A job that is about to write the file $PAUSE_AT says its process id, once, and waits for a signal.
+PAUSE = """
+import os, signal, sys
+def pause(event, arguments):
+    if event == "tempfile.mkstemp" and os.path.basename(arguments[0]).startswith("." + os.environ["PAUSE_AT"] + "-"):
+        try:
+            os.unlink(os.environ["PAUSED"] + ".armed")
+        except FileNotFoundError:
+            return
+        with open(os.environ["PAUSED"], "w") as fifo:
+            fifo.write(str(os.getpid()))
+        signal.pause()
+if "PAUSE_AT" in os.environ:
+    sys.addaudithook(pause)
+"""
+# In the place of the notebooks that take long: it writes the files of a figure, and its text is a page.
+STUB = """# %% [markdown]
+# # A stand-in
+
+# %% tags=["parameters"]
+output = ""
+
+# %%
+from pathlib import Path
+for kind in ("png", "svg", "pdf"):
+    place = Path(output) / "figures" / f"figure1.{kind}"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("a stand-in")
+"""
+
+
+@pytest.fixture(scope="module")
+def stoppable(project, tmp_path_factory):
+    """A finished experiment of one row and one real notebook, whose jobs pause where a test says."""
+    folder = tmp_path_factory.mktemp("stopped")
+    copy = copy_project(folder / "project")
+    for source in sorted((copy / "analysis").glob("*.py")):
+        if source.stem in ("figure1", "overview"):
+            source.write_text(STUB)
+        elif source.stem != "table1":
+            source.unlink()
+    write_experiment(copy / "config", rows={"ann": EXPERIMENT["rows"]["ann"]})
+    shutil.copytree(project / "data", copy / "data")
+    shutil.copytree(project / "results/tiny/runs/digits/ann", copy / "results/tiny/runs/digits/ann")
+    make_stand_ins(copy)
+    (folder / "sitecustomize.py").write_text(PAUSE)
+    os.mkfifo(folder / "paused")
+    return copy
+
+
+def all_of(project: Path, pause_at: str = "") -> subprocess.Popen:
+    """Start `snakemake --cores 1 all`; if it is to be paused, return when it is, with ``paused``, the job's process."""
+    fifo, settings = project.parent / "paused", {}
+    if pause_at:
+        Path(f"{fifo}.armed").touch()
+        settings = {"PYTHONPATH": str(fifo.parent), "PAUSE_AT": pause_at, "PAUSED": str(fifo)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "--cores", "1", "all", "--config", "experiment=tiny"], cwd=project,
+        env=environment(BNTT_DATA="data", **settings), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=(project / "stderr").open("w"),
+    )  # fmt: skip
+    if pause_at:
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        assert select.select([reader], [], [], 120)[0], (project / "stderr").read_text()
+        process.paused = int(os.read(reader, 20))
+        os.close(reader)
+    return process
+
+
+def assert_nothing_else_is_shown(project: Path) -> bool:
+    """No drawing shows a number that is no present result; return whether everything is made."""
+    tiny, root = load(str(project / "config/tiny.yaml")), project / "results"
+    (one,) = found(tiny, root)
+    drawn = [path for kind in ("tables/*", "figures/*", "overview.html") for path in (root / "tiny").glob(kind)]
+    measured = one.directory.evaluate_json.stat().st_mtime_ns if one.status.measured else math.inf
+    assert all(path.stat().st_mtime_ns >= measured for path in drawn)
+    return one.status.measured and len(drawn) == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+def test_the_same_command_makes_everything_however_the_last_one_ended(stoppable, number):
+    """Another configuration than before, stopped while it trains, measures and draws: one job, Ctrl-C, a power cut."""
+    settings = EXPERIMENT["rows"]["ann"] | {"learning_rate": 0.1 + number / 1000}
+    write_experiment(stoppable / "config", rows={"ann": settings})
+    for place in ("belongs_to.json", "anytime.csv", "table1.md"):
+        process = all_of(stoppable, pause_at=place)
+        if number == signal.SIGTERM:
+            os.kill(process.paused, number)
+        else:
+            os.killpg(process.pid, number)
+        assert process.wait(timeout=120) != 0
+        assert not assert_nothing_else_is_shown(stoppable)
+    assert all_of(stoppable).wait(timeout=120) == 0, (stoppable / "stderr").read_text()
+    assert assert_nothing_else_is_shown(stoppable)
+
+
+@pytest.mark.slow
+def test_the_same_command_makes_what_was_deleted(stoppable):
+    for gone in (["figures", "tables/table1.tex"], ["runs/digits/ann"]):
+        for path in (stoppable / "results/tiny" / name for name in gone):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        assert all_of(stoppable).wait(timeout=120) == 0, (stoppable / "stderr").read_text()
+        assert assert_nothing_else_is_shown(stoppable)
+
+
+def bound_by_permissions() -> None:
+    """Take from this process, even if it is root's, the right to write where permissions forbid it."""
+    ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE; without effect for other users
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="root's rights are taken away in Linux's way")
+def test_a_read_only_checkout_is_used_from_another_folder(project, tmp_path):
+    checkout, work = copy_project(tmp_path / "a checkout"), tmp_path / "work"
+    (checkout / "config/tiny.yaml").unlink(missing_ok=True)
+    write_experiment(work / "config")
+    for folder in ("results/tiny/runs", "data"):
+        shutil.copytree(project / folder, work / folder)
+    before = sorted(checkout.rglob("*"))
+    for path in (checkout, *before):
+        path.chmod(path.stat().st_mode & 0o555)
+    settings = {"cwd": work, "env": environment(PYTHONDONTWRITEBYTECODE="", BNTT_DATA="data", PYTHONPATH=str(checkout)),
+                "preexec_fn": bound_by_permissions, "capture_output": True, "text": True}  # fmt: skip
+    assert subprocess.run(["touch", checkout / "new"], **settings).returncode != 0
+
+    options = ["--cores", "1", "--config", "experiment=tiny"]
+    command = [sys.executable, "-m", "snakemake", "-s", checkout / "workflow/Snakefile"]
+    ran = subprocess.run([*command, "results/tiny/tables/table1.csv", *options], **settings)
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
+    assert sorted(checkout.rglob("*")) == before
+    assert {path.name for path in work.iterdir()} == {".snakemake", "config", "data", "results"}
+    assert read_record(work / "results/tiny", "table1")["source"] == "analysis/table1.py"
+    ran = subprocess.run([sys.executable, "-m", "bntt", "runs", "--experiment", "tiny"], **settings)
+    assert [line.split()[0] for line in ran.stdout.splitlines()] == ["done"] * 4, ran.stderr
 
 
 @pytest.mark.slow

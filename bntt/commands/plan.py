@@ -7,22 +7,26 @@ from pathlib import Path
 from bntt.commands._options import add_device
 from bntt.common.errors import UserError
 from bntt.experiment.schema import load
-from bntt.runs.cost import plan, report, slots
+from bntt.runs.cost import device_named, plan, report, slots
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the experiment, and the device and cores that the workflow will have."""
     parser.add_argument("experiment", help="name of a file in config/, or a path to a .yaml file")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder that is searched for done runs")
+    parser.add_argument("--dataset", help="plan this dataset alone")
+    parser.add_argument("--row", help="plan this row alone")
     add_device(parser)
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="cores that the workflow will have")
 
 
 def run(parsed: argparse.Namespace) -> None:
-    """Print a line for every row when it is measured, and then the sums."""
+    """Print the device, a line for every row when it is measured, and then the sums."""
     experiment = load(parsed.experiment)
     if parsed.cores < 1:
         raise UserError(f"--cores must be at least 1, not {parsed.cores}")
     at_once = slots(experiment, parsed.device, parsed.cores)
-    for line in report(plan(experiment, parsed.results, parsed.device, at_once), at_once):
+    print(f"all times are those of {device_named(experiment, parsed.device)}", flush=True)
+    costs = plan(experiment, parsed.results, parsed.device, at_once, parsed.dataset, parsed.row)
+    for line in report(costs, at_once):
         print(line, flush=True)

@@ -26,18 +26,25 @@ from bntt.runs.provenance import ROOT
 ANALYSIS = ROOT / "analysis"
 
 
-def at_root() -> None:
-    """Make the repository's root the working folder, so that paths are the same wherever a notebook was opened."""
-    os.chdir(ROOT)
+def at_working_folder(results: str) -> None:
+    """Make the folder that holds ``results`` the working folder, if the notebook was opened where it lies.
+
+    JupyterLab opens a source in ``analysis/``, and an executed notebook in ``<results>/<experiment>/notebooks/``.
+    """
+    here, places = Path.cwd(), Path(results).parts
+    if here == ANALYSIS:
+        os.chdir(ROOT)
+    elif here.name == "notebooks" and here.parts[-2 - len(places) : -2] == places:
+        os.chdir(here.parents[1 + len(places)])
 
 
 def opened(experiment: str, results: str) -> Results:
-    """The results that a notebook draws, read from the repository's root, wherever the notebook was opened.
+    """The results that a notebook draws, wherever the notebook was opened.
 
     Raises UserError, which says what to run, if no run of the experiment has a result. So no empty drawing replaces an
     earlier one.
     """
-    at_root()
+    at_working_folder(results)
     found = Results.of(experiment, results)
     if not any(one.training for one in found.runs):
         raise UserError(

@@ -1,38 +1,36 @@
 """The record of a drawing: its notebook, the code, interpreter and measurements that it used, and what it drew.
 
 The record is ``notebooks/<name>.json``, beside the executed notebook. It holds the hash of every file, so a table or a
-figure that was changed later, or that was drawn from other measurements, is detected.
+figure that was changed later, or that was drawn from other measurements, is detected. Only this module decides whether
+a drawing is current.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bntt.common.errors import UserError
 from bntt.common.files import read_sealed, sha256, write_sealed
 from bntt.experiment import code_hash
-from bntt.results.collect import Results
+from bntt.experiment.schema import Experiment
 from bntt.runs import provenance
+from bntt.runs.status import Found
+
+if TYPE_CHECKING:
+    from bntt.results.collect import Results  # imports pandas, and the workflow asks here whenever it starts
 
 
-def write_record(path: Path, source: Path, experiment: str, results: Results, outputs: list[Path]) -> None:
+def write_record(path: Path, source: Path, experiment: str, results: "Results", outputs: list[Path]) -> None:
     """Write to ``path`` the record of a drawing just made from ``results``, with the files drawn in their folder."""
     folder = results.folder
-    measured = {
-        one.run.name: sha256(one.directory.evaluate_json)
-        for one in results.runs
-        if one.status.ended and one.directory.evaluate_json.is_file()
-    }
-    drawn = sorted(path for kind in ("tables", "figures") for path in (folder / kind).glob(f"{source.stem}.*"))
-    files = [*drawn, *(one for one in outputs if one.resolve().is_relative_to(folder.resolve()))]
+    files = [*_drawn(folder, source.stem), *(one for one in outputs if one.resolve().is_relative_to(folder.resolve()))]
     document = {
-        "source": source.as_posix(),
-        "source_sha256": sha256(source),
+        "source": f"{source.resolve().parent.name}/{source.name}",
         "experiment": experiment,
-        "code": code_hash.drawing_code(),
+        **_shown(source, results.experiment, results.runs),
         **provenance.source(),
         "interpreter": provenance.interpreter(),  # also of the notebook
         "drawn": provenance.now(),
-        "measured": measured,
         "files": {one.resolve().relative_to(folder.resolve()).as_posix(): sha256(one) for one in files},
     }
     write_sealed(path, document)
@@ -58,6 +56,53 @@ def vouched(folder: Path, record: dict[str, Any], file: str) -> Path:
     if file not in record["files"] or not path.is_file() or sha256(path) != record["files"][file]:
         raise UserError(f"{path} is missing or was changed since it was drawn; draw {Path(file).stem} again")
     return path
+
+
+def is_current(folder: Path, source: Path, experiment: Experiment, runs: Iterable[Found]) -> bool:
+    """Whether the drawing of a notebook source shows the present results of an experiment and is whole."""
+    try:
+        record = read_record(folder, source.stem)
+        for file in record["files"]:
+            vouched(folder, record, file)
+    except UserError:
+        return False
+    return _shown(source, experiment, runs).items() <= record.items()
+
+
+def remove_outdated(folder: Path, sources: Iterable[Path], runs: Iterable[Found]) -> None:
+    """Remove each drawing of ``sources`` that may show a number which is not a present result of ``runs``."""
+    present = _measured(runs).items()
+    for name in (source.stem for source in sources):
+        try:
+            if read_record(folder, name)["measured"].items() <= present:
+                continue
+        except UserError:
+            pass  # nobody knows what it shows
+        for path in [*_drawn(folder, name), *folder.glob(f"{name}.html"), *folder.glob(f"notebooks/{name}.*")]:
+            path.unlink()
+
+
+def _drawn(folder: Path, name: str) -> list[Path]:
+    """The files of tables and figures that the notebook ``name`` drew; the overview draws recordings."""
+    pattern = "recordings-*.png" if name == "overview" else f"{name}[.-]*"
+    return sorted(path for kind in ("tables", "figures") for path in (folder / kind).glob(pattern))
+
+
+def _shown(source: Path, experiment: Experiment, runs: Iterable[Found]) -> dict[str, Any]:
+    """What decides what a drawing shows: its notebook, the code that draws, the plan, the measurements."""
+    text = [experiment.title, experiment.notes] if source.stem == "overview" else []
+    return {
+        "notebook_sha256": sha256(source),
+        "code": code_hash.drawing_code(),
+        "planned": [*text, *(run.name for run in experiment.runs)],
+        "measured": _measured(runs),
+    }
+
+
+def _measured(runs: Iterable[Found]) -> dict[str, str]:
+    """The hash of each evaluate.json of the runs that ended, by run."""
+    ended = [one for one in runs if one.status.ended and one.directory.evaluate_json.is_file()]
+    return {one.run.name: sha256(one.directory.evaluate_json) for one in ended}
 
 
 def damaged_drawings(folder: Path) -> list[str]:

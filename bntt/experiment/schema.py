@@ -277,14 +277,21 @@ class Experiment:
 
 
 def experiment_names() -> list[str]:
-    """Names of the experiment files in ``config/``."""
-    return sorted(path.stem for path in CONFIG.glob("*.yaml") if path.is_file() and re.fullmatch(NAME, path.stem))
+    """Names of the experiment files in ``config/`` here and beside the package."""
+    found = (path for folder in (Path("config"), CONFIG) for path in folder.glob("*.yaml"))
+    return sorted({path.stem for path in found if path.is_file() and re.fullmatch(NAME, path.stem)})
 
 
 def load(name: str) -> Experiment:
-    """Read and validate ``config/<name>.yaml``, or a path that ends in ``.yaml``; raises UserError if it is wrong."""
-    path = Path(name) if name.endswith(".yaml") else CONFIG / f"{name}.yaml"
-    if not path.is_file():
+    """Read and validate ``config/<name>.yaml``, or a path that ends in ``.yaml``; raises UserError if it is wrong.
+
+    A file in ``config/`` of the working folder comes before one beside the package.
+    """
+    places = (
+        [Path(name)] if name.endswith(".yaml") else [folder / f"{name}.yaml" for folder in (Path("config"), CONFIG)]
+    )
+    path = next(filter(Path.is_file, places), None)
+    if path is None:
         raise UserError(
             f"no experiment {name!r}; there are {', '.join(experiment_names())}, or give a path to a .yaml file"
         )

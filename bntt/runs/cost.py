@@ -7,13 +7,14 @@ many processes run at once as the workflow would run. The cost of a run is then
 
 where the approximations are measured on fewer images. Random numbers of the same shape replace a dataset that is not
 prepared. The time of a measurement depends on how much the trained network spikes, and 20 steps of training cannot show
-that. The time of a training step does not depend on it.
+that. The time of a training step does not depend on it. All times are those of the device that measured them.
 """
 
 import itertools
 import multiprocessing
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bntt.common.errors import UserError
+from bntt.common.errors import UserError, check_name
 from bntt.common.text import duration
 from bntt.data import store
 from bntt.experiment import declared
@@ -64,11 +65,33 @@ def slots(experiment: Experiment, device: str, cores: int) -> int:
     return min(at_once, torch.cuda.device_count()) if torch.cuda.is_available() else at_once
 
 
-def plan(experiment: Experiment, results: Path, device: str, workers: int) -> Iterator[Cost]:
-    """Yield the cost of every row on every dataset, in order. Raises UserError if a measurement is killed."""
+def device_named(experiment: Experiment, device: str) -> str:
+    """The device on which a plan is measured, in words."""
+    import torch
+
+    from bntt.runs import provenance
+
+    if device != "cpu" and torch.cuda.is_available():
+        return provenance.machine(torch.cuda.get_device_name())
+    return f"{provenance.machine('cpu')}, {experiment.runs[0].threads} threads for each run"
+
+
+def plan(
+    experiment: Experiment, results: Path, device: str, workers: int, dataset: str | None = None, row: str | None = None
+) -> Iterator[Cost]:
+    """Yield the cost of every row on every dataset, or of those named, in order; standard error says how far it is.
+
+    Raises UserError if there is no such row, or if a measurement is killed.
+    """
     rows: dict[tuple[str, str], list[Found]] = {}
     for one in found(experiment, results):
-        rows.setdefault((one.run.dataset, one.run.row), []).append(one)
+        if dataset in (None, one.run.dataset) and row in (None, one.run.row):
+            rows.setdefault((one.run.dataset, one.run.row), []).append(one)
+    if not rows:
+        for kind, value, known in (("dataset", dataset, experiment.datasets), ("row", row, experiment.rows)):
+            if value is not None:
+                check_name(kind, value, known, f"experiment {experiment.name}")
+        raise UserError(f"experiment {experiment.name}: row {row} does not run on dataset {dataset}")
     context = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory(prefix="bntt-plan-") as folder,
@@ -79,7 +102,9 @@ def plan(experiment: Experiment, results: Path, device: str, workers: int) -> It
             for number, there in enumerate(rows.values())
         ]
         try:
-            for there, job in zip(rows.values(), jobs, strict=True):
+            for number, (there, job) in enumerate(zip(rows.values(), jobs, strict=True), 1):
+                run = there[0].run
+                print(f"measuring {number} of {len(rows)}: {run.dataset}, {run.row}", file=sys.stderr, flush=True)
                 yield _cost(there, job.result())
         except BrokenProcessPool:
             raise UserError(
@@ -89,27 +114,38 @@ def plan(experiment: Experiment, results: Path, device: str, workers: int) -> It
 
 def report(costs: Iterable[Cost], at_once: int) -> Iterator[str]:
     """Yield a line for every row when it is measured, then the sums. A row comes after the one that it starts from."""
-    columns = "{:14} {:20} {:>4} {:>4} {:>9} {:>12} {:>12} {:>8}"
-    yield columns.format("dataset", "row", "runs", "done", "step", "training", "evaluation", "memory")
+    columns = "{:14} {:20} {:>4} {:>4} {:>9} {:>12} {:>12} {:>8} {:>10}"
+    yield columns.format("dataset", "row", "runs", "done", "step", "training", "evaluation", "memory", "GPU memory")
     measured = []
     chains: dict[tuple[str, str | None], float] = {}
     for one in costs:
         measured.append(one)
         chains[one.dataset, one.row] = chains.get((one.dataset, one.start), 0.0) + max(one.left)
         step = "-" if one.step is None else f"{1000 * one.step:.0f} ms"
-        memory = f"{max(one.memory, one.gpu_memory) / 1e9:.1f} GB"
+        memory = f"{one.memory / 1e9:.1f} GB", f"{one.gpu_memory / 1e9:.1f} GB" if one.gpu_memory else "-"
         times = duration(one.training), duration(one.evaluation)
-        line = columns.format(one.dataset, one.row, len(one.left), one.left.count(0.0), step, *times, memory)
+        line = columns.format(one.dataset, one.row, len(one.left), one.left.count(0.0), step, *times, *memory)
         yield f"{line}  {one.note}".rstrip()
     whole = sum(len(one.left) * (one.training + one.evaluation) for one in measured) / 3600
-    disk, memory_gb = sum(len(one.left) * one.disk for one in measured) / 1e6, max(one.memory for one in measured) / 1e9
+    disk = sum(len(one.left) * one.disk for one in measured) / 1e6
+    largest = f"{max(one.memory for one in measured) / 1e9:.1f} GB of memory"
+    if gpu := max(one.gpu_memory for one in measured):
+        largest += f" and {gpu / 1e9:.1f} GB of GPU memory"
     left = [seconds for one in measured for seconds in one.left]
     together = duration(max(sum(left) / at_once, *chains.values()))
     done = f"{len(left)} runs, {left.count(0.0)} done"
+    for dataset in dict.fromkeys(one.dataset for one in measured):
+        there = [one for one in measured if one.dataset == dataset]
+        hours = sum(len(one.left) * (one.training + one.evaluation) for one in there) / 3600
+        runs, remaining = sum(len(one.left) for one in there), sum(sum(one.left) for one in there) / 3600
+        yield f"{dataset}: {runs} runs, {hours:.2f} hours; remaining: {remaining:.2f} hours"
+    longest = max(measured, key=lambda one: one.training + one.evaluation)
+    alone = duration(longest.training + longest.evaluation)
+    yield f"longest single run: {alone}, {longest.row} on {longest.dataset}"
     yield f"in all {done}; {whole:.2f} hours of training and evaluation, one after the other"
     yield (
         f"remaining: {sum(left) / 3600:.2f} hours, or {together} with {at_once} at once; "
-        f"{disk:.0f} MB on disk, {memory_gb:.1f} GB of memory for the largest"
+        f"{disk:.0f} MB on disk, {largest} for the largest"
     )
 
 

@@ -4,7 +4,9 @@ Training writes ``train.json`` last, and evaluation ``evaluate.json``. Each of t
 belong to it with their sha256, and has its own sha256. Readers accept no other files.
 """
 
-from collections.abc import Mapping
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +46,28 @@ class RunDirectory:
     @property
     def evaluate_json(self) -> Path:
         return self.path / "evaluate.json"
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Work on this run alone: wait for another process at work, such as a job that outlived a killed Snakemake."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.scratch / "lock", preserve_lock_file=True)
+        try:
+            self.scratch.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                print(f"bntt: {self.path}: waiting for another process at work on it", file=sys.stderr, flush=True)
+                lock.acquire()
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {self.scratch}: {error.strerror}; choose a folder that can be written"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def finish_training(
         self, record: dict[str, Any], weights: "Mapping[str, Tensor]", history: list[dict[str, Any]]

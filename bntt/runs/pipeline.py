@@ -37,6 +37,11 @@ def train(
 
     ``keep(folder, belongs_to, ledger)`` makes the checkpoints. Raises Stopped if training stops before its end.
     """
+    with RunDirectory.of(run, results).alone():
+        return _train(experiment, run, results, device, keep)
+
+
+def _train(experiment: Experiment, run: Run, results: Path, device: str, keep: Callable[..., Checkpoints]) -> str:
     directory = RunDirectory.of(run, results)
     store.prepare(run.dataset)
     record: dict[str, Any] = status.decides_training(run) | {"data": store.identity(run.dataset)}
@@ -95,6 +100,11 @@ def train(
 
 def evaluate(experiment: Experiment, run: Run, results: Path, device: str = "auto") -> str:
     """Measure a run on the test images; returns a line that says what happened. UserError if it is not trained."""
+    with RunDirectory.of(run, results).alone():
+        return _evaluate(experiment, run, results, device)
+
+
+def _evaluate(experiment: Experiment, run: Run, results: Path, device: str) -> str:
     store.prepare(run.dataset)
     found = status.find(experiment, run, results)
     if found.status.measured:

@@ -5,12 +5,12 @@ with the planned options, by the present code, from the prepared data, and from 
 starts from.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bntt.common.errors import UserError
 from bntt.data import store
@@ -97,6 +97,39 @@ def find(experiment: Experiment, run: Run, results: Path, here: bool = True, tra
     except UserError as error:
         status, reason = Status.DAMAGED, str(error)
     return Found(run, RunDirectory.of(run, results), status, reason)
+
+
+class Unfinished(NamedTuple):
+    """The runs that must be trained and those that must be measured, by name, until every planned run has ended."""
+
+    training: Set[str]
+    evaluation: Set[str]
+
+
+def unfinished(experiment: Experiment, results: Path = RESULTS) -> Unfinished:
+    """What is left to do, whatever an earlier command left.
+
+    A run whose weights are gone is trained again only if they are needed. All that starts from weights which are made
+    again is made again, too.
+    """
+    known = {one.run.name: one.status for one in found(experiment, results)}
+    evaluation = {name for name, status in known.items() if not status.ended}
+    alone = known | {
+        run.name: find(experiment, run, results, training_alone=True).status
+        for run in experiment.runs
+        if run.name in evaluation
+    }
+    no_weights = {name for name, status in alone.items() if status is Status.KEPT}
+    training = {name for name, status in alone.items() if not (status is Status.TRAINED or status.ended)}
+    training |= evaluation & no_weights
+    starts = {run.name: replace(run, row=run.start).name for run in experiment.runs if run.start is not None}
+    for name in reversed(starts):  # a row comes after the one that it starts from
+        if name in training and starts[name] in no_weights:
+            training.add(starts[name])
+    for name, start in starts.items():
+        if start in training:
+            training.add(name)
+    return Unfinished(training, evaluation | training)
 
 
 def _status(experiment: Experiment, run: Run, results: Path, here: bool) -> tuple[Status, str]:

@@ -4,18 +4,12 @@ Input: every evaluate.json of the experiment and the notebook's source in analys
 Output: the executed notebook, its HTML page, a record of the data behind the drawing, and the table (csv, md, tex) or the figure (png, svg, pdf).
 """
 
-EVALUATIONS = [str(directory_of(run).evaluate_json) for run in EXPERIMENT.runs]
-FIGURES, TABLES = (
-    sorted(source.stem for source in Path("analysis").glob(f"{kind}*.py") if source.stem.isidentifier())
-    for kind in ("figure", "table")
-)
 NOTEBOOK = f"{OF_EXPERIMENT} --notebook {{output.notebook:q}} --page {{output.page:q}}"
 
 
 rule figure:
     input:
-        EVALUATIONS,
-        source="analysis/{figure}.py",
+        unpack(lambda wildcards: drawn_from(wildcards.figure)),
     output:
         multiext(str(ROOT / "figures/{figure}"), ".png", ".svg", ".pdf"),
         notebook=str(ROOT / "notebooks/{figure}.ipynb"),
@@ -30,16 +24,13 @@ rule figure:
     conda:
         "../../environment.yml"
     threads: 1
-    params:
-        code=code_hash.drawing_code(),
     shell:
         f"{BNTT} notebook {{input.source:q}} {NOTEBOOK} > {{log:q}} 2>&1"
 
 
 rule table:
     input:
-        EVALUATIONS,
-        source="analysis/{table}.py",
+        unpack(lambda wildcards: drawn_from(wildcards.table)),
     output:
         multiext(str(ROOT / "tables/{table}"), ".csv", ".md", ".tex"),
         notebook=str(ROOT / "notebooks/{table}.ipynb"),
@@ -54,7 +45,5 @@ rule table:
     conda:
         "../../environment.yml"
     threads: 1
-    params:
-        code=code_hash.drawing_code(),
     shell:
         f"{BNTT} notebook {{input.source:q}} {NOTEBOOK} > {{log:q}} 2>&1"

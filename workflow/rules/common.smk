@@ -1,21 +1,29 @@
 """What all rules share: the experiment, read and validated by the same code as the command line, and the paths."""
 
+import fcntl
+import os
 import sys
 from pathlib import Path
 from shlex import quote
 
 from snakemake.exceptions import WorkflowError
 
-# The package `bntt` is the one beside the Snakefile, even if another is installed: Snakemake puts the Snakefile's
-# folder first in sys.path.
+# Code, notebooks and experiment files are those beside the Snakefile, which may be read-only. Results and data lie in
+# the working folder, where Snakemake was started, and an experiment file may lie in its config/.
+CHECKOUT = Path(str(workflow.current_basedir)).resolve().parents[1]
+sys.path.insert(0, str(CHECKOUT))
 
-# Jobs use the interpreter that runs Snakemake. Its path is not part of the rules, so another one reruns nothing.
+# Jobs use the package beside the Snakefile, even if another is installed or lies in the working folder, and the
+# interpreter that runs Snakemake. These paths are not part of the rules, so other ones rerun nothing.
+PLACES = {"PYTHONSAFEPATH": ["1"], "PYTHONPATH": [str(CHECKOUT), os.environ.get("PYTHONPATH")]}
 if not workflow.deployment_settings.deployment_method:  # with --sdm conda, jobs use the environment's
-    shell.prefix(f"set -euo pipefail; export PATH={quote(str(Path(sys.executable).parent))}:$PATH; ")
+    PLACES["PATH"] = [str(Path(sys.executable).parent), os.environ.get("PATH")]
+EXPORTS = " ".join(f"{name}={quote(':'.join(filter(None, places)))}" for name, places in PLACES.items())
+shell.prefix(f"set -euo pipefail; export {EXPORTS}; ".replace("{", "{{").replace("}", "}}"))
 
 from bntt.common.errors import UserError
 from bntt.data import store
-from bntt.experiment import code_hash
+from bntt.drawing import records
 from bntt.experiment.schema import load
 from bntt.runs import status
 from bntt.runs.directory import RunDirectory
@@ -30,10 +38,16 @@ except UserError as error:
 
 RESULTS = Path(config.get("results", "results"))
 ROOT = RESULTS / EXPERIMENT.name
+ANALYSIS = Path(os.path.relpath(CHECKOUT)) / "analysis"
+FIGURES, TABLES = (
+    sorted(path.stem for path in ANALYSIS.glob(f"{kind}*.py") if path.stem.isidentifier())
+    for kind in ("figure", "table")
+)
 BNTT = "python3 -m bntt"
 OF_EXPERIMENT = f"--experiment {quote(str(config.get('experiment', 'demo')))} --results {quote(str(RESULTS))}"
 RUNS = {run.name: run for run in EXPERIMENT.runs}
 RUN = "{dataset}/{row}/seed-{seed}"
+TRAINED, EVALUATED = (str(ROOT / "runs" / RUN / name) for name in ("train.json", "evaluate.json"))
 OF_RUN = f"{OF_EXPERIMENT} --dataset {{wildcards.dataset}} --row {{wildcards.row}} --seed {{wildcards.seed}}"
 
 
@@ -43,25 +57,95 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-def run_of(wildcards):
-    """The planned run that the wildcards name."""
-    return RUNS[RUN.format(**wildcards)]
-
-
 def directory_of(run):
     """The directory of a run."""
     return RunDirectory.of(run, RESULTS)
 
 
+def take_over():
+    """Remove the locks of Snakemake processes that were killed while they made this experiment.
+
+    Each process that runs this workflow here shares a lock of the kernel until it ends. Whoever gets it alone knows that
+    no other is alive. Jobs that outlive their Snakemake are waited for by those that would do the same.
+    """
+    Path(".snakemake").mkdir(exist_ok=True)
+    alive = open(".snakemake/bntt.lock", "a")
+    try:
+        fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        made_here = (f"{ROOT}/", f"{store.folder('')}/")
+        for lock in Path(".snakemake/locks").glob("*.lock"):
+            if any(line.startswith(made_here) for line in lock.read_text().splitlines()):
+                lock.unlink()
+    except BlockingIOError:
+        pass
+    fcntl.flock(alive, fcntl.LOCK_SH)
+    return alive
+
+
+if workflow.is_main_process:
+    ALIVE = take_over()
+
+
+# What must be made is decided by bntt/runs/status.py and bntt/drawing/records.py alone. Snakemake's own record does not
+# know what is damaged, what was made without it, or what a killed command left. So the profile turns its triggers off.
+FOUND = list(status.found(EXPERIMENT, RESULTS))
+UNFINISHED = status.unfinished(EXPERIMENT, RESULTS)
+ORDERED = workflow.dag_settings and (workflow.dag_settings.forceall or workflow.dag_settings.forcerun)
+
+
+def force(output):
+    """Make Snakemake run the job of an output, as --forcerun does, but only if something asks for the output."""
+    workflow.dag.forcefiles.add(str(output))
+
+
+def settled(files, due):
+    """Inputs, which rerun a job only if it is due; Snakemake forgets to force a job after `ancient` inputs that change."""
+    return files if due or ORDERED else ancient(files)
+
+
+def data_of(wildcards, output, unfinished):
+    """The prepared dataset of a run. A finished run does not need it: deleted data is no reason to train again."""
+    data, due = store.manifest_path(wildcards.dataset), RUN.format(**wildcards) in unfinished
+    if due:
+        force(output.format(**wildcards))
+        if not store.is_current(wildcards.dataset):
+            force(data)
+    return settled(str(data), due) if due or data.exists() else []
+
+
 def start_of(wildcards):
     """What a run waits for: the training of the row that it starts from, if it starts from one."""
-    run = run_of(wildcards)
-    return [] if run.start is None else str(directory_of(RUNS[f"{run.dataset}/{run.start}/seed-{run.seed}"]).train_json)
+    run = RUNS[RUN.format(**wildcards)]
+    start = RUN.format(dataset=run.dataset, row=run.start, seed=run.seed)
+    return settled(str(directory_of(RUNS[start]).train_json), run.name in UNFINISHED.training) if run.start else []
+
+
+def drawn_from(name, drawings=(), root=ROOT, experiment=EXPERIMENT, runs=FOUND, unfinished=UNFINISHED.evaluation):
+    """What a notebook shows: measurements and drawings. It is due if one of them is, or if it does not show them."""
+    sources = [ANALYSIS / f"{Path(path).stem}.py" for path in (name, *drawings)]
+    due = bool(unfinished) or not all(records.is_current(root, one, experiment, runs) for one in dict.fromkeys(sources))
+    if due:
+        force(root / "notebooks" / f"{name}.json")
+    measured = [str(one.directory.evaluate_json) for one in runs]
+    return {
+        "source": settled(str(sources[0]), due),
+        "measured": settled(measured, due),
+        "drawings": settled(list(drawings), due),
+    }
+
+
+onstart:
+    if {"train", "evaluate", "figure", "table", "overview"} & {
+        job.rule.name for job in workflow.dag.needrun_jobs()
+    }:
+        records.remove_outdated(ROOT, sorted(ANALYSIS.glob("*.py")), FOUND)
 
 
 REFERENCE = Path("results/reference")
 
 
-def measurements_of(wildcards):
-    """Every committed manifest and measurement of an experiment."""
-    return sorted(map(str, (REFERENCE / wildcards.reference / "runs").rglob("*.*")))
+def of_reference(experiment, name, drawings=()):
+    """What a notebook shows of committed measurements."""
+    experiment = load(experiment)
+    runs = list(status.found(experiment, REFERENCE))
+    return drawn_from(name, drawings, REFERENCE / experiment.name, experiment, runs, set())

@@ -14,7 +14,5 @@ rule prepare:
     conda:
         "../../environment.yml"
     threads: 1
-    params:
-        code=lambda wildcards: code_hash.reading_code(wildcards.dataset),
     shell:
         f"{BNTT} data prepare {{wildcards.dataset}} > {{log:q}} 2>&1"

@@ -6,10 +6,12 @@ Input: train.json. Output: evaluate.json, written last; it names the csv files t
 
 rule evaluate:
     input:
-        dataset=str(store.manifest_path("{dataset}")),
-        training=rules.train.output,
+        dataset=lambda wildcards: data_of(wildcards, EVALUATED, UNFINISHED.evaluation),
+        training=lambda wildcards: settled(
+            TRAINED.format(**wildcards), RUN.format(**wildcards) in UNFINISHED.evaluation
+        ),
     output:
-        str(ROOT / "runs" / RUN / "evaluate.json"),
+        EVALUATED,
     log:
         str(ROOT / "logs/evaluate" / f"{RUN}.log"),
     benchmark:
@@ -17,7 +19,5 @@ rule evaluate:
     conda:
         "../../environment.yml"
     threads: EXPERIMENT.runs[0].threads
-    params:
-        decides=lambda wildcards: status.decides_evaluation(run_of(wildcards)),
     shell:
         f"{BNTT} evaluate {OF_RUN} > {{log:q}} 2>&1"

@@ -12,8 +12,7 @@ REFERENCE_NOTEBOOK = (
 
 rule draw_reference:
     input:
-        measurements_of,
-        source="analysis/{drawing}.py",
+        unpack(lambda wildcards: of_reference(wildcards.reference, wildcards.drawing)),
     output:
         notebook=str(REFERENCE / "{reference}/notebooks/{drawing}.ipynb"),
         page=str(REFERENCE / "{reference}/notebooks/{drawing}.html"),
@@ -28,16 +27,19 @@ rule draw_reference:
     conda:
         "../../environment.yml"
     threads: 1
-    params:
-        code=code_hash.drawing_code(),
     shell:
         REFERENCE_NOTEBOOK
 
 
 rule reference_overview:
     input:
-        expand(rules.draw_reference.output.record, drawing=[*FIGURES, *TABLES], allow_missing=True),
-        source="analysis/overview.py",
+        unpack(
+            lambda wildcards: of_reference(
+                wildcards.reference,
+                "overview",
+                expand(rules.draw_reference.output.record, drawing=[*FIGURES, *TABLES], **wildcards),
+            )
+        ),
     output:
         page=str(REFERENCE / "{reference}/overview.html"),
         notebook=str(REFERENCE / "{reference}/notebooks/overview.ipynb"),
@@ -51,8 +53,6 @@ rule reference_overview:
     conda:
         "../../environment.yml"
     threads: 1
-    params:
-        code=code_hash.drawing_code(),
     shell:
         REFERENCE_NOTEBOOK
 

@@ -3,13 +3,15 @@
 Input: everything else. Output: overview.html beside notebooks/, and the executed notebook within.
 """
 
+DRAWINGS = [
+    *expand(rules.figure.output, figure=FIGURES),
+    *expand(rules.table.output, table=TABLES),
+]
+
 
 rule overview:
     input:
-        EVALUATIONS,
-        expand(str(ROOT / "figures/{figure}.png"), figure=FIGURES),
-        expand(str(ROOT / "tables/{table}.csv"), table=TABLES),
-        source="analysis/overview.py",
+        unpack(lambda wildcards: drawn_from("overview", DRAWINGS)),
     output:
         page=str(ROOT / "overview.html"),
         notebook=str(ROOT / "notebooks/overview.ipynb"),
@@ -21,8 +23,5 @@ rule overview:
     conda:
         "../../environment.yml"
     threads: 1
-    params:
-        code=code_hash.drawing_code(),
-        text=(EXPERIMENT.title, EXPERIMENT.notes),
     shell:
         f"{BNTT} notebook {{input.source:q}} {NOTEBOOK} > {{log:q}} 2>&1"

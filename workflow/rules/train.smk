@@ -8,10 +8,10 @@ scratch/, which Snakemake does not know, so a failed or killed job continues whe
 
 rule train:
     input:
-        dataset=str(store.manifest_path("{dataset}")),
+        dataset=lambda wildcards: data_of(wildcards, TRAINED, UNFINISHED.training),
         start=start_of,
     output:
-        str(ROOT / "runs" / RUN / "train.json"),
+        TRAINED,
     log:
         str(ROOT / "logs/train" / f"{RUN}.log"),
     benchmark:
@@ -20,8 +20,5 @@ rule train:
     conda:
         "../../environment.yml"
     threads: EXPERIMENT.runs[0].threads
-    params:
-        # Only a change of these trains the run again.
-        decides=lambda wildcards: status.decides_training(run_of(wildcards)),
     shell:
         f"{BNTT} train {OF_RUN} > {{log:q}} 2>&1"
