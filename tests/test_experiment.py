@@ -426,6 +426,7 @@ def test_stray_files_in_config_are_no_experiments(tmp_path, monkeypatch):
     (tmp_path / ".#mine.yaml").symlink_to("somebody@somewhere.1")
     (tmp_path / "folder.yaml").mkdir()
     monkeypatch.setattr(module, "CONFIG", tmp_path)
+    monkeypatch.chdir(tmp_path)  # where there is no config/
     assert experiment_names() == ["mine"]
 
 
