@@ -19,7 +19,7 @@ from bntt.drawing.records import damaged_drawings, is_current, read_record, remo
 from bntt.results.collect import Results
 from bntt.results.comparison import BY_IMAGE, BY_SEED, compare
 from bntt.runs import pipeline
-from bntt.runs.cost import Cost, _cost, _images, report, slots
+from bntt.runs.cost import Cost, _cost, _extrapolated, _family, _images, _Size, _small, report, slots
 from bntt.runs.directory import RunDirectory
 from bntt.runs.status import Found, Status, found
 
@@ -281,7 +281,7 @@ def test_a_drawing_is_current_or_made_again_or_removed(root, change, current, ke
 # -- plan -------------------------------------------------------------------------------------------------
 
 MEASURED = {
-    "start": 3.0, "step": 0.5, "validation": 0.25, "training": 9.0, "image": 0.1, "approximations": 0.02,
+    "start": 3.0, "step": 0.5, "validation": 0.25 / 180, "training": 9.0, "image": 0.1, "approximations": 0.02,
     "memory": 1e9, "gpu_memory": 0, "weights": 1_000_000, "note": "",
 }  # fmt: skip
 
@@ -330,12 +330,50 @@ def test_the_report_says_what_each_dataset_the_longest_run_and_each_memory_is():
         (["--row", "bnt"], "unknown row 'bnt'"),
         (["--dataset", "digit"], "unknown dataset 'digit'"),
         (["--cores", "0"], "--cores must be at least 1, not 0"),
+        (["--minutes", "0"], "--minutes must be above 0, not 0"),
+        (["--minutes", "nan"], "--minutes must be above 0, not nan"),
     ],
 )
 def test_what_cannot_be_planned_is_one_line(root, capsys, chosen, message):
     status, _, err = run_command(capsys, "plan", root / "tiny.yaml", "--device", "cpu", *chosen)
     assert (status, err.count("\n")) == (2, 1)
     assert message in err
+
+
+def measured_size(run, step, memory, image):
+    return _Size(run, 3.0, step, 0.0, 0.0, image, 0.0, memory, 0.0, 0.0, "")
+
+
+def test_what_is_not_measured_is_on_a_line_through_two_sizes(tmp_path):
+    """A step takes 2 s and 10 ms for each image and time-step; an image takes 5 ms and 1 ms for each time-step."""
+    _, run = one_row(tmp_path, method="surrogate", time_steps=100, batch_size=256, train_limit=None)
+    parts = [_small(run, part) for part in (1 / 256, 1 / 64, 1.0)]
+    shapes = [(one.options["time_steps"], one.options["batch_size"]) for one in parts]
+    assert shapes == [(6, 16), (12, 32), (100, 256)]
+    assert [one.options["train_limit"] for one in parts] == [48, 96, 768]
+    assert [one.options["test_limit"] for one in parts] == [2, 3, 25]
+    sizes = [
+        measured_size(one, 2 + 0.01 * steps * batch, 1e9 + 1e6 * steps * batch, 0.005 + 0.001 * steps)
+        for one, (steps, batch) in zip(parts[:2], shapes, strict=False)
+    ]
+    assert _extrapolated(sizes, "step", 0, 25_600) == pytest.approx(2 + 256)
+    assert _extrapolated(sizes, "memory", 0, 25_600) == pytest.approx(1e9 + 25.6e9)
+    assert _extrapolated(sizes, "image", 1, 100) == pytest.approx(0.105)
+    assert _extrapolated(sizes[:1], "image", 1, 100) == pytest.approx(0.011 / 6 * 100)  # no line through one
+    assert _extrapolated(sizes, "image", 1, 12) == pytest.approx(0.017)  # as measured
+    falling = [replace(sizes[0], step=9.0), sizes[1]]
+    assert _extrapolated(falling, "step", 0, 25_600) == pytest.approx(2 + 0.01 * 12 * 32)  # never less than measured
+    steep = [replace(sizes[0], step=0.0), replace(sizes[1], step=1.0)]
+    assert _extrapolated(steep, "step", 0, 25_600) == pytest.approx(25_600 / (12 * 32))  # nor above proportion
+
+
+def test_a_conversion_is_measured_with_its_start_and_with_all_of_its_calibration_steps(tmp_path):
+    tiny = experiment(tmp_path, protocol=EXPERIMENT["protocol"] | {"train_limit": None})
+    conversion, ann = _family(tiny, tiny.run("digits", "rmp", 0), 1 / 4)
+    assert (conversion.row, ann.row, ann.options["epochs"]) == ("rmp", "ann", 2)
+    assert (conversion.options["calibration_images"], conversion.options["train_limit"]) == (4, 4)
+    assert (conversion.options["time_steps"], conversion.options["calibration_steps"]) == (4, 8)
+    assert (ann.options["batch_size"], ann.options["train_limit"], ann.options["learning_rate"]) == (16, 48, 1e-9)
 
 
 def test_what_remains_takes_as_long_as_its_longest_chain():
@@ -382,7 +420,7 @@ def test_plan_measures_every_row_and_says_what_is_done(root, capfd):
     lines = out.splitlines()
     assert status == 0
     assert lines[0].startswith("all times are those of cpu (")
-    assert lines[0].endswith(", 1 threads for each run")
+    assert lines[0].endswith(", 1 thread for each run")
     assert [line for line in err.splitlines() if line.startswith("measuring")] == [
         f"measuring {number} of 4: digits, {row}" for number, row in enumerate(EXPERIMENT["rows"], 1)
     ]

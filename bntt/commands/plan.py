@@ -1,6 +1,7 @@
 """Measure what an experiment will cost, before it is run."""
 
 import argparse
+import math
 import os
 from pathlib import Path
 
@@ -17,6 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", help="plan this dataset alone")
     parser.add_argument("--row", help="plan this row alone")
     add_device(parser)
+    parser.add_argument(
+        "--minutes", type=float, default=2.0, help="for all measurements; default: 2. More of them extrapolate less"
+    )
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="cores that the workflow will have")
 
 
@@ -25,8 +29,10 @@ def run(parsed: argparse.Namespace) -> None:
     experiment = load(parsed.experiment)
     if parsed.cores < 1:
         raise UserError(f"--cores must be at least 1, not {parsed.cores}")
+    if not 0 < parsed.minutes < math.inf:
+        raise UserError(f"--minutes must be above 0, not {parsed.minutes:g}")
     at_once = slots(experiment, parsed.device, parsed.cores)
     print(f"all times are those of {device_named(experiment, parsed.device)}", flush=True)
-    costs = plan(experiment, parsed.results, parsed.device, at_once, parsed.dataset, parsed.row)
+    costs = plan(experiment, parsed.results, parsed.device, at_once, parsed.minutes, parsed.dataset, parsed.row)
     for line in report(costs, at_once):
         print(line, flush=True)

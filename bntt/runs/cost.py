@@ -1,31 +1,38 @@
-"""What an experiment will cost, measured before it is run: time, memory and disk, of each row and in total.
+"""What an experiment will cost, estimated before it is run: time, memory and disk, of each row and in total.
 
-Every row of every dataset is trained for 20 steps and measured on a few test images, each in a process of its own. As
-many processes run at once as the workflow would run. The cost of a run is then
+Every row of every dataset is trained for a few steps and measured on a few test images, each in a process of its own.
+As many processes run at once as the workflow would run. The cost of a run is then
 
     start + steps x step + epochs x validation,    and    start + test images x all measurements of an image
 
-where the approximations are measured on fewer images. Random numbers of the same shape replace a dataset that is not
-prepared. The time of a measurement depends on how much the trained network spikes, and 20 steps of training cannot show
-that. The time of a training step does not depend on it. All times are those of the device that measured them.
+where the approximations are measured on fewer images. A row is measured with fewer time-steps and smaller batches
+first, then with more, as long as its share of the minutes lasts. If they end before its own size is reached, a line
+through two sizes gives the rest: time and memory of a step are linear in time-steps x images, those of an image in
+time-steps. Random numbers of the same shape replace a dataset that is not prepared.
+
+The learning rate is almost 0, so that no network dies of small batches. The time of a measurement depends on how much
+the trained network spikes, which the first steps of a training cannot show either. The time of a training step does not
+depend on it. All times are those of the device that measured them.
 """
 
 import itertools
 import multiprocessing
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from math import prod, sqrt
 from pathlib import Path
 from typing import Any
 
 from bntt.common.errors import UserError, check_name
-from bntt.common.text import duration
+from bntt.common.text import counted, duration
 from bntt.data import store
 from bntt.experiment import declared
 from bntt.experiment.schema import Experiment, Run
@@ -33,9 +40,14 @@ from bntt.measurements import measure_all
 from bntt.runs.directory import WEIGHTS, RunDirectory
 from bntt.runs.status import Found, Status, found
 
-EPOCHS, STEPS = 2, 10  # of the short training that is measured: its epochs, and the steps of each
-FEWEST_IMAGES, MOST_IMAGES, IMAGE_STEPS = 4, 100, 2500  # test images measured, and those times their time-steps
+GROWTH = 4  # from one size that is measured to the next
+SIZES = 6  # the first is the row's own size divided by GROWTH to the power of SIZES - 1
+ENOUGH = 2  # sizes that are measured in any case, because a line needs them
+EPOCHS, STEPS = 2, 3  # of a training that is measured: its epochs, and the steps of each
+FEWEST_IMAGES, MOST_IMAGES, IMAGE_STEPS = 2, 100, 2500  # test images measured, and those times their time-steps
+LEARNING_RATE = 1e-9
 APPROXIMATED = declared.literal("bntt.measurements.approximations", "IMAGES")
+IMPORTS = ("torch", "bntt.runs.pipeline", "bntt.measurements.approximations")  # what every run loads
 
 
 @dataclass(frozen=True)
@@ -73,15 +85,21 @@ def device_named(experiment: Experiment, device: str) -> str:
 
     if device != "cpu" and torch.cuda.is_available():
         return provenance.machine(torch.cuda.get_device_name())
-    return f"{provenance.machine('cpu')}, {experiment.runs[0].threads} threads for each run"
+    return f"{provenance.machine('cpu')}, {counted(experiment.runs[0].threads, 'thread')} for each run"
 
 
 def plan(
-    experiment: Experiment, results: Path, device: str, workers: int, dataset: str | None = None, row: str | None = None
+    experiment: Experiment,
+    results: Path,
+    device: str,
+    workers: int,
+    minutes: float,
+    dataset: str | None = None,
+    row: str | None = None,
 ) -> Iterator[Cost]:
-    """Yield the cost of every row on every dataset, or of those named, in order; standard error says how far it is.
+    """Yield the cost of every row on every dataset, or of those named, in order, within about ``minutes``.
 
-    Raises UserError if there is no such row, or if a measurement is killed.
+    Standard error says how far it is. Raises UserError if there is no such row, or if a measurement is killed.
     """
     rows: dict[tuple[str, str], list[Found]] = {}
     for one in found(experiment, results):
@@ -92,24 +110,35 @@ def plan(
             if value is not None:
                 check_name(kind, value, known, f"experiment {experiment.name}")
         raise UserError(f"experiment {experiment.name}: row {row} does not run on dataset {dataset}")
-    context = multiprocessing.get_context("spawn")
+    end = time.monotonic() + 60 * minutes
+    imports = _seconds_to_import()
+    context = multiprocessing.get_context("forkserver")  # a process of its own for each row, which imports nothing
+    context.set_forkserver_preload(list(IMPORTS))
     with (
         tempfile.TemporaryDirectory(prefix="bntt-plan-") as folder,
         ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool,
     ):
-        jobs = [
-            pool.submit(_measure, experiment, there[0].run, device, Path(folder) / str(number))
-            for number, there in enumerate(rows.values())
-        ]
+        jobs: list[Future[dict[str, Any]]] = []
+        for number, there in enumerate(rows.values()):
+            share = (len(rows) - number) / workers  # how many such rows one process has yet to measure
+            place = Path(folder) / str(number)
+            jobs.append(pool.submit(_measure, experiment, there[0].run, device, place, end, max(1.0, share)))
         try:
             for number, (there, job) in enumerate(zip(rows.values(), jobs, strict=True), 1):
                 run = there[0].run
                 print(f"measuring {number} of {len(rows)}: {run.dataset}, {run.row}", file=sys.stderr, flush=True)
-                yield _cost(there, job.result())
+                measured = job.result()
+                yield _cost(there, measured | {"start": measured["start"] + imports})
         except BrokenProcessPool:
             raise UserError(
                 "plan: a measurement was killed, probably because memory ran out; measure fewer at once with --cores"
             ) from None
+
+
+def _seconds_to_import() -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", f"import {', '.join(IMPORTS)}"], check=True)
+    return time.perf_counter() - began
 
 
 def report(costs: Iterable[Cost], at_once: int) -> Iterator[str]:
@@ -133,12 +162,12 @@ def report(costs: Iterable[Cost], at_once: int) -> Iterator[str]:
         largest += f" and {gpu / 1e9:.1f} GB of GPU memory"
     left = [seconds for one in measured for seconds in one.left]
     together = duration(max(sum(left) / at_once, *chains.values()))
-    done = f"{len(left)} runs, {left.count(0.0)} done"
+    done = f"{counted(len(left), 'run')}, {left.count(0.0)} done"
     for dataset in dict.fromkeys(one.dataset for one in measured):
         there = [one for one in measured if one.dataset == dataset]
         hours = sum(len(one.left) * (one.training + one.evaluation) for one in there) / 3600
         runs, remaining = sum(len(one.left) for one in there), sum(sum(one.left) for one in there) / 3600
-        yield f"{dataset}: {runs} runs, {hours:.2f} hours; remaining: {remaining:.2f} hours"
+        yield f"{dataset}: {counted(runs, 'run')}, {hours:.2f} hours; remaining: {remaining:.2f} hours"
     longest = max(measured, key=lambda one: one.training + one.evaluation)
     alone = duration(longest.training + longest.evaluation)
     yield f"longest single run: {alone}, {longest.row} on {longest.dataset}"
@@ -155,7 +184,7 @@ def _cost(there: Sequence[Found], measured: dict[str, Any]) -> Cost:
     step, training, disk = measured["step"], measured["training"], measured["weights"]
     if step is not None:
         steps = images["train"] / run.options["batch_size"]
-        training = run.options["epochs"] * (steps * step + measured["validation"])
+        training = run.options["epochs"] * (steps * step + images["validation"] * measured["validation"])
         disk += 4 * disk / len(there)  # the saved state of one run at a time: weights and momentum, in two files
     training += measured["start"]
     evaluation = measured["start"] + images["test"] * measured["image"]
@@ -192,9 +221,102 @@ def _images(run: Run) -> dict[str, int]:
     return images
 
 
-def _measure(experiment: Experiment, run: Run, device: str, folder: Path) -> dict[str, Any]:
-    """Measure a row in this process, which does nothing else; the rows that it starts from are trained first."""
-    began = time.perf_counter()
+@dataclass(frozen=True)
+class _Size:
+    """What was measured with some number of time-steps and images, in seconds and bytes."""
+
+    run: Run
+    start: float
+    step: float | None
+    validation: float  # of one image
+    training: float  # of a row without training steps
+    image: float
+    approximations: float
+    memory: float
+    gpu_memory: float
+    weights: float
+    unfinished: str  # why there was nothing to evaluate
+
+
+def _measure(experiment: Experiment, run: Run, device: str, folder: Path, end: float, share: float) -> dict[str, Any]:
+    """Estimate a row in this process, which does nothing else, from one size after the other.
+
+    ``end`` is when all rows should be measured, on the clock of `time.monotonic`; ``share`` is how many rows the time
+    until then is for, this one and those after it.
+    """
+    began = time.monotonic()
+    stop = began + max(0.0, end - began) / share
+    families = [_family(experiment, run, GROWTH**-k) for k in reversed(range(SIZES))]
+    prepared = store.manifest_path(run.dataset).is_file()
+    bytes_of_images = 0 if prepared else sum(_images(run).values()) * prod(store.facts(run.dataset)["shape"])
+    if not prepared:
+        _make_up(families[-1], folder)
+    sizes: list[_Size] = []
+    for number, family in enumerate(families):
+        if sizes and family[0] == sizes[-1].run:
+            continue
+        if len(sizes) >= ENOUGH and time.monotonic() + GROWTH * (time.monotonic() - began) > stop:
+            break
+        began = time.monotonic()
+        sizes.append(_measure_size(experiment, family, device, folder / str(number)))
+    last, whole = sizes[-1], families[-1][0]
+    notes = [] if last.run == whole else [f"extrapolated from {_sized(last.run)}"]
+    notes += [f"evaluation not measured: {last.unfinished}"] if last.unfinished else []
+    of_step, of_image = _work(whole)
+    estimate: dict[str, Any] = {
+        "start": sizes[0].start,
+        "step": None if last.step is None else _extrapolated(sizes, "step", 0, of_step),
+        "training": _extrapolated(sizes, "training", 0, of_step),
+        "memory": last.memory,
+        "gpu_memory": last.gpu_memory,
+        **{
+            name: _extrapolated(sizes, name, 1, of_image)
+            for name in ("image", "approximations", "validation", "weights")
+        },
+        "note": "; ".join(notes),
+    }
+    if last.step is not None:
+        estimate |= {name: _extrapolated(sizes, name, 0, of_step) for name in ("memory", "gpu_memory")}
+    estimate["gpu_memory" if last.gpu_memory else "memory"] += bytes_of_images  # few of them were made up
+    return estimate
+
+
+def _extrapolated(sizes: Sequence[_Size], name: str, kind: int, work: float) -> float:
+    """A quantity at the row's own size: on the line through the last size and one that is smaller.
+
+    It is at least what was measured last, and at most proportional to the work.
+    """
+    last = sizes[-1]
+    amount, done = getattr(last, name), _work(last.run)[kind]
+    smaller = next((one for one in reversed(sizes) if _work(one.run)[kind] < done), None)
+    slope = 0.0 if smaller is None else (amount - getattr(smaller, name)) / (done - _work(smaller.run)[kind])
+    proportional = amount * work / done
+    if smaller is None:
+        return float(proportional)
+    return float(min(max(amount + slope * (work - done), amount), proportional))
+
+
+def _work(run: Run) -> tuple[float, float]:
+    """What the time of a training step, and of an image, is proportional to: time-steps x images, and time-steps."""
+    options: Mapping[str, Any] = run.options
+    steps = options.get("time_steps", 1)
+    if "batch_size" in options and "epochs" in options:
+        return steps * options["batch_size"], steps
+    return options.get("calibration_steps", 1) * options.get("calibration_images", 1), steps
+
+
+def _sized(run: Run) -> str:
+    options = run.options
+    words = [f"T = {options['time_steps']}"] if "time_steps" in options else []
+    if "epochs" in options:
+        words.append(f"batches of {options['batch_size']}")
+    elif "calibration_images" in options:
+        words.append(counted(options["calibration_images"], "image"))
+    return ", ".join(words)
+
+
+def _measure_size(experiment: Experiment, family: Sequence[Run], device: str, folder: Path) -> _Size:
+    """Train the first of these small runs, after the others, from which it starts, and measure it."""
     import torch
 
     from bntt.measurements import approximations
@@ -211,13 +333,8 @@ def _measure(experiment: Experiment, run: Run, device: str, folder: Path) -> dic
             ends.append(_now())
             return False
 
-    small = _small(run)
-    family = [small]
-    while (start := family[-1].start) is not None:
-        family.append(_small(experiment.run(run.dataset, start, run.seed)))
-    _make_up_what_is_not_prepared(family[-1], folder)
+    small = family[0]
     short = Experiment(experiment.name, experiment.title, "", tuple(family))
-    imports = time.perf_counter() - began
     for one in reversed(family[1:]):
         pipeline.train(short, one, folder, device)
     begun = _now()
@@ -227,18 +344,7 @@ def _measure(experiment: Experiment, run: Run, device: str, folder: Path) -> dic
     step = statistics.median(gaps) if gaps else None
     directory = RunDirectory.of(small, folder)
     record, weights = directory.training(), directory.path / WEIGHTS
-    measured = {
-        "start": imports if step is None else imports + ends[0] - begun - step,
-        "step": step,
-        "validation": 0.0 if step is None else max(0.0, gaps[len(ends) // EPOCHS - 1] - step),  # between two epochs
-        "training": training,
-        "memory": 1e6 * provenance.peak_memory_mb(),
-        "gpu_memory": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
-        "weights": weights.stat().st_size if weights.is_file() else 0,
-        "image": 0.0,
-        "approximations": 0.0,
-        "note": record["reason"] or "",
-    }
+    image = approximated = 0.0
     if record["status"] == "done":
         with lease(device) as chosen:
             subject = pipeline.subject(small, directory, chosen)
@@ -246,10 +352,22 @@ def _measure(experiment: Experiment, run: Run, device: str, folder: Path) -> dic
             for measure in (measure_all, approximations.measure):  # the second is a part of the first
                 measure(subject)
                 times.append(_now())
-        seconds, approximated = (after - before for before, after in itertools.pairwise(times))
-        measured["image"] = (seconds - approximated) / len(subject.data.test)
-        measured["approximations"] = approximated / len(subject.data.test)
-    return measured
+        seconds, approximated = ((b - a) / len(subject.data.test) for a, b in itertools.pairwise(times))
+        image = max(0.0, seconds - approximated)
+    validated = _images(small)["validation"]
+    return _Size(
+        run=small,
+        start=0.0 if step is None else max(0.0, ends[0] - begun - step),
+        step=step,
+        validation=0.0 if step is None or not validated else max(0.0, gaps[len(ends) // EPOCHS - 1] - step) / validated,
+        training=training,
+        image=image,
+        approximations=approximated,
+        memory=1e6 * provenance.peak_memory_mb(),
+        gpu_memory=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
+        weights=weights.stat().st_size if weights.is_file() else 0,
+        unfinished=record["reason"] or "",
+    )
 
 
 def _now() -> float:
@@ -261,23 +379,46 @@ def _now() -> float:
     return time.perf_counter()
 
 
-def _small(run: Run) -> Run:
-    """The run as it is measured: two epochs of ten steps, and a few test images."""
-    images = _images(run)
-    test = max(FEWEST_IMAGES, IMAGE_STEPS // run.options.get("time_steps", 1))
-    options = dict(run.options) | {"test_limit": min(test, MOST_IMAGES, images["test"])}
-    if "epochs" in options:
+def _small(run: Run, part: float) -> Run:
+    """A part of the run for measurement: fewer time-steps and images, two short epochs, a few test images."""
+    images, options = _images(run), dict(run.options)
+    trains = "epochs" in options
+
+    def reduced(name: str, least: int, by: float) -> None:
+        if name in options:
+            options[name] = min(options[name], max(least, round(options[name] * by)))
+
+    reduced("time_steps", 4, sqrt(part) if trains else part)
+    reduced("calibration_images", 4, part)  # in all its steps, because spikes reach deep layers only after many
+    test = int(IMAGE_STEPS * part) // options.get("time_steps", 1)
+    options["test_limit"] = min(max(FEWEST_IMAGES, min(test, MOST_IMAGES)), images["test"])
+    if trains:
+        reduced("batch_size", 8, sqrt(part))
         size = options["batch_size"]
-        options |= {"epochs": EPOCHS, "train_limit": min(images["train"] // size, STEPS) * size or images["train"]}
+        options |= {
+            "epochs": EPOCHS,
+            "learning_rate": LEARNING_RATE,
+            "train_limit": min(images["train"] // size, STEPS) * size or images["train"],
+            "held_out": min(options["held_out"], size),
+        }
+    elif "calibration_images" in options:
+        options["train_limit"] = options["calibration_images"]
     return replace(run, options=options)
 
 
-def _make_up_what_is_not_prepared(run: Run, folder: Path) -> None:
-    """Make this process use random data if the run's dataset is not prepared."""
-    if store.manifest_path(run.dataset).is_file():
-        return
-    images = _images(run)
-    held_out = 0 if store.facts(run.dataset)["images"]["validation"] else images["validation"]
-    images |= {"train": images["train"] + held_out, "validation": images["validation"] - held_out}
+def _family(experiment: Experiment, run: Run, part: float) -> list[Run]:
+    """Parts of a run for measurement, and of the rows that it starts from, the first of which comes last."""
+    runs = [run]
+    while (start := runs[-1].start) is not None:
+        runs.append(experiment.run(run.dataset, start, run.seed))
+    return [_small(one, part) for one in runs]
+
+
+def _make_up(family: Sequence[Run], folder: Path) -> None:
+    """Make this process use random data, as many as the largest of its runs needs."""
+    dataset, needed = family[0].dataset, [_images(one) for one in family]
+    images = {part: max(one[part] for one in needed) for part in needed[0]}
+    if not store.facts(dataset)["images"]["validation"]:  # held out of the training images
+        images |= {"train": images["train"] + images["validation"], "validation": 0}
     os.environ["BNTT_DATA"] = str(folder / "data")
-    store.make_up(run.dataset, images)
+    store.make_up(dataset, images)
