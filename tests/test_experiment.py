@@ -329,6 +329,7 @@ def test_a_circle_of_starts_is_shown():
         (b"rows: [", "not valid YAML"),
         (b"- a\n- b\n", "must be a mapping"),
         (b"a: b: c\n", "not valid YAML"),
+        (b"a: " + 3000 * b"[" + 3000 * b"]", "not valid YAML: lists or mappings are nested too deeply"),
         (b"title: \xff\xfe\n", "YAML"),
         (b"seeds: [2020-13-45]\n", "YAML"),
         (b"title: !!python/object/apply:os.getcwd []\n", "not valid YAML"),

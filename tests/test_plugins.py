@@ -59,6 +59,7 @@ def write(package, monkeypatch):
         ("import not_installed", ", line 4: ModuleNotFoundError: No module named 'not_installed'"),
         ("return 3", ", line 3: `train` must return str, not int"),
         ("return None", ", line 3: `train` must return str, not NoneType"),
+        ("raise SystemExit(0)", ", line 4: SystemExit: 0"),
     ],
 )
 def test_an_error_of_a_plug_in_names_its_file_and_line(write, body, said):
@@ -118,6 +119,7 @@ def run_of_mine(tmp_path):
     [
         ('{"weight": torch.zeros(3)}', "task.options['nope']", ", line 7: KeyError: 'nope'"),
         ("torch.zeros(3)", "[0.0]", ", line 7: TypeError: weight 'weight' must be a tensor"),
+        ("(3)", "(3).to_sparse()", ", line 7: TypeError: weight 'weight' must be a dense array, not torch.sparse_coo"),
         ("torch.zeros(3)}", "torch.zeros(3)}, facts={'x': float('nan')}", ", line 7: TypeError: fact 'x' must be"),
         ("torch.zeros(3)}", "torch.zeros(3)}, facts={'x': torch.zeros(1)}", ", line 7: TypeError: fact 'x' must be"),
         ('Trained({"weight": torch.zeros(3)})', "None", ", line 6: `train` must return Trained, not NoneType"),
@@ -136,6 +138,39 @@ def test_a_method_need_not_declare_the_options_of_images(write, tmp_path):
     write("methods", METHOD.replace('EXTENDS = ["bntt.methods.ann"]\n', ""))
     tiny = experiment(tmp_path, protocol={}, rows={"row": {"method": "mine"}})
     assert pipeline.train(tiny, tiny.runs[0], tmp_path, "cpu").endswith(": done")
+
+
+def test_tied_weights_are_kept(write, tmp_path):
+    """The library that writes them takes no tensors that share memory."""
+    tied = '{"weight": a[:3], "same": a[:3], "turned": a[1:].view(2, 2).T}'
+    write(
+        "methods",
+        METHOD.replace('Trained({"weight": torch.zeros(3)})', f"(a := torch.arange(5.0), Trained({tied}))[1]"),
+    )
+    tiny, run = run_of_mine(tmp_path)
+    pipeline.train(tiny, run, tmp_path, "cpu")
+    found = RunDirectory.of(run, tmp_path).weights()
+    assert {name: a.tolist() for name, a in found.items()} == {
+        "weight": [0, 1, 2],
+        "same": [0, 1, 2],
+        "turned": [[1, 3], [2, 4]],
+    }
+
+
+def test_weights_that_are_not_finite_are_no_result(write, tmp_path):
+    write("methods", METHOD.replace("torch.zeros(3)", "torch.tensor([0, float('nan')])"))
+    tiny, run = run_of_mine(tmp_path)
+    assert "diverged: weights were not finite" in pipeline.train(tiny, run, tmp_path, "cpu")
+    assert status.find(tiny, run, tmp_path, training_alone=True).status == "diverged"
+
+
+def test_a_method_returns_a_classifier(write, tmp_path):
+    path = write("methods", METHOD)
+    tiny, run = run_of_mine(tmp_path)
+    pipeline.train(tiny, run, tmp_path, "cpu")
+    with pytest.raises(UserError) as raised:
+        pipeline.evaluate(tiny, run, tmp_path, "cpu")
+    assert_one_line(raised.value, f"{path}, line 8: `classifier` must return SpikingClassifier or DenseClassifier")
 
 
 def test_a_mistake_in_classifier_or_measure_is_theirs_and_the_weights_stay_good(write, package, tmp_path):

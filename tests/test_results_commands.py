@@ -239,6 +239,7 @@ def test_a_changed_table_is_not_explained(root, capsys):
         ("a table is changed", False, True),
         ("a file is gone", False, True),
         ("the record is gone", False, False),
+        ("the record cannot be read", False, False),
         ("a row is new", False, True),
         ("a row is gone", False, False),
         ("a run is gone", False, False),
@@ -256,6 +257,9 @@ def test_a_drawing_is_current_or_made_again_or_removed(root, change, current, ke
         table.with_suffix(".md").unlink()
     elif change == "the record is gone":
         (root / "tiny/notebooks/table1.json").unlink()
+    elif change == "the record cannot be read":
+        (root / "tiny/notebooks/table1.json").unlink()
+        (root / "tiny/notebooks/table1.json").symlink_to("table1.json")
     elif change == "a row is new":
         settings["rows"] = rows | {"new": {"method": "ann"}}
     elif change == "a row is gone":

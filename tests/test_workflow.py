@@ -33,8 +33,10 @@ EVALUATIONS = {f"evaluate {row}" for row in ROWS}
 EVERYTHING = {f"train {row}" for row in ROWS} | EVALUATIONS | NOTEBOOKS
 
 ELSEWHERE = """
-import sys
+import errno, fcntl, sys
 sys.executable = "/other/env/bin/python"
+def flock(*_): raise OSError(errno.ENOLCK, "No locks available")  # as on some network disks
+fcntl.flock = flock
 from snakemake.cli import main
 main(sys.argv[1:])
 """
@@ -146,7 +148,7 @@ def test_an_edit_reruns_what_it_decides_and_nothing_else(project, files, config,
 
 def test_what_decides_no_number_reruns_nothing(project):
     """All at once: comments, docstrings, new plug-ins and half-written ones, what editors leave, other experiments,
-    another interpreter, fewer or more cores."""
+    another interpreter, fewer or more cores, a disk without locks."""
     described = [
         project / "bntt" / file
         for file in (

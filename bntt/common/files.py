@@ -91,6 +91,8 @@ def read_yaml(text: str | bytes, where: str, numbers: bool = True) -> Any:
         return yaml.load(text, _Typed if numbers else _Texts)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no text, an impossible date
         raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UserError(f"{where}: not valid YAML: lists or mappings are nested too deeply") from None
 
 
 class _EachKeyOnce(yaml.composer.Composer, yaml.constructor.BaseConstructor):

@@ -45,7 +45,7 @@ def read_record(folder: Path, name: str) -> dict[str, Any]:
             raise ValueError
     except FileNotFoundError:
         raise UserError(f"{path} is missing; draw {name} again, by Snakemake or `python -m bntt notebook`") from None
-    except (ValueError, KeyError):
+    except (OSError, ValueError, KeyError):
         raise UserError(f"{path} is damaged; draw {name} again") from None
     return record
 

@@ -29,7 +29,7 @@ def call(
         returned = function(*arguments)
     except (UserError, Stopped, BrokenPipeError, MemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         own = _lines(error)
         of_mathematics = isinstance(error, ValueError) and own and not _is_plugin(own[-1][0])
         out_of_memory = type(error).__name__ == "OutOfMemoryError"  # torch's, and torch is not loaded here

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bntt.data.images import ImageData
@@ -50,6 +51,8 @@ class Trained:
         for name, value in self.weights.items():
             if not isinstance(value, Tensor):
                 raise TypeError(f"weight {name!r} must be a tensor, not {value!r}")
+            if value.layout != torch.strided or value.is_quantized or value.is_meta:
+                raise TypeError(f"weight {name!r} must be a dense array, not {value.layout} of {value.dtype}")
         for name, value in self.facts.items():
             try:
                 json.dumps(value, allow_nan=False)

@@ -78,7 +78,8 @@ class RunDirectory:
 
         def save(beside: Path) -> None:
             try:
-                save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, beside)
+                # Copies, because safetensors takes no tensors that share memory, as tied weights do.
+                save_file({name: a.detach().to("cpu", copy=True).contiguous() for name, a in weights.items()}, beside)
             except SafetensorError as error:  # for instance, a full disk
                 raise OSError(None, str(error)) from None
 

@@ -3,12 +3,14 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
+from bntt.classifiers import Classifier
 from bntt.common.errors import Stopped, UserError
 from bntt.data import store
 from bntt.experiment import declared, plugins
@@ -68,6 +70,8 @@ def _train(experiment: Experiment, run: Run, results: Path, device: str, keep: C
                 stopped.args = (f"{directory.path}: {stopped}; run it again to continue",)
                 raise
         outcome, spent = trained.outcome, ledger.spent
+        if outcome.diverged is None and not all(a.isfinite().all() for a in trained.weights.values()):
+            outcome = replace(outcome, diverged="weights were not finite at the end")
         if seconds := sum(row["seconds"] for row in outcome.history):  # of all epochs, including validation
             record["images_per_second"] = round(len(images.train) * len(outcome.history) / seconds, 1)
         if outcome.selected_epoch is not None:
@@ -138,7 +142,7 @@ def subject(run: Run, directory: RunDirectory, device: torch.device) -> Subject:
     """What the measurements get: the trained classifier and its data. UserError if the weights are damaged."""
     images, weights = store.load(run.dataset).as_asked(device, run.options), directory.weights()
     try:
-        return Subject(run, images, _call(run, "classifier", run, images, weights))
+        return Subject(run, images, _call(run, "classifier", run, images, weights, returns=get_args(Classifier)))
     except UserError as error:
         if str(error.__cause__).startswith("Error(s) in loading state_dict"):  # torch's; names or shapes differ
             path = directory.path / WEIGHTS
@@ -148,7 +152,7 @@ def subject(run: Run, directory: RunDirectory, device: torch.device) -> Subject:
         raise
 
 
-def _call(run: Run, function: str, *arguments: Any, returns: type = object) -> Any:
+def _call(run: Run, function: str, *arguments: Any, returns: type | tuple[type, ...] = object) -> Any:
     """Call a function of the run's method."""
     module = declared.plugins("methods", "OPTIONS")[run.method]
     return plugins.call(module, function, *arguments, returns=returns)

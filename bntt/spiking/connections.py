@@ -29,12 +29,12 @@ def connect(connection: nn.Module, spikes: Tensor, as_bytes: bool = False) -> Te
 
     Convolutions and linear layers without bias run in the precision of the spikes, or of autocast where that is on.
     Integers and booleans are taken in the precision of the weights. With ``as_bytes``, the spikes must be multiples of
-    1/4 below 32 in absolute value. Any other module, and any module with hooks, is called unchanged. Raises ValueError
-    for a convolution with padding ``"same"``, and for spikes that are no real numbers.
+    1/4 below 32 in absolute value. Any other module, and any module with hooks, is called as it is (`as_module`).
+    Raises ValueError for a convolution with padding ``"same"``, and for spikes that are no real numbers.
     """
     images = floating(spikes, "spikes", precision(connection)).flatten(0, 1)
     if hooked(connection):
-        current = connection(images)
+        current = as_module(connection, images)
     elif type(connection) is nn.Linear and connection.bias is None:
         current = _through(images, connection.weight, None, as_bytes)
     elif type(connection) is nn.Conv2d and connection.bias is None and connection.padding_mode == "zeros":
@@ -44,8 +44,24 @@ def connect(connection: nn.Module, spikes: Tensor, as_bytes: bool = False) -> Te
         settings = (connection.stride, padding, connection.dilation, connection.groups)
         current = _through(images, connection.weight, settings, as_bytes)
     else:
-        current = connection(images)
+        current = as_module(connection, images)
     return current.unflatten(0, spikes.shape[:2])
+
+
+def as_module(module: nn.Module, images: Tensor) -> Tensor:
+    """Call a module on arrays ``[N, ...]`` whose type need not be that of its weights.
+
+    Half precision before float32 weights is computed by autocast, which rounds weights as `connect` does. Otherwise the
+    module computes in the precision of its weights. The result has the type of ``images``.
+    """
+    kind, device = precision(module, images.dtype), images.device.type
+    if kind == images.dtype:
+        return module(images)
+    half = images.dtype in (torch.float16, torch.bfloat16) and kind == torch.float32
+    if half and torch.amp.is_autocast_available(device):
+        with torch.autocast(device, images.dtype):
+            return module(images).to(images.dtype)
+    return module(images.to(kind)).to(images.dtype)
 
 
 def hooked(module: nn.Module) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from bntt.spiking.connections import connect, hooked, precision
+from bntt.spiking.connections import as_module, connect, hooked, precision
 from bntt.spiking.kernels import accumulator, eagerly, event_layer_for, floating, ordinary
 from bntt.spiking.neurons import LIF, as_rows, called
 from bntt.spiking.norms import TemporalNorm
@@ -16,7 +16,7 @@ from bntt.spiking.norms import TemporalNorm
 
 def over_time(module: nn.Module, x: Tensor) -> Tensor:
     """Apply a stateless module to every step of ``x [T, N, ...]``, as one batch of T * N; returns ``[T, N, ...]``."""
-    return module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    return as_module(module, x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 @dataclass

@@ -51,6 +51,29 @@ def test_hooks_fire_and_change_nothing(name, kind):
         assert relative(a, b) < 1e-12
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", REGISTER)
+def test_hooks_of_a_connection_in_half_precision(kind, dtype):
+    """As in training in bfloat16: weights are rounded as without hooks, and keep float32 gradients."""
+    x, hooked, calls = input_spikes(0, STEPS, 3, 3, 8, 8).to(dtype), network(torch.float32), []
+    REGISTER[kind](part(hooked, "connection"), lambda: calls.append(1))
+    found, expected = results(hooked, x), results(network(torch.float32), x)
+    assert calls == [1] and torch.equal(found[0], expected[0])
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == b.dtype and relative(a.double(), b.double()) < 1e-2
+
+
+@pytest.mark.parametrize("weights", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("connection", [nn.Conv2d(3, 8, 3), nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))])
+def test_any_connection_and_pool_take_spikes_of_any_precision(connection, dtype, weights):
+    layer = SpikingLayer(connection, BNTT(8, STEPS), LIF(), nn.Conv2d(8, 2, 3, stride=2)).to(weights)
+    out = layer(input_spikes(0, STEPS, 2, 3, 9, 9).to(dtype))
+    out.float().sum().backward()
+    assert out.dtype == dtype and out.isfinite().all() and out.count_nonzero()
+    assert all(p.grad.dtype == weights and p.grad.isfinite().all() for p in layer.pool.parameters())
+
+
 @pytest.mark.parametrize("kind", REGISTER)
 def test_hooks_of_the_classifier_and_its_norm(kind):
     module, calls = network(), Counter()

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 
@@ -66,7 +67,8 @@ def take_over():
     """Remove the locks of Snakemake processes that were killed while they made this experiment.
 
     Each process that runs this workflow here shares a lock of the kernel until it ends. Whoever gets it alone knows that
-    no other is alive. Jobs that outlive their Snakemake are waited for by those that would do the same.
+    no other is alive. Jobs that outlive their Snakemake are waited for by those that would do the same. Where the disk
+    has no such locks, nobody knows, and Snakemake's own stay until its --unlock.
     """
     Path(".snakemake").mkdir(exist_ok=True)
     alive = open(".snakemake/bntt.lock", "a")
@@ -76,9 +78,10 @@ def take_over():
         for lock in Path(".snakemake/locks").glob("*.lock"):
             if any(line.startswith(made_here) for line in lock.read_text().splitlines()):
                 lock.unlink()
-    except BlockingIOError:
+    except OSError:  # another is alive, or the disk has no locks
         pass
-    fcntl.flock(alive, fcntl.LOCK_SH)
+    with suppress(OSError):
+        fcntl.flock(alive, fcntl.LOCK_SH)
     return alive
 
 
