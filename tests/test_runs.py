@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import EXPERIMENT, assert_one_line, bntt, experiment, python, write_experiment
+from tiny import EXPERIMENT, assert_one_line, bntt_here, experiment, python, write_experiment
 
 from bntt.common import files
 from bntt.common.errors import UserError
@@ -480,7 +480,7 @@ def test_results_of_two_experiments_and_seeds_do_not_meet(tmp_path):
 def test_a_results_folder_that_cannot_be_written_is_one_line_and_nothing_is_trained(tmp_path):
     (tmp_path / "a file").write_text("")
     path = write_experiment(tmp_path)
-    ran = bntt("train", "--experiment", path, "--row", "ann", "--results", tmp_path / "a file" / "results")
+    ran = bntt_here("train", "--experiment", path, "--row", "ann", "--results", tmp_path / "a file" / "results")
     assert_one_line(ran, "a file", "choose a folder that can be written")
     assert ran.stdout == ""
 
@@ -514,9 +514,9 @@ def test_a_disk_that_is_full_is_one_line_and_leaves_nothing_half_written(tmp_pat
 
 def test_evaluating_before_training_is_one_line(tmp_path):
     path = write_experiment(tmp_path)
-    ran = bntt("evaluate", "--experiment", path, "--row", "ann", "--results", tmp_path)
+    ran = bntt_here("evaluate", "--experiment", path, "--row", "ann", "--results", tmp_path)
     assert_one_line(ran, "train.json is missing", "python -m bntt train")
-    ran = bntt("train", "--experiment", path, "--row", "rmp", "--results", tmp_path)
+    ran = bntt_here("train", "--experiment", path, "--row", "rmp", "--results", tmp_path)
     assert_one_line(ran, "ann", "train.json is missing", "python -m bntt train")
 
 

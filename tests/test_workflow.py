@@ -353,7 +353,7 @@ def all_of(project: Path, pause_at: str = "") -> subprocess.Popen:
         settings = {"PYTHONPATH": str(fifo.parent), "PAUSE_AT": pause_at, "PAUSED": str(fifo)}
     process = subprocess.Popen(
         [sys.executable, "-m", "snakemake", "--cores", "1", "all", "--config", "experiment=tiny"], cwd=project,
-        env=environment(BNTT_DATA="data", **settings), start_new_session=True,
+        env=environment(PYTHONDONTWRITEBYTECODE="", BNTT_DATA="data", **settings), start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=(project / "stderr").open("w"),
     )  # fmt: skip
     if pause_at:
