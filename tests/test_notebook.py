@@ -278,6 +278,7 @@ def test_a_notebook_that_finds_nothing_writes_nothing_and_says_what_to_run(tmp_p
     assert {name.partition(".")[0] for name in written(tmp_path / "out")} == {"figures/figure2", "tables/table2"}
 
 
+@pytest.mark.slow
 def test_the_command_that_finds_nothing_is_one_line(tmp_path):
     experiment(tmp_path)
     arguments = ("--experiment", tmp_path / "tiny.yaml", "--results", tmp_path)
