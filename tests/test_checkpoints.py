@@ -404,9 +404,9 @@ def test_times_that_are_no_times_are_one_line(tmp_path, capsys, option):
 # -- killed with SIGKILL ----------------------------------------------------------------------------------
 
 KILLED = {
-    "bntt": ({"method": "surrogate", "time_steps": 2, "epochs": 400}, 12),
-    "no-norm": ({"method": "surrogate", "norm": "none", "time_steps": 2, "epochs": 400, "gain": 4.0}, 3),
-    "pooled": ({"method": "surrogate", "norm": "bn-pooled", "time_steps": 2, "epochs": 400}, 3),
+    "bntt": ({"method": "surrogate", "time_steps": 2, "epochs": 200}, 12),
+    "no-norm": ({"method": "surrogate", "norm": "none", "time_steps": 2, "epochs": 200, "gain": 4.0}, 3),
+    "pooled": ({"method": "surrogate", "norm": "bn-pooled", "time_steps": 2, "epochs": 200}, 3),
     "ann": ({"method": "ann", "dropout": 0.4, "epochs": 1200}, 3),
     "ann-bn": ({"method": "ann", "batch_norm": True, "epochs": 1200}, 3),
 }
@@ -427,6 +427,7 @@ def test_kill_minus_nine_at_random_moments(tmp_path, name):
         process.start()
         before = [path.stat().st_mtime_ns if path.exists() else 0 for path in states(run, tmp_path / "killed")]
         while process.is_alive():
+            process.join(0.001)
             with contextlib.suppress(FileNotFoundError):
                 if [path.stat().st_mtime_ns for path in states(run, tmp_path / "killed")] != before:
                     break

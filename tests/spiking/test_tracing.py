@@ -1,7 +1,7 @@
 """Programs in which tensors have no memory to read: traced, exported, transformed, compiled. Also copies of modules.
 
-Each case runs the plain path and gives the eager result, or raises one clear error. Slow tests run some in a
-process of its own, in which it is the first call.
+Each case runs the plain path and gives the eager result, or raises one clear error. Slow tests run some as
+the first call of a process.
 """
 
 import copy
