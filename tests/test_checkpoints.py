@@ -5,8 +5,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from functools import cache, partial
@@ -14,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import PROJECT, assert_one_line, environment, one_row, result, same
+from tiny import FORKED, assert_one_line, one_row, result, same
 
 from bntt.commands import NOT_FINISHED, main
 from bntt.common.errors import Stopped, UserError
@@ -406,9 +404,9 @@ def test_times_that_are_no_times_are_one_line(tmp_path, capsys, option):
 # -- killed with SIGKILL ----------------------------------------------------------------------------------
 
 KILLED = {
-    "bntt": ({"method": "surrogate", "time_steps": 2, "epochs": 400}, 25),
-    "no-norm": ({"method": "surrogate", "norm": "none", "time_steps": 2, "epochs": 400, "gain": 4.0}, 3),
-    "pooled": ({"method": "surrogate", "norm": "bn-pooled", "time_steps": 2, "epochs": 400}, 3),
+    "bntt": ({"method": "surrogate", "time_steps": 2, "epochs": 200}, 12),
+    "no-norm": ({"method": "surrogate", "norm": "none", "time_steps": 2, "epochs": 200, "gain": 4.0}, 3),
+    "pooled": ({"method": "surrogate", "norm": "bn-pooled", "time_steps": 2, "epochs": 200}, 3),
     "ann": ({"method": "ann", "dropout": 0.4, "epochs": 1200}, 3),
     "ann-bn": ({"method": "ann", "batch_norm": True, "epochs": 1200}, 3),
 }
@@ -421,20 +419,22 @@ def test_kill_minus_nine_at_random_moments(tmp_path, name):
     options, kills = KILLED[name]
     used, run = one_row(tmp_path, protocol={"crop_padding": 1}, **options)
     pipeline.train(used, run, tmp_path / "whole", "cpu")
-    command = [sys.executable, "-m", "bntt", "train", "--experiment", str(tmp_path / "one.yaml"), "--row", "row"]
+    command = ["train", "--experiment", str(tmp_path / "one.yaml"), "--row", "row"]
     command += ["--results", str(tmp_path / "killed"), "--device", "cpu", "--save-steps", "1"]
     draws, killed = random.Random(name), 0
     while killed < kills:
-        process = subprocess.Popen(command, cwd=PROJECT, env=environment(), stdout=subprocess.DEVNULL)
+        process = FORKED.Process(target=main, args=(command,))
+        process.start()
         before = [path.stat().st_mtime_ns if path.exists() else 0 for path in states(run, tmp_path / "killed")]
-        while process.poll() is None:
+        while process.is_alive():
+            process.join(0.001)
             with contextlib.suppress(FileNotFoundError):
                 if [path.stat().st_mtime_ns for path in states(run, tmp_path / "killed")] != before:
                     break
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(draws.uniform(0, 0.03))
+        process.join(draws.uniform(0, 0.03))
         process.kill()
-        assert process.wait() == -signal.SIGKILL, "the training ended before it could be killed"
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, "the training ended before it could be killed"
         killed += 1
     assert not RunDirectory.of(run, tmp_path / "killed").train_json.exists()
     pipeline.train(used, run, tmp_path / "killed", "cpu")

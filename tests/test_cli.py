@@ -1,7 +1,7 @@
 """The command line: complete help, one line for what the user can mend, and an exit status."""
 
 import pytest
-from tiny import assert_one_line, bntt, write_experiment
+from tiny import assert_one_line, bntt, bntt_here, write_experiment
 
 from bntt import commands
 from bntt.common import environment
@@ -128,14 +128,14 @@ def test_runs_lists_every_planned_run_and_what_is_there_of_it(tmp_path, capsys):
 def test_a_run_goes_from_nothing_to_measured_by_two_commands(tmp_path):
     path = write_experiment(tmp_path / "my experiments")
     common = ("--experiment", path, "--row", "ann", "--results", tmp_path / "my results")
-    trained = bntt("train", *common)
+    trained = bntt_here("train", *common)
     assert trained.returncode == 0, trained.stderr
     assert "done, validation accuracy" in trained.stdout
     assert len(trained.stdout.splitlines()) == 1
-    measured = bntt("evaluate", *common)
+    measured = bntt_here("evaluate", *common)
     assert measured.returncode == 0, measured.stderr
     assert "test accuracy" in measured.stdout
-    assert "already trained" in bntt("train", *common).stdout
+    assert "already trained" in bntt_here("train", *common).stdout
 
 
 # -- the environment ----------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import PIL
 import pytest
 import torch
 from PIL import Image
-from tiny import PROJECT, assert_one_line, bntt
+from tiny import PROJECT, assert_one_line, bntt_here
 
 from bntt.common.errors import UserError
 from bntt.data import (
@@ -296,10 +296,11 @@ def test_the_archive_of_the_binary_layout_is_known_by_its_checksum(small, tmp_pa
     assert list((tmp_path / "downloads").iterdir()) == []
 
 
-def test_a_folder_without_any_layout_is_one_line(tmp_path):
-    ran = bntt("data", "prepare", "cifar10", "--from", tmp_path, BNTT_DATA=str(tmp_path / "data"))
+def test_a_folder_without_any_layout_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("BNTT_DATA", str(tmp_path / "data"))
+    ran = bntt_here("data", "prepare", "cifar10", "--from", tmp_path)
     assert_one_line(ran, "cifar-10-batches-py", "-bin", "cifar-10-python.tar.gz", "cifar-10-binary.tar.gz")
-    ran = bntt("data", "prepare", "cifar10", "--from", tmp_path / "nowhere", BNTT_DATA=str(tmp_path / "data"))
+    ran = bntt_here("data", "prepare", "cifar10", "--from", tmp_path / "nowhere")
     assert_one_line(ran, "nowhere", "no such folder")
     assert [path.name for path in (tmp_path / "data").glob(".*")] == [".cifar10-lock"]
 
@@ -680,7 +681,7 @@ def test_digits_dvs_is_what_was_committed(place):
     counted = record["events"]
     assert counted["events"] == sum(counted[k] for k in ("framed", "outside_window", "outside_crop", "saturated"))
     out = place.parent / "sheet.png"
-    assert bntt("data", "show", "digits-dvs", "--out", out).stdout.strip() == str(out)
+    assert bntt_here("data", "show", "digits-dvs", "--out", out).stdout.strip() == str(out)
     with Image.open(out) as image:
         assert min(image.size) > 300
 

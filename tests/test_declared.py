@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from edits import forget
-from tiny import PROJECT, assert_one_line, bntt, experiment, python, write_experiment
+from tiny import EXPERIMENT, PROJECT, assert_one_line, bntt_here, experiment, python, write_experiment
 
 from bntt.common.errors import UserError
 from bntt.data import store
@@ -221,7 +221,7 @@ def test_the_reference_lists_every_key_with_its_default():
             assert f"| `{key}` | `" in text, key
     for key in ("report_steps", "noise_sigmas", "threads", "seeds"):
         assert f"`{key}`" in text
-    assert bntt("keys").stdout == text
+    assert bntt_here("keys").stdout == text
 
 
 # -- planning is cheap ------------------------------------------------------------------------------------
@@ -317,7 +317,7 @@ def test_train_and_evaluate_need_nothing_but_what_a_bare_machine_has(tmp_path):
     """From a copied source tree, without git, and with every other import blocked."""
     tree = tmp_path / "source tree"
     shutil.copytree(PROJECT / "bntt", tree / "bntt", ignore=shutil.ignore_patterns("__pycache__"))
-    write_experiment(tree / "config")
+    write_experiment(tree / "config", protocol=EXPERIMENT["protocol"] | {"test_limit": 40})
     (tree / "guard.py").write_text(GUARD)
     commands: list[str] = []
     for row in ("bntt", "ann", "rmp"):

@@ -5,7 +5,7 @@ import shutil
 
 import torch
 from test_claims import BY_NAME, judged
-from tiny import PROJECT, bntt
+from tiny import PROJECT, python
 
 from bntt.experiment.manual import reference
 from bntt.experiment.schema import load
@@ -31,13 +31,14 @@ def test_the_method_of_the_readme_is_planned_trained_and_measured(tmp_path, monk
     (copy / "bntt/methods/my_norm.py").write_text(PYTHON[1])
     (copy / "mine.yaml").write_text(
         "title: mine\ndatasets: [digits]\nseeds: [0]\n"
-        "protocol: {width: 0.05, image_size: 8, train_limit: 64, batch_size: 32, epochs: 1, time_steps: 2}\n"
-        "rows:\n  my-norm: {method: my-norm}\n"
+        "protocol: {width: 0.05, image_size: 8, train_limit: 64, test_limit: 40, batch_size: 32, epochs: 1}\n"
+        "rows:\n  my-norm: {method: my-norm, time_steps: 2}\n"
         "evaluation: {noise_sigmas: [0.0]}\n"
     )
-    for command in ("train", "evaluate"):
-        ran = bntt(command, "--experiment", "mine.yaml", "--row", "my-norm", cwd=copy)
-        assert ran.returncode == 0, ran.stderr
+    common = ["--experiment", "mine.yaml", "--row", "my-norm"]
+    both = f"from bntt.commands import main; exit(main(['train', *{common}]) or main(['evaluate', *{common}]))"
+    ran = python("-c", both, cwd=copy)
+    assert ran.returncode == 0, ran.stderr
 
 
 def table(page: str, header: str) -> list[list[str]]:

@@ -8,7 +8,7 @@ import pytest
 from edits import forget
 from hypothesis import example, given, settings
 from jsonschema import Draft7Validator
-from tiny import EXPERIMENT, PROJECT, assert_one_line, bntt, experiment, write_experiment
+from tiny import EXPERIMENT, PROJECT, assert_one_line, bntt_here, experiment, write_experiment
 
 from bntt.common.errors import UserError
 from bntt.common.files import read_yaml
@@ -508,7 +508,7 @@ def test_any_value_anywhere_is_accepted_or_a_user_error(path, value):
 def test_the_schema_is_the_one_that_the_models_make():
     text = (PROJECT / "config" / "schema.json").read_text()
     assert text == schema(), "run python -m bntt keys --schema > config/schema.json"
-    assert bntt("keys", "--schema").stdout == text
+    assert bntt_here("keys", "--schema").stdout == text
     Draft7Validator.check_schema(json.loads(text))
 
 

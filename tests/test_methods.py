@@ -372,7 +372,7 @@ def test_a_norm_of_ones_own_is_one_small_file(tmp_path):
     shutil.copytree(PROJECT / "bntt", tree / "bntt", ignore=shutil.ignore_patterns("__pycache__"))
     (tree / "bntt" / "methods" / "boosted.py").write_text(OWN_NORM)
     rows = {"mine": {"method": "boosted", "boost": 3.0, "time_steps": 3}}
-    write_experiment(tree / "config", rows=rows)
+    write_experiment(tree / "config", rows=rows, protocol=EXPERIMENT["protocol"] | {"test_limit": 40})
     script = (
         "from bntt.commands import main\n"
         "assert main(['train', '--experiment', 'tiny', '--row', 'mine']) == 0\n"

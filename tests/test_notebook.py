@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,6 @@ from pathlib import Path
 import jupytext
 import nbformat
 import pytest
-import torch
 from tiny import PROJECT, assert_one_line, bntt, experiment, python
 
 from bntt.common.errors import UserError
@@ -232,18 +232,16 @@ def written(folder) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}
 
 
-@pytest.fixture(scope="session")
-def measured(tmp_path_factory):
+@pytest.fixture
+def measured(tmp_path, trained):
     """The tiny experiment with its results."""
-    torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("measured")
-    tiny = experiment(root)
-    for run in tiny.runs:
-        pipeline.train(tiny, run, root, "cpu")
-        pipeline.evaluate(tiny, run, root, "cpu")
+    root = tmp_path / "measured"
+    experiment(root)
+    shutil.copytree(trained / "tiny", root / "tiny", ignore=shutil.ignore_patterns("seed-[12]"))
     return root
 
 
+@pytest.mark.slow
 def test_every_notebook_draws_the_same_files_wherever_it_is_opened_and_whatever_the_settings(measured, tmp_path):
     """The results are named by a path from the repository's root, as the default is."""
     matplotlibrc = tmp_path / "matplotlibrc"
@@ -280,6 +278,7 @@ def test_a_notebook_that_finds_nothing_writes_nothing_and_says_what_to_run(tmp_p
     assert {name.partition(".")[0] for name in written(tmp_path / "out")} == {"figures/figure2", "tables/table2"}
 
 
+@pytest.mark.slow
 def test_the_command_that_finds_nothing_is_one_line(tmp_path):
     experiment(tmp_path)
     arguments = ("--experiment", tmp_path / "tiny.yaml", "--results", tmp_path)

@@ -114,7 +114,8 @@ def test_accuracies_are_paired_by_seed_or_else_by_image_and_the_other_is_taken_o
 def test_the_test_images_are_those_of_the_dataset_within_the_limit():
     def run(dataset, limit, there):
         training = None if there is None else {"data": {"images": {"train": 90, "validation": 7, "test": there}}}
-        return SimpleNamespace(run=SimpleNamespace(dataset=dataset, options={"test_limit": limit}), training=training)
+        options = {"test_limit": limit, "train_limit": None, "held_out": 0}
+        return SimpleNamespace(run=SimpleNamespace(dataset=dataset, options=options), training=training)
 
     runs = [run("a", 5, None), run("a", 5, 8), run("b", 50, 9), run("c", None, 10), run("d", None, None)]
     found = SimpleNamespace(runs=runs)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from tiny import EXPERIMENT, assert_one_line, bntt, experiment, one_row
+from tiny import EXPERIMENT, assert_one_line, bntt, bntt_here, experiment, one_row
 
 from bntt.commands import main
 from bntt.common.errors import UserError
@@ -85,11 +85,11 @@ def test_fail_on_makes_a_verdict_an_error(root, capsys):
     assert (status, "unknown verdict 'BAD'" in err) == (2, True)
 
 
-@pytest.mark.parametrize("command", ["check", "compare", "explain"])
-def test_a_folder_that_is_none_is_one_line(tmp_path, command):
+@pytest.mark.parametrize("name", ["check", "compare", "explain"])
+def test_a_folder_that_is_none_is_one_line(tmp_path, name):
     place = tmp_path / "tiny"
     arguments = {"check": [place], "compare": [place, place], "explain": [place / "tables/table1.csv", "--row", "bntt"]}
-    assert_one_line(bntt(command, *arguments[command]), str(place))
+    assert_one_line(bntt_here(name, *arguments[name]), str(place))
 
 
 # -- compare ----------------------------------------------------------------------------------------------

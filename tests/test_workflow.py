@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,9 @@ def changed(document: dict, **changes) -> dict:
     return document | merged
 
 
+RARE = partial(pytest.param, marks=pytest.mark.slow)
+
+
 def of(*rows: str) -> set[str]:
     return {f"{rule} {row}" for rule in ("train", "evaluate") for row in rows} | NOTEBOOKS
 
@@ -122,15 +126,15 @@ def of(*rows: str) -> set[str]:
     ("files", "config", "expected"),
     [
         (["bntt/methods/conversion.py"], {"rows": {"bntt": {"leak": 0.5}}}, of("rmp", "bntt")),
-        (["bntt/methods/ann.py"], {"rows": {"plain": {"gain": 5.0}}}, of("ann", "rmp", "plain")),
-        (["bntt/methods/surrogate.py"], {"rows": {"rmp": {"reset": "hard"}}}, of("bntt", "plain", "rmp")),
+        RARE(["bntt/methods/ann.py"], {"rows": {"plain": {"gain": 5.0}}}, of("ann", "rmp", "plain")),
+        RARE(["bntt/methods/surrogate.py"], {"rows": {"rmp": {"reset": "hard"}}}, of("bntt", "plain", "rmp")),
         ([], {"rows": {"ann": {"dropout": 0.1}, "new": {"method": "ann"}}}, of("ann", "rmp", "new")),
         (["bntt/spiking/kernels/plain.py", "bntt/training/loop.py"], {}, EVERYTHING),
-        (["bntt/data/digits.py"], {}, EVERYTHING | {"prepare"}),
+        RARE(["bntt/data/digits.py"], {}, EVERYTHING | {"prepare"}),
         (["bntt/measurements/energy.py"], {}, EVALUATIONS | NOTEBOOKS),
-        ([], {"evaluation": {"report_steps": [1]}}, EVALUATIONS | NOTEBOOKS),
+        RARE([], {"evaluation": {"report_steps": [1]}}, EVALUATIONS | NOTEBOOKS),
         (["bntt/results/collect.py", "bntt/paper/tables.yaml", "bntt/drawing/figures/style.py"], {}, NOTEBOOKS),
-        (["analysis/figure2.py"], {"title": "Another"}, {"figure figure2", "overview"}),
+        RARE(["analysis/figure2.py"], {"title": "Another"}, {"figure figure2", "overview"}),
     ],
     ids=[
         "a method, an option", "a method others start from", "a method of two rows", "a start's option, a new row",
@@ -355,7 +359,7 @@ def all_of(project: Path, pause_at: str = "") -> subprocess.Popen:
         settings = {"PYTHONPATH": str(fifo.parent), "PAUSE_AT": pause_at, "PAUSED": str(fifo)}
     process = subprocess.Popen(
         [sys.executable, "-m", "snakemake", "--cores", "1", "all", "--config", "experiment=tiny"], cwd=project,
-        env=environment(BNTT_DATA="data", **settings), start_new_session=True,
+        env=environment(PYTHONDONTWRITEBYTECODE="", BNTT_DATA="data", **settings), start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=(project / "stderr").open("w"),
     )  # fmt: skip
     if pause_at:

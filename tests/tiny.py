@@ -1,10 +1,14 @@
 """A benchmark of a few seconds for the tests: a small experiment, its data, and copies of the project to edit."""
 
+import io
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ import torch
 import yaml
 from filelock import FileLock
 
+from bntt.commands import main
 from bntt.data.images import ImageData, Images
 from bntt.experiment.schema import Experiment, Run, load
 from bntt.runs.directory import RunDirectory
@@ -135,6 +140,23 @@ def python(*arguments: object, cwd: Path = PROJECT, check: bool = False, **extra
 def bntt(*arguments: object, cwd: Path = PROJECT, **extra: str) -> subprocess.CompletedProcess:
     """Run a command of ``python -m bntt``."""
     return python("-m", "bntt", *arguments, cwd=cwd, **extra)
+
+
+def bntt_here(*arguments: object) -> subprocess.CompletedProcess:
+    """What a command of ``python -m bntt`` comes to, in this process: no interpreter is started for it."""
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        status = main([*map(str, arguments)])
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
+
+
+FORKED = multiprocessing.get_context("forkserver")  # its processes find these loaded, and nothing called
+FORKED.set_forkserver_preload(["torch", "pytest", "bntt.runs.pipeline", "bntt.methods.ann", "bntt.methods.surrogate"])
+
+
+def in_a_process_of_its_own(function: Callable, *arguments: object) -> object:
+    """What a function of a test module returns where it is the first to use PyTorch."""
+    with ProcessPoolExecutor(1, FORKED, max_tasks_per_child=1) as one:
+        return one.submit(function, *arguments).result()
 
 
 def assert_one_line(error: BaseException | subprocess.CompletedProcess, *parts: str) -> None:

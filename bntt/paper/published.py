@@ -172,6 +172,7 @@ def _checked(kind: TypeAdapter[Checked], given: object, where: str) -> Checked:
         raise ValueError(f"{place}: {first['msg']}") from None
 
 
+@cache
 def _read(text: str, source: str) -> dict[str, _Table]:
     """The table of each place; raises ValueError if a row does not have one text for each column."""
     tables = _checked(_FILE, read_yaml(text, source, numbers=False), source)

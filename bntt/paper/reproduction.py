@@ -246,7 +246,7 @@ class _Reading:
         return int(data["images"]["test"]), list(items)
 
     def _gammas(self) -> pd.DataFrame:
-        layers = gammas(self._table("gamma.csv"))
+        layers = gammas(select(self._table("gamma.csv"), layer=self.cell.layer))
         if self.cell.layer not in layers:
             raise _NotRunError(f"{self.found.run.name} has no layer {self.cell.layer}")
         return layers[self.cell.layer]

@@ -1,12 +1,11 @@
 """Programs in which tensors have no memory to read: traced, exported, transformed, compiled. Also copies of modules.
 
-Each case runs the plain path and gives the eager result, or raises one clear error. The slow tests run every case in a
-process of its own, in which it is the first call (``python test_tracing.py NAME``).
+Each case runs the plain path and gives the eager result, or raises one clear error. Slow tests run some as
+the first call of a process.
 """
 
 import copy
 import io
-import os
 import pickle
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import in_a_process_of_its_own
 from torch import nn
 from torch.autograd import forward_ad
 from torch.func import functional_call
@@ -207,16 +207,17 @@ CASES = {
     ids="-".join,
 )
 def test_the_plain_path_runs(case):
-    way, name = CASES[case]
-    way(name)
+    run(*case)
+
+
+def run(way, name):
+    CASES[way, name][0](name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [*((way.__name__, "LIF") for way in FIRST), ("compiled", "ours")], ids="-".join)
 def test_as_the_first_call_of_a_process(case):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, __file__, *case], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, f"status {done.returncode}: {done.stderr[-2000:]}"
+    in_a_process_of_its_own(run, *case)
 
 
 def test_legacy_onnx_export():
@@ -316,9 +317,3 @@ def test_compiling_does_not_walk_through_the_kernels(monkeypatch):
     torch.compile(own(False), backend=backend)(currents())
     assert 0 < sum(len(graph.graph.nodes) for graph in graphs) < 40
     torch.compiler.reset()
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    way, name = CASES[sys.argv[1], sys.argv[2]]
-    way(name)

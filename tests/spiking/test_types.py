@@ -2,20 +2,16 @@
 
 All numbers are small multiples of powers of 1/2, so that no type rounds what a block computes from them, except where
 batch statistics are taken. The cases run in this process, and as a proof each default type has a process of its own, in
-which it is set before or after the blocks were made (``python test_types.py DEFAULT WHEN`` prints what is wrong).
+which it is set before or after the blocks were made.
 """
 
 import copy
-import json
-import os
-import subprocess
-import sys
 from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 import torch
+from tiny import in_a_process_of_its_own
 from torch import nn
 
 from bntt.spiking.connections import connect
@@ -27,10 +23,8 @@ from bntt.spiking.neurons import IF, LIF
 from bntt.spiking.norms import BNTT, NORMS, TAB
 from bntt.spiking.randomness import generator
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from spiking.helpers import native_or_skip
+from .helpers import native_or_skip
 
-ROOT = Path(__file__).parent.parent.parent
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 TYPES = [torch.int8, torch.uint8, torch.int64, torch.bool, *FLOATS]
 STEPS, SHAPE = 3, (3, 4, 3, 4, 4)
@@ -176,15 +170,29 @@ def test_right_numbers_or_one_clear_error(block):
         assert [fault for kind in TYPES if (fault := wrong(block, kind, torch.float32))] == []
 
 
+def faults(standard, when):
+    """What is wrong at a default type that is set before or after the blocks were made, by case."""
+    torch.set_num_threads(1)
+    if when == "before":
+        torch.set_default_dtype(standard)
+    made = {block: make() for block, (make, _) in BLOCKS.items()}
+    if when == "after":
+        connect(made["matrix"], torch.ones(1, 1, 48)), LIF()(torch.ones(1, 1, 1))
+        torch.set_default_dtype(standard)
+    return {
+        f"{block} held in {held}, given {kind}": what
+        for block in BLOCKS
+        for held in (torch.float32, torch.float64)
+        for kind in TYPES
+        if (what := wrong(block, kind, held, copy.deepcopy(made[block])))
+    }
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("standard", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("standard", FLOATS, ids=str)
 def test_every_default_type_in_a_process_of_its_own(standard, when):
-    command = [sys.executable, __file__, standard, when]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, f"status {done.returncode}: {done.stderr[-2000:]}"
-    assert json.loads(done.stdout) == {}
+    assert in_a_process_of_its_own(faults, standard, when) == {}
 
 
 def test_the_record_does_not_depend_on_the_default_type():
@@ -349,25 +357,3 @@ def test_the_coder_wants_an_integer_for_each_image():
     for samples in (torch.arange(2), torch.arange(4), torch.ones(3), torch.arange(3, device="meta")):
         with pytest.raises(ValueError, match="samples holds an integer for each of 3 images"):
             poisson(images, 2, 5, samples)
-
-
-if __name__ == "__main__":
-    standard, when = getattr(torch, sys.argv[1]), sys.argv[2]
-    torch.set_num_threads(1)
-    if when == "before":
-        torch.set_default_dtype(standard)
-    made = {block: make() for block, (make, _) in BLOCKS.items()}
-    if when == "after":
-        connect(made["matrix"], torch.ones(1, 1, 48)), LIF()(torch.ones(1, 1, 1))
-        torch.set_default_dtype(standard)
-    print(
-        json.dumps(
-            {
-                f"{block} held in {held}, given {kind}": what
-                for block in BLOCKS
-                for held in (torch.float32, torch.float64)
-                for kind in TYPES
-                if (what := wrong(block, kind, held, copy.deepcopy(made[block])))
-            }
-        )
-    )
