@@ -354,7 +354,7 @@ def test_what_is_not_measured_is_on_a_line_through_two_sizes(tmp_path):
     parts = [_small(run, part) for part in (1 / 256, 1 / 64, 1.0)]
     shapes = [(one.options["time_steps"], one.options["batch_size"]) for one in parts]
     assert shapes == [(6, 16), (12, 32), (100, 256)]
-    assert [one.options["train_limit"] for one in parts] == [48, 96, 768]
+    assert [one.options["train_limit"] for one in parts] == [32, 64, 512]
     assert [one.options["test_limit"] for one in parts] == [2, 3, 25]
     sizes = [
         measured_size(one, 2 + 0.01 * steps * batch, 1e9 + 1e6 * steps * batch, 0.005 + 0.001 * steps)
@@ -374,10 +374,10 @@ def test_what_is_not_measured_is_on_a_line_through_two_sizes(tmp_path):
 def test_a_conversion_is_measured_with_its_start_and_with_all_of_its_calibration_steps(tmp_path):
     tiny = experiment(tmp_path, protocol=EXPERIMENT["protocol"] | {"train_limit": None})
     conversion, ann = _family(tiny, tiny.run("digits", "rmp", 0), 1 / 4)
-    assert (conversion.row, ann.row, ann.options["epochs"]) == ("rmp", "ann", 2)
-    assert (conversion.options["calibration_images"], conversion.options["train_limit"]) == (4, 4)
-    assert (conversion.options["time_steps"], conversion.options["calibration_steps"]) == (4, 8)
-    assert (ann.options["batch_size"], ann.options["train_limit"], ann.options["learning_rate"]) == (16, 48, 1e-9)
+    assert (conversion.row, ann.row, ann.options["epochs"]) == ("rmp", "ann", 1)
+    assert (conversion.options["calibration_images"], conversion.options["train_limit"]) == (8, 8)
+    assert (conversion.options["time_steps"], conversion.options["calibration_steps"]) == (3, 8)
+    assert (ann.options["batch_size"], ann.options["train_limit"], ann.options["learning_rate"]) == (16, 16, 1e-9)
 
 
 def test_what_remains_takes_as_long_as_its_longest_chain():

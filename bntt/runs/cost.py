@@ -43,7 +43,7 @@ from bntt.runs.status import Found, Status, found
 GROWTH = 4  # from one size that is measured to the next
 SIZES = 6  # the first is the row's own size divided by GROWTH to the power of SIZES - 1
 ENOUGH = 2  # sizes that are measured in any case, because a line needs them
-EPOCHS, STEPS = 2, 3  # of a training that is measured: its epochs, and the steps of each
+EPOCHS, STEPS = 2, 2  # of a training that is measured: its epochs, and the steps of each
 FEWEST_IMAGES, MOST_IMAGES, IMAGE_STEPS = 2, 100, 2500  # test images measured, and those times their time-steps
 LEARNING_RATE = 1e-9
 APPROXIMATED = declared.literal("bntt.measurements.approximations", "IMAGES")
@@ -388,12 +388,12 @@ def _small(run: Run, part: float) -> Run:
         if name in options:
             options[name] = min(options[name], max(least, round(options[name] * by)))
 
-    reduced("time_steps", 4, sqrt(part) if trains else part)
-    reduced("calibration_images", 4, part)  # in all its steps, because spikes reach deep layers only after many
+    reduced("time_steps", 2, sqrt(part) if trains else part)
+    reduced("calibration_images", 2, 2 * part)  # in all its steps, because spikes reach deep layers only after many
     test = int(IMAGE_STEPS * part) // options.get("time_steps", 1)
     options["test_limit"] = min(max(FEWEST_IMAGES, min(test, MOST_IMAGES)), images["test"])
     if trains:
-        reduced("batch_size", 8, sqrt(part))
+        reduced("batch_size", 4, sqrt(part))
         size = options["batch_size"]
         options |= {
             "epochs": EPOCHS,
@@ -411,7 +411,12 @@ def _family(experiment: Experiment, run: Run, part: float) -> list[Run]:
     runs = [run]
     while (start := runs[-1].start) is not None:
         runs.append(experiment.run(run.dataset, start, run.seed))
-    return [_small(one, part) for one in runs]
+    small, *starts = (_small(one, part) for one in runs)
+
+    def one_step(start: Run) -> Run:  # its weights are needed, whatever they are
+        return replace(start, options={**start.options, "epochs": 1, "train_limit": start.options["batch_size"]})
+
+    return [small, *(one_step(start) if "batch_size" in start.options else start for start in starts)]
 
 
 def _make_up(family: Sequence[Run], folder: Path) -> None:

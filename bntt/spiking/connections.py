@@ -52,8 +52,8 @@ def as_module(module: nn.Module, images: Tensor) -> Tensor:
     """Call a module on arrays ``[N, ...]`` whose type need not be that of its weights.
 
     Half precision before float32 weights is computed by autocast, which rounds weights as `connect` does. Otherwise the
-    module computes in the precision of its weights. The result has the type of ``images``; of integers and booleans, that
-    of the weights.
+    module computes in the precision of its weights. The result has the type of ``images``, or that of the weights if
+    ``images`` are integers or booleans.
     """
     images = floating(images, "arrays", precision(module))
     kind, device = precision(module, images.dtype), images.device.type
