@@ -305,7 +305,7 @@ def test_everything_end_to_end_and_then_nothing(fresh, project):
 PAUSE = """
 import os, signal, sys
 def pause(event, arguments):
-    if event == "tempfile.mkstemp" and os.path.basename(arguments[0]).startswith("." + os.environ["PAUSE_AT"] + "-"):
+    if event == "open" and os.path.basename(str(arguments[0])).startswith("." + os.environ["PAUSE_AT"] + "-"):
         try:
             os.unlink(os.environ["PAUSED"] + ".armed")
         except FileNotFoundError:
