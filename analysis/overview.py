@@ -24,8 +24,6 @@ from pathlib import Path
 from IPython.display import HTML, Markdown, display
 
 from bntt.common.text import counted, interval, listed
-from bntt.data import store
-from bntt.data.sheet import contact_sheet
 from bntt.drawing.figures.style import drawn_dataset
 from bntt.drawing.notebook import opened, titles
 from bntt.drawing.overview import (
@@ -34,6 +32,7 @@ from bntt.drawing.overview import (
     gamma_decay,
     noise_table,
     provenance_table,
+    recordings,
     runs_table,
     verdict_counts,
     verdicts_table,
@@ -135,17 +134,7 @@ if answered:
 HTML(to_html(condensed(accuracies)))
 
 # %%
-recordings = [name for name in datasets if store.is_of_recordings(name) and store.manifest_path(name).is_file()]
-sheets = [
-    figure(
-        contact_sheet(name, Path(output) / "figures" / f"recordings-{name}.png"),
-        f"What the camera saw: {name}",
-        f"figures/recordings-{name}.png",
-        f"figures/recordings-{name}.png",
-        height=15,
-    )
-    for name in recordings
-]
+sheets = recordings(datasets, Path(output))
 if sheets:
     display(
         Markdown(

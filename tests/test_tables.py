@@ -12,6 +12,7 @@ from markupsafe import Markup
 from tiny import python
 
 from bntt.common import text as words
+from bntt.data import store
 from bntt.drawing import overview, palette, tables
 from bntt.drawing import page as pages
 from bntt.drawing.tables._table import latex_escape
@@ -650,3 +651,13 @@ def test_a_figure_is_within_the_page(tmp_path):
     missing = pages.figure(tmp_path / "none.png", "Figure <2>", *links, height=8)
     assert "not drawn yet" in missing and "Figure &lt;2&gt;" in missing
     assert isinstance(pages.piece("grid", [missing], 17), Markup)
+
+
+def test_the_overview_shows_the_recordings_that_are_prepared(tmp_path, monkeypatch):
+    monkeypatch.setenv("BNTT_DATA", str(tmp_path / "data"))
+    assert overview.recordings(["digits", "digits-dvs"], tmp_path) == []
+    for name in ("digits", "digits-dvs"):
+        store.make_up(name, {"train": 20, "validation": 2, "test": 2})
+    (card,) = overview.recordings(["digits", "digits-dvs"], tmp_path)
+    assert "What the camera saw: digits-dvs" in card
+    assert (tmp_path / "figures/recordings-digits-dvs.png").read_bytes().startswith(b"\x89PNG")

@@ -1,7 +1,8 @@
 """The parts of the overview: what ran, claims, verdicts, runs, decay of gamma, provenance."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -9,7 +10,8 @@ from markupsafe import Markup
 
 from bntt.common.text import DASH, counted, duration, ends, listed, number
 from bntt.data import store
-from bntt.drawing.page import piece, table
+from bntt.data.sheet import contact_sheet
+from bntt.drawing.page import figure, piece, table
 from bntt.drawing.tables import Table
 from bntt.paper.claims import BNTT, Claim, Outcome
 from bntt.paper.decay import PAPER, RELEASED
@@ -72,6 +74,17 @@ def _reached(accuracies: Table, dataset: str) -> Iterator[str]:
 def claims_list(claims: Sequence[Claim]) -> Markup:
     """A line for each claim with its outcome; its statistic and the comparisons that it rests on are folded."""
     return Markup().join(piece("claim", one) for one in claims)
+
+
+def recordings(datasets: Iterable[str], folder: Path) -> list[Markup]:
+    """A card with the contact sheet of each dataset of recordings that is prepared, drawn in ``folder``/figures."""
+    cards = []
+    for name in datasets:
+        if store.is_of_recordings(name) and store.manifest_path(name).is_file():
+            file = f"figures/recordings-{name}.png"
+            out, _ = contact_sheet(name, folder / file)
+            cards.append(figure(out, f"What the camera saw: {name}", file, file, height=15))
+    return cards
 
 
 def noise_table(differences: pd.DataFrame, dead: Mapping[str, str]) -> Markup:
