@@ -267,16 +267,12 @@ def _measure(experiment: Experiment, run: Run, device: str, folder: Path, end: f
         "start": sizes[0].start,
         "step": None if last.step is None else _extrapolated(sizes, "step", 0, of_step),
         "training": _extrapolated(sizes, "training", 0, of_step),
-        "memory": last.memory,
-        "gpu_memory": last.gpu_memory,
-        **{
-            name: _extrapolated(sizes, name, 1, of_image)
-            for name in ("image", "approximations", "validation", "weights")
-        },
         "note": "; ".join(notes),
     }
-    if last.step is not None:
-        estimate |= {name: _extrapolated(sizes, name, 0, of_step) for name in ("memory", "gpu_memory")}
+    for name in ("image", "approximations", "validation", "weights"):
+        estimate[name] = _extrapolated(sizes, name, 1, of_image)
+    for name in ("memory", "gpu_memory"):  # only what trains holds more of both in a larger step
+        estimate[name] = getattr(last, name) if last.step is None else _extrapolated(sizes, name, 0, of_step)
     estimate["gpu_memory" if last.gpu_memory else "memory"] += bytes_of_images  # few of them were made up
     return estimate
 
@@ -287,13 +283,13 @@ def _extrapolated(sizes: Sequence[_Size], name: str, kind: int, work: float) -> 
     It is at least what was measured last, and at most proportional to the work.
     """
     last = sizes[-1]
-    amount, done = getattr(last, name), _work(last.run)[kind]
-    smaller = next((one for one in reversed(sizes) if _work(one.run)[kind] < done), None)
-    slope = 0.0 if smaller is None else (amount - getattr(smaller, name)) / (done - _work(smaller.run)[kind])
+    amount, done = float(getattr(last, name)), _work(last.run)[kind]
     proportional = amount * work / done
+    smaller = next((one for one in reversed(sizes) if _work(one.run)[kind] < done), None)
     if smaller is None:
-        return float(proportional)
-    return float(min(max(amount + slope * (work - done), amount), proportional))
+        return proportional
+    slope = (amount - getattr(smaller, name)) / (done - _work(smaller.run)[kind])
+    return min(max(amount + slope * (work - done), amount), proportional)
 
 
 def _work(run: Run) -> tuple[float, float]:
