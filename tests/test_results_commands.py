@@ -19,9 +19,22 @@ from bntt.drawing.records import damaged_drawings, is_current, read_record, remo
 from bntt.results.collect import Results
 from bntt.results.comparison import BY_IMAGE, BY_SEED, compare
 from bntt.runs import pipeline
-from bntt.runs.cost import Cost, _cost, _extrapolated, _family, _images, _Size, _small, report, slots
+from bntt.runs.cost import (
+    Cost,
+    _cost,
+    _extrapolated,
+    _family,
+    _images,
+    _measure_size,
+    _Size,
+    _small,
+    _work,
+    report,
+    slots,
+)
 from bntt.runs.directory import RunDirectory
 from bntt.runs.status import Found, Status, found
+from bntt.spiking.networks import weight_layers
 
 torch.set_num_threads(1)
 
@@ -285,7 +298,7 @@ def test_a_drawing_is_current_or_made_again_or_removed(root, change, current, ke
 # -- plan -------------------------------------------------------------------------------------------------
 
 MEASURED = {
-    "start": 3.0, "step": 0.5, "validation": 0.25 / 180, "training": 9.0, "image": 0.1, "approximations": 0.02,
+    "start": 3.0, "step": 0.5, "validation": 0.25 / 180, "training": 9.0, "evaluation": 54.0, "approximations": 2.0,
     "memory": 1e9, "gpu_memory": 0, "weights": 1_000_000, "note": "",
 }  # fmt: skip
 
@@ -297,7 +310,7 @@ def test_the_cost_of_a_run_by_hand(tmp_path):
     there = [Found(run, None, status) for status in (Status.DONE, Status.OUTDATED, Status.DAMAGED)]
     cost = _cost(there, MEASURED)
     assert cost.training == pytest.approx(3 + 7 * (3 * 0.5 + 0.25))
-    assert cost.evaluation == pytest.approx(3 + 540 * 0.1 + 100 * 0.02)
+    assert cost.evaluation == pytest.approx(3 + 54 + 2)
     assert cost.disk == pytest.approx(
         1e6 + 4e6 / 3
     )  # weights, and one state of a training: weights and momentum, twice
@@ -344,40 +357,60 @@ def test_what_cannot_be_planned_is_one_line(root, capsys, chosen, message):
     assert message in err
 
 
-def measured_size(run, step, memory, image):
-    return _Size(run, 3.0, step, 0.0, 0.0, image, 0.0, memory, 0.0, 0.0, "")
+def measured_size(run, step, evaluation, gpu_memory=0.0):
+    return _Size(run, 3.0, step, 0.0, 0.0, evaluation, 0.0, 1e9, 1e6, gpu_memory, 0.0, "")
 
 
 def test_what_is_not_measured_is_on_a_line_through_two_sizes(tmp_path):
-    """A step takes 2 s and 10 ms for each image and time-step; an image takes 5 ms and 1 ms for each time-step."""
+    """A step takes 2 s and 0.5 s for each image of its batch; the measurements 5 s and 10 ms for an image and step."""
     _, run = one_row(tmp_path, method="surrogate", time_steps=100, batch_size=256, train_limit=None)
-    parts = [_small(run, part) for part in (1 / 256, 1 / 64, 1.0)]
-    shapes = [(one.options["time_steps"], one.options["batch_size"]) for one in parts]
-    assert shapes == [(6, 16), (12, 32), (100, 256)]
-    assert [one.options["train_limit"] for one in parts] == [32, 64, 512]
-    assert [one.options["test_limit"] for one in parts] == [2, 3, 25]
+    parts = [_small(run, size) for size in range(9)]
+    assert {one.options["time_steps"] for one in parts} == {100}
+    assert [one.options["batch_size"] for one in parts] == [2, 4, 8, 16, 32, 64, 128, 256, 256]
+    assert [one.options["train_limit"] for one in parts] == [4, 8, 16, 32, 64, 128, 256, 512, 512]
+    assert [one.options["test_limit"] for one in parts] == [1, 2, 4, 8, 16, 32, 64, 100, 100]
     sizes = [
-        measured_size(one, 2 + 0.01 * steps * batch, 1e9 + 1e6 * steps * batch, 0.005 + 0.001 * steps)
-        for one, (steps, batch) in zip(parts[:2], shapes, strict=False)
+        measured_size(one, 2 + 0.5 * one.options["batch_size"], 5 + 0.01 * 100 * one.options["test_limit"], gpu)
+        for one, gpu in zip(parts[:3], (1e9, 1.1e9, 1.3e9), strict=True)
     ]
-    assert _extrapolated(sizes, "step", 0, 25_600) == pytest.approx(2 + 256)
-    assert _extrapolated(sizes, "memory", 0, 25_600) == pytest.approx(1e9 + 25.6e9)
-    assert _extrapolated(sizes, "image", 1, 100) == pytest.approx(0.105)
-    assert _extrapolated(sizes[:1], "image", 1, 100) == pytest.approx(0.011 / 6 * 100)  # no line through one
-    assert _extrapolated(sizes, "image", 1, 12) == pytest.approx(0.017)  # as measured
-    falling = [replace(sizes[0], step=9.0), sizes[1]]
-    assert _extrapolated(falling, "step", 0, 25_600) == pytest.approx(2 + 0.01 * 12 * 32)  # never less than measured
+    whole = _work(run)
+    assert whole == {
+        "step": 256, "training": 1, "evaluation": 54_000, "approximations": 10_000, "kept": 256, "gpu_memory": 256
+    }  # fmt: skip
+    assert _extrapolated(sizes, whole, "step") == pytest.approx(2 + 128)
+    assert _extrapolated(sizes, whole, "evaluation") == pytest.approx(5 + 540)
+    assert _extrapolated(sizes, whole, "gpu_memory") == pytest.approx(0.9e9 + 256 * 0.05e9)
+    assert _extrapolated(sizes[:1], whole, "step") == pytest.approx(3 * 128)  # no line through one
+    assert _extrapolated(sizes, _work(parts[2]), "step") == pytest.approx(2 + 0.5 * 8)  # as measured
+    falling = [replace(sizes[0], step=9.0, gpu_memory=2e9), replace(sizes[1], gpu_memory=2e9)]
+    assert _extrapolated(falling, whole, "step") == pytest.approx((2 + 0.5 * 4) * 64)  # nothing known of a fixed part
+    assert _extrapolated(falling, whole, "gpu_memory") == pytest.approx(2e9)
     steep = [replace(sizes[0], step=0.0), replace(sizes[1], step=1.0)]
-    assert _extrapolated(steep, "step", 0, 25_600) == pytest.approx(25_600 / (12 * 32))  # nor above proportion
+    assert _extrapolated(steep, whole, "step") == pytest.approx(64)  # never above proportion
 
 
 def test_a_conversion_is_measured_with_its_start_and_with_all_of_its_calibration_steps(tmp_path):
     tiny = experiment(tmp_path, protocol=EXPERIMENT["protocol"] | {"train_limit": None})
-    conversion, ann = _family(tiny, tiny.run("digits", "rmp", 0), 1 / 4)
-    assert (conversion.row, ann.row, ann.options["epochs"]) == ("rmp", "ann", 1)
-    assert (conversion.options["calibration_images"], conversion.options["train_limit"]) == (8, 8)
-    assert (conversion.options["time_steps"], conversion.options["calibration_steps"]) == (3, 8)
-    assert (ann.options["batch_size"], ann.options["train_limit"], ann.options["learning_rate"]) == (16, 16, 1e-9)
+    for size, images in enumerate((1, 2, 4, 8)):
+        conversion, ann = _family(tiny, tiny.run("digits", "rmp", 0), size)
+        assert (conversion.row, ann.row, ann.options["epochs"]) == ("rmp", "ann", 1)
+        assert (conversion.options["calibration_images"], conversion.options["train_limit"]) == (images, images)
+        assert (conversion.options["time_steps"], conversion.options["calibration_steps"]) == (12, 8)
+        assert (ann.options["batch_size"], ann.options["train_limit"], ann.options["learning_rate"]) == (2, 2, 1e-9)
+    many = replace(tiny.run("digits", "rmp", 0), options={**conversion.options, "time_steps": 2500})
+    assert _small(many, 0).options["time_steps"] == 25
+
+
+def test_the_memory_of_a_training_grows_with_what_its_steps_keep(tmp_path):
+    """Counted at 2 and at 4 images, and on their line at 16; each spike and each membrane has a byte at least."""
+    tiny = experiment(tmp_path)
+    run = tiny.run("digits", "bntt", 0)
+    sizes = [_measure_size(tiny, _family(tiny, run, size), "cpu", tmp_path) for size in range(4)]
+    assert [one.run.options["batch_size"] for one in sizes] == [2, 4, 8, 16]
+    of_one_image = (sizes[1].kept - sizes[0].kept) / 2
+    neurons = sum(layer.neurons for layer in weight_layers("vgg5", (1, 8, 8), 10, 0.1)[:-1])
+    assert of_one_image > 3 * 2 * neurons
+    assert sizes[3].kept == pytest.approx(sizes[1].kept + 12 * of_one_image, rel=0.02)
 
 
 def test_what_remains_takes_as_long_as_its_longest_chain():

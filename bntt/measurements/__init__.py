@@ -62,7 +62,7 @@ class Subject:
 def measure_all(subject: Subject) -> tuple[dict[str, Rows], dict[str, str]]:
     """The rows of every measurement by csv file, and the reasons why others do not apply."""
     results: dict[str, Rows | str] = {
-        f"{name.replace('-', '_')}.csv": _measured(module, subject)
+        f"{name.replace('-', '_')}.csv": measure(module, subject)
         for name, module in declared.plugins("measurements", "COLUMNS").items()
     }
     return (
@@ -71,7 +71,8 @@ def measure_all(subject: Subject) -> tuple[dict[str, Rows], dict[str, str]]:
     )
 
 
-def _measured(module: str, subject: Subject) -> Rows | str:
+def measure(module: str, subject: Subject) -> Rows | str:
+    """The rows of one measurement, or why it does not apply. UserError if its rows lack columns or have others."""
     columns = declared.literal(module, "COLUMNS")
     found: Rows | str = plugins.call(module, "measure", subject, returns=(list, str))
     for row in [] if isinstance(found, str) else found:

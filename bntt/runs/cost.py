@@ -3,12 +3,17 @@
 Every row of every dataset is trained for a few steps and measured on a few test images, each in a process of its own.
 As many processes run at once as the workflow would run. The cost of a run is then
 
-    start + steps x step + epochs x validation,    and    start + test images x all measurements of an image
+    start + steps x step + epochs x validation,    and    start + measurements
 
-where the approximations are measured on fewer images. A row is measured with fewer time-steps and smaller batches
-first, then with more, as long as its share of the minutes lasts. If they end before its own size is reached, a line
-through two sizes gives the rest: time and memory of a step are linear in time-steps x images, those of an image in
-time-steps. Random numbers of the same shape replace a dataset that is not prepared.
+A row is measured with small batches and few test images first, then with more, as long as its share of the minutes
+lasts. What its own size costs is on a line through two sizes: a step is linear in the images of its batch, measurements
+in test images x time-steps. A row that trains keeps all its time-steps, of which it has few. One that does not has
+thousands, each of which costs the same, and is measured with the first of them. Random numbers of the same shape
+replace a dataset that is not prepared.
+
+The peak memory of a process that trains on few images is that of its start. So the tensors that a step keeps for its
+backward pass are counted instead, and twice their growth is added. The memory of a row that does not train is that
+of few test images, and its evaluation needs more.
 
 The learning rate is almost 0, so that no network dies of small batches. The time of a measurement depends on how much
 the trained network spikes, which the first steps of a training cannot show either. The time of a training step does not
@@ -27,7 +32,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from math import prod, sqrt
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +41,21 @@ from bntt.common.text import counted, duration
 from bntt.data import store
 from bntt.experiment import declared
 from bntt.experiment.schema import Experiment, Run
-from bntt.measurements import measure_all
+from bntt.measurements import measure
 from bntt.runs.directory import WEIGHTS, RunDirectory
 from bntt.runs.status import Found, Status, found
 
-GROWTH = 4  # from one size that is measured to the next
-SIZES = 6  # the first is the row's own size divided by GROWTH to the power of SIZES - 1
-ENOUGH = 2  # sizes that are measured in any case, because a line needs them
-EPOCHS, STEPS = 2, 2  # of a training that is measured: its epochs, and the steps of each
-FEWEST_IMAGES, MOST_IMAGES, IMAGE_STEPS = 2, 100, 2500  # test images measured, and those times their time-steps
+BATCH, TEST_IMAGES, CALIBRATION_IMAGES = 2, 1, 1  # of the first size that is measured
+GROWTH = 2  # of all three, from one size to the next; the last has the row's own batch or calibration images
+MOST_IMAGES = 100  # test images measured, at most
+TIME_STEPS = 25  # of a row that does not train
+ENOUGH = 2  # sizes that are measured in any case of a row that trains, because a line needs them
+STEPS = 2  # of a training that is measured; the first is not counted
 LEARNING_RATE = 1e-9
 APPROXIMATED = declared.literal("bntt.measurements.approximations", "IMAGES")
-IMPORTS = ("torch", "bntt.runs.pipeline", "bntt.measurements.approximations")  # what every run loads
+IMPORTS = ("torch", "torch._dynamo", "bntt.runs.pipeline")  # what every run loads; the second by torch's optimisers
+KEPT_TWICE = 2  # memory that a training takes for each byte kept for the backward pass; 1.5 to 2.4 were measured
+TIMED = f"import time; began = time.perf_counter(); import {', '.join(IMPORTS)}; print(time.perf_counter() - began)"
 
 
 @dataclass(frozen=True)
@@ -111,10 +119,10 @@ def plan(
                 check_name(kind, value, known, f"experiment {experiment.name}")
         raise UserError(f"experiment {experiment.name}: row {row} does not run on dataset {dataset}")
     end = time.monotonic() + 60 * minutes
-    imports = _seconds_to_import()
     context = multiprocessing.get_context("forkserver")  # a process of its own for each row, which imports nothing
     context.set_forkserver_preload(list(IMPORTS))
     with (
+        subprocess.Popen([sys.executable, "-c", TIMED], stdout=subprocess.PIPE, text=True) as importing,
         tempfile.TemporaryDirectory(prefix="bntt-plan-") as folder,
         ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool,
     ):
@@ -123,6 +131,7 @@ def plan(
             share = (len(rows) - number) / workers  # how many such rows one process has yet to measure
             place = Path(folder) / str(number)
             jobs.append(pool.submit(_measure, experiment, there[0].run, device, place, end, max(1.0, share)))
+        imports = float(importing.communicate()[0])
         try:
             for number, (there, job) in enumerate(zip(rows.values(), jobs, strict=True), 1):
                 run = there[0].run
@@ -133,12 +142,6 @@ def plan(
             raise UserError(
                 "plan: a measurement was killed, probably because memory ran out; measure fewer at once with --cores"
             ) from None
-
-
-def _seconds_to_import() -> float:
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", f"import {', '.join(IMPORTS)}"], check=True)
-    return time.perf_counter() - began
 
 
 def report(costs: Iterable[Cost], at_once: int) -> Iterator[str]:
@@ -187,8 +190,7 @@ def _cost(there: Sequence[Found], measured: dict[str, Any]) -> Cost:
         training = run.options["epochs"] * (steps * step + images["validation"] * measured["validation"])
         disk += 4 * disk / len(there)  # the saved state of one run at a time: weights and momentum, in two files
     training += measured["start"]
-    evaluation = measured["start"] + images["test"] * measured["image"]
-    evaluation += min(images["test"], APPROXIMATED) * measured["approximations"]
+    evaluation = measured["start"] + measured["evaluation"] + measured["approximations"]
 
     def left(status: Status) -> float:
         if status.ended:
@@ -223,16 +225,17 @@ def _images(run: Run) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class _Size:
-    """What was measured with some number of time-steps and images, in seconds and bytes."""
+    """What was measured with some number of images, in seconds and bytes."""
 
     run: Run
     start: float
     step: float | None
     validation: float  # of one image
     training: float  # of a row without training steps
-    image: float
+    evaluation: float  # without the approximations
     approximations: float
     memory: float
+    kept: float  # of it, for the backward pass of a step
     gpu_memory: float
     weights: float
     unfinished: str  # why there was nothing to evaluate
@@ -246,81 +249,88 @@ def _measure(experiment: Experiment, run: Run, device: str, folder: Path, end: f
     """
     began = time.monotonic()
     stop = began + max(0.0, end - began) / share
-    families = [_family(experiment, run, GROWTH**-k) for k in reversed(range(SIZES))]
+    enough = ENOUGH if "epochs" in run.options else 1
+    whole = _work(run)  # of the dataset itself, and not of what is made up
+    families = [_family(experiment, run, 0)]
+    while families[-1][0] != (larger := _family(experiment, run, len(families)))[0]:
+        families.append(larger)
     prepared = store.manifest_path(run.dataset).is_file()
     bytes_of_images = 0 if prepared else sum(_images(run).values()) * prod(store.facts(run.dataset)["shape"])
     if not prepared:
         _make_up(families[-1], folder)
     sizes: list[_Size] = []
-    for number, family in enumerate(families):
-        if sizes and family[0] == sizes[-1].run:
-            continue
-        if len(sizes) >= ENOUGH and time.monotonic() + GROWTH * (time.monotonic() - began) > stop:
+    for family in families:
+        if len(sizes) >= enough and time.monotonic() + GROWTH * (time.monotonic() - began) > stop:
             break
         began = time.monotonic()
-        sizes.append(_measure_size(experiment, family, device, folder / str(number)))
-    last, whole = sizes[-1], families[-1][0]
-    notes = [] if last.run == whole else [f"extrapolated from {_sized(last.run)}"]
+        sizes.append(_measure_size(experiment, family, device, folder))
+    last = sizes[-1]
+    notes = [] if len(sizes) == len(families) else [f"extrapolated from {_sized(last.run)}"]
     notes += [f"evaluation not measured: {last.unfinished}"] if last.unfinished else []
-    of_step, of_image = _work(whole)
     estimate: dict[str, Any] = {
         "start": sizes[0].start,
-        "step": None if last.step is None else _extrapolated(sizes, "step", 0, of_step),
-        "training": _extrapolated(sizes, "training", 0, of_step),
+        "step": None if last.step is None else _extrapolated(sizes, whole, "step"),
+        "validation": last.validation,
+        "weights": last.weights,
         "note": "; ".join(notes),
     }
-    for name in ("image", "approximations", "validation", "weights"):
-        estimate[name] = _extrapolated(sizes, name, 1, of_image)
-    for name in ("memory", "gpu_memory"):  # only what trains holds more of both in a larger step
-        estimate[name] = getattr(last, name) if last.step is None else _extrapolated(sizes, name, 0, of_step)
+    for name in ("training", "evaluation", "approximations", "gpu_memory"):
+        estimate[name] = _extrapolated(sizes, whole, name)
+    estimate["memory"] = last.memory + KEPT_TWICE * (_extrapolated(sizes, whole, "kept") - last.kept)
     estimate["gpu_memory" if last.gpu_memory else "memory"] += bytes_of_images  # few of them were made up
     return estimate
 
 
-def _extrapolated(sizes: Sequence[_Size], name: str, kind: int, work: float) -> float:
-    """A quantity at the row's own size: on the line through the last size and one that is smaller.
+def _extrapolated(sizes: Sequence[_Size], whole: Mapping[str, int], name: str) -> float:
+    """A quantity of the ``whole`` work: on the line through the first size and the last.
 
-    It is at least what was measured last, and at most proportional to the work.
+    It is at most proportional to the work. A time is just that where a larger size took no longer, because nothing is
+    then known of the part that every size has.
     """
     last = sizes[-1]
-    amount, done = float(getattr(last, name)), _work(last.run)[kind]
-    proportional = amount * work / done
-    smaller = next((one for one in reversed(sizes) if _work(one.run)[kind] < done), None)
-    if smaller is None:
-        return proportional
-    slope = (amount - getattr(smaller, name)) / (done - _work(smaller.run)[kind])
-    return min(max(amount + slope * (work - done), amount), proportional)
+    amount, done = float(getattr(last, name)), _work(last.run)[name]
+    proportional = amount * whole[name] / done
+    more = done - _work(sizes[0].run)[name]
+    slope = (amount - getattr(sizes[0], name)) / more if more else 0.0
+    if slope > 0:
+        return min(amount + slope * (whole[name] - done), proportional)
+    return amount if name == "gpu_memory" else proportional
 
 
-def _work(run: Run) -> tuple[float, float]:
-    """What the time of a training step, and of an image, is proportional to: time-steps x images, and time-steps."""
+def _work(run: Run) -> dict[str, int]:
+    """What each quantity is linear in."""
     options: Mapping[str, Any] = run.options
-    steps = options.get("time_steps", 1)
-    if "batch_size" in options and "epochs" in options:
-        return steps * options["batch_size"], steps
-    return options.get("calibration_steps", 1) * options.get("calibration_images", 1), steps
+    batch, test, steps = options.get("batch_size", 1), _images(run)["test"], options.get("time_steps", 1)
+    return {
+        "step": batch,
+        "training": options.get("calibration_images", 1),
+        "evaluation": test * steps,
+        "approximations": min(test, APPROXIMATED) * steps,
+        "kept": batch,
+        "gpu_memory": batch,
+    }
 
 
 def _sized(run: Run) -> str:
     options = run.options
-    words = [f"T = {options['time_steps']}"] if "time_steps" in options else []
     if "epochs" in options:
-        words.append(f"batches of {options['batch_size']}")
-    elif "calibration_images" in options:
-        words.append(counted(options["calibration_images"], "image"))
-    return ", ".join(words)
+        return f"batches of {options['batch_size']}"
+    return counted(options["test_limit"], "test image")
 
 
 def _measure_size(experiment: Experiment, family: Sequence[Run], device: str, folder: Path) -> _Size:
-    """Train the first of these small runs, after the others, from which it starts, and measure it."""
+    """Train the first of these small runs, after the others, from which it starts, and measure it.
+
+    The others, which are the same for all sizes, are trained only once.
+    """
     import torch
 
-    from bntt.measurements import approximations
     from bntt.runs import pipeline, provenance
     from bntt.runs.checkpoints import Checkpoints
     from bntt.runs.devices import lease
 
     ends: list[float] = []
+    kept: dict[int, int] = {}  # bytes of the tensors of the last step in the host's memory, by address
 
     class Clock(Checkpoints):
         """Notes when each step ended, and never saves."""
@@ -329,37 +339,44 @@ def _measure_size(experiment: Experiment, family: Sequence[Run], device: str, fo
             ends.append(_now())
             return False
 
+    def keep(tensor: Any) -> Any:
+        if len(ends) == STEPS - 1 and tensor.device.type == "cpu":
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()  # the tensor itself may be the output of what keeps it, and would never be freed
+
     small = family[0]
     short = Experiment(experiment.name, experiment.title, "", tuple(family))
     for one in reversed(family[1:]):
         pipeline.train(short, one, folder, device)
     begun = _now()
-    pipeline.train(short, small, folder, device, Clock)
-    training = _now() - begun
-    gaps = [after - before for before, after in itertools.pairwise(ends)]
-    step = statistics.median(gaps) if gaps else None
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        pipeline.train(short, small, folder, device, Clock)
+    ended = _now()
+    trained_with = provenance.peak_memory_mb()
+    gaps = [after - before for before, after in itertools.pairwise([begun, *ends])]  # the first is with the start
+    step = statistics.median(gaps[1:] or gaps) if gaps else None
     directory = RunDirectory.of(small, folder)
     record, weights = directory.training(), directory.path / WEIGHTS
-    image = approximated = 0.0
+    seconds: dict[str, float] = {}
     if record["status"] == "done":
         with lease(device) as chosen:
             subject = pipeline.subject(small, directory, chosen)
-            times = [_now()]
-            for measure in (measure_all, approximations.measure):  # the second is a part of the first
-                measure(subject)
-                times.append(_now())
-        seconds, approximated = ((b - a) / len(subject.data.test) for a, b in itertools.pairwise(times))
-        image = max(0.0, seconds - approximated)
+            for name, module in declared.plugins("measurements", "COLUMNS").items():
+                begun_with = _now()
+                measure(module, subject)
+                seconds[name] = _now() - begun_with
     validated = _images(small)["validation"]
     return _Size(
         run=small,
-        start=0.0 if step is None else max(0.0, ends[0] - begun - step),
+        start=0.0 if step is None else max(0.0, gaps[0] - step),
         step=step,
-        validation=0.0 if step is None or not validated else max(0.0, gaps[len(ends) // EPOCHS - 1] - step) / validated,
-        training=training,
-        image=image,
-        approximations=approximated,
-        memory=1e6 * provenance.peak_memory_mb(),
+        validation=0.0 if step is None or not validated else (ended - ends[-1]) / validated,
+        training=ended - begun,
+        evaluation=sum(seconds.values()) - seconds.get("approximations", 0.0),
+        approximations=seconds.get("approximations", 0.0),
+        memory=1e6 * (provenance.peak_memory_mb() if step is None else trained_with),
+        kept=sum(kept.values()),
         gpu_memory=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
         weights=weights.stat().st_size if weights.is_file() else 0,
         unfinished=record["reason"] or "",
@@ -375,44 +392,37 @@ def _now() -> float:
     return time.perf_counter()
 
 
-def _small(run: Run, part: float) -> Run:
-    """A part of the run for measurement: fewer time-steps and images, two short epochs, a few test images."""
+def _small(run: Run, size: int) -> Run:
+    """The run with few images, more for a larger size: one short epoch, and a few test images."""
     images, options = _images(run), dict(run.options)
-    trains = "epochs" in options
-
-    def reduced(name: str, least: int, by: float) -> None:
-        if name in options:
-            options[name] = min(options[name], max(least, round(options[name] * by)))
-
-    reduced("time_steps", 2, sqrt(part) if trains else part)
-    reduced("calibration_images", 2, 2 * part)  # in all its steps, because spikes reach deep layers only after many
-    test = int(IMAGE_STEPS * part) // options.get("time_steps", 1)
-    options["test_limit"] = min(max(FEWEST_IMAGES, min(test, MOST_IMAGES)), images["test"])
-    if trains:
-        reduced("batch_size", 4, sqrt(part))
-        size = options["batch_size"]
-        options |= {
-            "epochs": EPOCHS,
-            "learning_rate": LEARNING_RATE,
-            "train_limit": min(images["train"] // size, STEPS) * size or images["train"],
-            "held_out": min(options["held_out"], size),
-        }
-    elif "calibration_images" in options:
+    options["test_limit"] = min(TEST_IMAGES * GROWTH**size, MOST_IMAGES, images["test"])
+    if "calibration_images" in options:
+        options["calibration_images"] = min(CALIBRATION_IMAGES * GROWTH**size, options["calibration_images"])
         options["train_limit"] = options["calibration_images"]
+    if "epochs" in options:
+        options["batch_size"] = batch = min(BATCH * GROWTH**size, options["batch_size"])
+        options |= {
+            "epochs": 1,
+            "learning_rate": LEARNING_RATE,
+            "train_limit": min(images["train"] // batch, STEPS) * batch or images["train"],
+            "held_out": min(options["held_out"], batch),
+        }
+    elif "time_steps" in options:
+        options["time_steps"] = min(TIME_STEPS, options["time_steps"])
     return replace(run, options=options)
 
 
-def _family(experiment: Experiment, run: Run, part: float) -> list[Run]:
-    """Parts of a run for measurement, and of the rows that it starts from, the first of which comes last."""
+def _family(experiment: Experiment, run: Run, size: int) -> list[Run]:
+    """Small runs for measurement: one of this run, then those of the rows that it starts from, at the smallest size."""
     runs = [run]
     while (start := runs[-1].start) is not None:
         runs.append(experiment.run(run.dataset, start, run.seed))
-    small, *starts = (_small(one, part) for one in runs)
 
     def one_step(start: Run) -> Run:  # its weights are needed, whatever they are
         return replace(start, options={**start.options, "epochs": 1, "train_limit": start.options["batch_size"]})
 
-    return [small, *(one_step(start) if "batch_size" in start.options else start for start in starts)]
+    starts = (_small(one, 0) for one in runs[1:])
+    return [_small(run, size), *(one_step(start) if "epochs" in start.options else start for start in starts)]
 
 
 def _make_up(family: Sequence[Run], folder: Path) -> None:
