@@ -154,6 +154,15 @@ def test_an_unknown_value_of_bntt_kernels_is_one_line(monkeypatch, capsys, value
         environment.plain_kernels()  # also without the command line
 
 
+@pytest.mark.parametrize(("name", "meant"), [("BNTT_KERNEL", "BNTT_KERNELS"), ("BNTT_DATA_DIR", "BNTT_DATA")])
+def test_an_unknown_variable_is_one_line(monkeypatch, capsys, name, meant):
+    monkeypatch.setenv(name, "plain")
+    assert commands.main(["keys"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == f"bntt: unknown environment variable {name!r}; did you mean {meant!r}?\n"
+
+
 @pytest.mark.parametrize(("value", "plain"), [("", False), ("plain", True), (None, False)])
 def test_the_known_values_of_bntt_kernels(monkeypatch, value, plain):
     monkeypatch.delenv("BNTT_KERNELS", raising=False)

@@ -383,6 +383,29 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
 def test_an_unknown_dataset_and_a_missing_name_are_one_line():
     assert_one_line(bntt_here("data", "prepare", "digit"), "unknown dataset 'digit'", "did you mean 'digits'?")
     assert_one_line(bntt_here("data", "verify"), "needs the name of a dataset", "digits")
+    assert_one_line(bntt_here("data", "list", "digit"), "unknown dataset 'digit'", "did you mean 'digits'?")
+
+
+@pytest.mark.parametrize(
+    ("action", "option", "only"),
+    [
+        ("list", "--from", "prepare"),
+        ("verify", "--from", "prepare"),
+        ("show", "--from", "prepare"),
+        ("list", "--out", "show"),
+        ("verify", "--out", "show"),
+        ("prepare", "--out", "show"),
+    ],
+)
+def test_an_option_of_another_action_is_one_line(tmp_path, action, option, only):
+    given = bntt_here("data", action, "digits", option, tmp_path)
+    assert_one_line(given, f"data {action} takes no {option}; only data {only} does")
+
+
+def test_one_dataset_can_be_listed_alone():
+    listed = bntt_here("data", "list", "digits")
+    assert listed.returncode == 0
+    assert [line.split()[0] for line in listed.stdout.splitlines() if not line.startswith(" ")] == ["digits"]
 
 
 def test_the_commands_say_what_there_is(place):

@@ -773,7 +773,7 @@ def test_recordings_are_seen_as_spikes_and_their_shares():
     counted = made(channels=2, steps=5).to(CPU, event_counts=True)
     assert torch.equal(counted.train.unit(torch.tensor([3])), counted.train.pixels[[3]].float())
     assert counted.train.pixels.max() == 3
-    with pytest.raises(ValueError, match="5 frames: time_steps is at most that, not 6"):
+    with pytest.raises(ValueError, match="time_steps is at most 5, the frames of a recording, not 6"):
         encode(scaled, 6, 0, torch.tensor([3, 1]))
 
 

@@ -17,26 +17,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["list", "prepare", "verify", "show"],
         help="list all; or of one: download and prepare its arrays, verify them, or draw a contact sheet",
     )
-    parser.add_argument("name", nargs="?", help="dataset, for all actions except list")
+    parser.add_argument("name", nargs="?", help="dataset; list shows all of them if none is named")
     parser.add_argument(
         "--from",
         dest="source",
         type=Path,
         metavar="PATH",
-        help="the publisher's archive, or a folder that holds it or its files; nothing is downloaded",
+        help="for prepare: the publisher's archive, or a folder that holds it or its files; nothing is downloaded",
     )
-    parser.add_argument("--out", type=Path, metavar="PNG", help="where show writes its picture; by default NAME.png")
+    parser.add_argument("--out", type=Path, metavar="PNG", help="for show: its picture; by default NAME.png")
 
 
 def run(parsed: argparse.Namespace) -> None:
     """Do the action, and print what was done."""
+    for option, given, action in (("--from", parsed.source, "prepare"), ("--out", parsed.out, "show")):
+        if given is not None and parsed.action != action:
+            raise UserError(f"data {parsed.action} takes no {option}; only data {action} does")
+    if parsed.name is not None:
+        check_name("dataset", parsed.name, store.names(), f"data {parsed.action}")
+    elif parsed.action != "list":
+        raise UserError(f"data {parsed.action} needs the name of a dataset; there are {', '.join(store.names())}")
     if parsed.action == "list":
-        for name in store.names():
+        for name in store.names() if parsed.name is None else [parsed.name]:
             _list(name)
         return
-    if parsed.name is None:
-        raise UserError(f"data {parsed.action} needs the name of a dataset; there are {', '.join(store.names())}")
-    check_name("dataset", parsed.name, store.names(), f"data {parsed.action}")
     if parsed.action == "prepare":
         if parsed.source is not None and not parsed.source.exists():
             raise UserError(f"--from {parsed.source}: there is no such folder or file")

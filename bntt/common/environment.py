@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
-from bntt.common.errors import UserError
+from bntt.common.errors import UserError, unknown
+
+PREFIX, KNOWN = "BNTT_", ("BNTT_DATA", "BNTT_KERNELS")
 
 
 def data_folder() -> Path:
@@ -24,6 +26,9 @@ def plain_kernels() -> bool:
 
 
 def check() -> None:
-    """Raise UserError if a variable has a value that it cannot have."""
+    """Raise UserError if a variable has a value that it cannot have, or if there is no such variable."""
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in KNOWN:
+            raise UserError(unknown("environment variable", name, KNOWN))
     data_folder()
     plain_kernels()

@@ -2,7 +2,8 @@
 
 A declaration is a literal such as ``{"default": 0.9, "min": 0.0, "below": 1.0, "help": "Momentum of SGD."}``. A value
 has the type of the default. If the default is null, it has the type ``type`` or is null. ``choices``, or the bounds
-``min``, ``above``, ``below`` and ``max``, limit the values; for a list they limit its items.
+``min``, ``above``, ``below`` and ``max``, limit the values; for a list they limit its items. No whole
+number is above `LARGEST`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,6 +26,7 @@ Declarations = Mapping[str, Mapping[str, Any]]
 
 # The bounds of a declaration: what pydantic calls them, and what messages call them.
 BOUNDS = {"min": ("ge", "at least"), "above": ("gt", "above"), "below": ("lt", "below"), "max": ("le", "at most")}
+LARGEST = 2**31 - 1  # of whole numbers, unless a declaration says less
 _TYPES = {"int": int, "float": float, "bool": bool, "str": str}
 NAMED = "at most 64 lower-case letters, digits and hyphens, with a hyphen neither first nor last"
 _EXPECTED = {  # by pydantic's kinds of errors
@@ -103,6 +105,8 @@ def _type(entry: Mapping[str, Any]) -> Any:
     samples = {type(one).__name__ for one in (default if isinstance(default, list) else [default])}
     kind: Any = _TYPES[entry.get("type") or ("float" if "float" in samples else samples.pop())]
     bounds: dict[str, Any] = {name: entry[bound] for bound, (name, _) in BOUNDS.items() if bound in entry}
+    if kind is int and not bounds.keys() & {"le", "lt"}:
+        bounds["le"] = LARGEST
     kind = one_of("value", entry["choices"]) if "choices" in entry else Annotated[kind, Field(**bounds)]
     if isinstance(default, list):
         return Distinct[kind]

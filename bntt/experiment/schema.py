@@ -103,6 +103,7 @@ class File(Strict):
     threads: int = Field(
         1,
         ge=1,
+        le=1024,
         description="CPU threads of one run. Results may depend on them, so they are fixed here, whatever --cores is.",
     )
     protocol: Strict | None = Field(None, description="Options of every row whose method has them.")

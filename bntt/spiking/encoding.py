@@ -115,7 +115,7 @@ def encode(
         return poisson(scaled, time_steps, key, samples, signed=signed, start=start, dtype=dtype)
     frames = scaled.shape[1]
     if start + time_steps > frames:
-        raise ValueError(f"recordings have {frames} frames: time_steps is at most that, not {start + time_steps}")
+        raise ValueError(f"time_steps is at most {frames}, the frames of a recording, not {start + time_steps}")
     _check_steps(time_steps, start)
     frames_of = floating(scaled[:, start : start + time_steps], "recordings")
     chosen = frames_of.transpose(0, 1).to(_spike_type(dtype or frames_of.dtype))

@@ -5,6 +5,7 @@ threshold is subtracted) or hard (to zero). Eq. 8: the surrogate gradient is a t
 reset, as in the released code.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -142,21 +143,23 @@ class LIF(nn.Module):
     reset
         ``soft`` (a spike subtracts the threshold) or ``hard`` (a spike sets the membrane to zero).
     alpha
-        Damping of the surrogate gradient, Eq. 8, which is ``alpha * max(0, 1 - |u - theta| / theta)``. The released
+        Damping of the surrogate gradient, at least 0; Eq. 8, which is ``alpha * max(0, 1 - |u - theta| / theta)``. The released
         code differentiates through u / theta, which adds a factor 1 / theta. The two agree at theta = 1.
 
     Raises
     ------
     ValueError
-        For a leak, threshold or reset outside these ranges.
+        For a leak, threshold, reset or alpha outside these ranges.
     """
 
     def __init__(self, leak: float = 0.95, threshold: float = 1.0, reset: str = "soft", alpha: float = 0.3) -> None:
         super().__init__()
         if not 0 <= leak <= 1:
             raise ValueError(f"leak is between 0 and 1, not {leak}")
-        if not threshold > 0:
-            raise ValueError(f"threshold is positive, not {threshold}")
+        if not 0 < threshold < math.inf:
+            raise ValueError(f"threshold is positive and finite, not {threshold}")
+        if not 0 <= alpha < math.inf:
+            raise ValueError(f"alpha is at least 0 and finite, not {alpha}")
         if reset not in ("soft", "hard"):
             raise ValueError(f"reset is 'soft' or 'hard', not {reset!r}")
         self.leak, self.threshold, self.reset, self.alpha = leak, threshold, reset, alpha

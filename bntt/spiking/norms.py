@@ -142,7 +142,7 @@ class TemporalNorm(nn.Module):
         """
         if start is None:
             if len(mean) != self.time_steps:
-                raise ValueError(f"this norm trains on {self.time_steps} time-steps, got {len(mean)}")
+                raise ValueError(f"this norm trains on T = {self.time_steps}, got {len(mean)}")
             start = 0
         elif self.pools:
             raise ValueError(f"{type(self).__name__} pools over time-steps: it cannot be trained in time chunks")
@@ -192,7 +192,7 @@ class TemporalNorm(nn.Module):
         """Raise ValueError if ``x [T, N, C, ...]`` has another number of channels than this norm."""
         if x.dim() < 3 or x.shape[2] != self.channels:
             wanted = f"currents [T, N, {self.channels}, ...]"
-            raise ValueError(f"this norm has {self.channels} channels: it takes {wanted}, got shape {tuple(x.shape)}")
+            raise ValueError(f"this norm has C = {self.channels}: it takes {wanted}, got shape {tuple(x.shape)}")
 
     def _track(self, step: Moments, effective: Moments, steps: slice) -> None:
         try:
@@ -206,7 +206,7 @@ class TemporalNorm(nn.Module):
     def _check_steps(self, start: int, steps: int) -> None:
         if not 0 <= start <= self.time_steps - steps:
             asked = start + steps if start >= 0 else start
-            raise ValueError(f"this norm has {self.time_steps} time-steps, step {asked} was asked for")
+            raise ValueError(f"this norm has T = {self.time_steps}, step {asked} was asked for")
 
     @staticmethod
     def _at(values: Tensor, steps: slice) -> Tensor:

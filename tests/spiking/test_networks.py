@@ -381,11 +381,11 @@ def test_a_batch_of_one_sample_in_training():
 
 def test_more_steps_than_the_norm_has():
     network = vgg9("bntt", 3, 1 / 8, 8)
-    with pytest.raises(ValueError, match="trains on 3 time-steps, got 4"):
+    with pytest.raises(ValueError, match="trains on T = 3, got 4"):
         network(input_spikes(0, 4, 2, 3, 8, 8))
-    with pytest.raises(ValueError, match="has 3 time-steps, step 4 was asked for"):
+    with pytest.raises(ValueError, match="has T = 3, step 4 was asked for"):
         network.eval()(input_spikes(0, 4, 2, 3, 8, 8))
     state = {}
     network.resume(input_spikes(0, 3, 2, 3, 8, 8), 0, state)
-    with pytest.raises(ValueError, match="has 3 time-steps, step 4 was asked for"):
+    with pytest.raises(ValueError, match="has T = 3, step 4 was asked for"):
         network.resume(input_spikes(0, 1, 2, 3, 8, 8), 3, state)

@@ -220,12 +220,12 @@ def test_one_value_per_channel(name):
 def test_more_or_fewer_steps_than_the_norm_has(name):
     norm = CLASSES[name](CHANNELS, STEPS)
     for steps in (STEPS - 1, STEPS + 1):
-        with pytest.raises(ValueError, match=f"trains on {STEPS} time-steps, got {steps}"):
+        with pytest.raises(ValueError, match=f"trains on T = {STEPS}, got {steps}"):
             norm(torch.zeros(steps, SAMPLES, CHANNELS))
     norm.eval()
-    with pytest.raises(ValueError, match=f"has {STEPS} time-steps, step {STEPS + 1} was asked for"):
+    with pytest.raises(ValueError, match=f"has T = {STEPS}, step {STEPS + 1} was asked for"):
         norm(torch.zeros(STEPS + 1, SAMPLES, CHANNELS))
-    with pytest.raises(ValueError, match=f"has {STEPS} time-steps"):
+    with pytest.raises(ValueError, match=f"has T = {STEPS}, step"):
         norm.inference_affine(STEPS - 1, 2)
 
 
