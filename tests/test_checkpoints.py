@@ -404,11 +404,11 @@ def test_times_that_are_no_times_are_one_line(tmp_path, capsys, option):
 # -- killed with SIGKILL ----------------------------------------------------------------------------------
 
 KILLED = {
-    "bntt": ({"method": "surrogate", "time_steps": 2, "epochs": 200}, 12),
-    "no-norm": ({"method": "surrogate", "norm": "none", "time_steps": 2, "epochs": 200, "gain": 4.0}, 3),
-    "pooled": ({"method": "surrogate", "norm": "bn-pooled", "time_steps": 2, "epochs": 200}, 3),
-    "ann": ({"method": "ann", "dropout": 0.4, "epochs": 1200}, 3),
-    "ann-bn": ({"method": "ann", "batch_norm": True, "epochs": 1200}, 3),
+    "bntt": ({"method": "surrogate", "time_steps": 2, "epochs": 120}, 12),
+    "no-norm": ({"method": "surrogate", "norm": "none", "time_steps": 2, "epochs": 80, "gain": 4.0}, 3),
+    "pooled": ({"method": "surrogate", "norm": "bn-pooled", "time_steps": 2, "epochs": 80}, 3),
+    "ann": ({"method": "ann", "dropout": 0.4, "epochs": 400}, 3),
+    "ann-bn": ({"method": "ann", "batch_norm": True, "epochs": 400}, 3),
 }
 
 

@@ -150,7 +150,9 @@ def bntt_here(*arguments: object) -> subprocess.CompletedProcess:
 
 
 FORKED = multiprocessing.get_context("forkserver")  # its processes find these loaded, and nothing called
-FORKED.set_forkserver_preload(["torch", "pytest", "bntt.runs.pipeline", "bntt.methods.ann", "bntt.methods.surrogate"])
+FORKED.set_forkserver_preload(
+    ["torch", "torch._dynamo", "pytest", "bntt.runs.pipeline", "bntt.methods.ann", "bntt.methods.surrogate"]
+)
 
 
 def in_a_process_of_its_own(function: Callable, *arguments: object) -> object:

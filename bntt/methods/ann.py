@@ -46,7 +46,9 @@ def train(task: Task) -> Trained:
 
     def forward(unit: Tensor, samples: Tensor, noise: int) -> Tensor:
         if network.training:
-            torch.manual_seed(key(noise, "dropout", int(samples[0])) >> 1)
+            dropout = key(noise, "dropout", int(samples[0])) >> 1
+            # On the CPU, torch.manual_seed takes a millisecond: it notes the stack for every kind of absent device.
+            (torch.default_generator.manual_seed if unit.device.type == "cpu" else torch.manual_seed)(dropout)
         return network(rates(data.scaled(unit, signed), signed))
 
     outcome = fit(network, forward, data, options, seed, task.keeper, task.run.name)

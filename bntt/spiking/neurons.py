@@ -143,8 +143,8 @@ class LIF(nn.Module):
     reset
         ``soft`` (a spike subtracts the threshold) or ``hard`` (a spike sets the membrane to zero).
     alpha
-        Damping of the surrogate gradient, at least 0; Eq. 8, which is ``alpha * max(0, 1 - |u - theta| / theta)``. The released
-        code differentiates through u / theta, which adds a factor 1 / theta. The two agree at theta = 1.
+        Damping of the surrogate gradient of Eq. 8, ``alpha * max(0, 1 - |u - theta| / theta)``; at least 0. The
+        released code differentiates through u / theta, which adds a factor 1 / theta. The two agree at theta = 1.
 
     Raises
     ------

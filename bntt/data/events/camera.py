@@ -51,13 +51,15 @@ def record(picture: np.ndarray, key: int, sample: int) -> Events:
 
     seen = _logarithms(picture)
     chance = words(key, torch.tensor([sample]), 5 * SIDE * SIDE)[0].numpy().reshape(5, SIDE * SIDE)
-    turn = np.argsort(chance[0], kind="stable")  # the order in which pixels send their events within a millisecond
+    turn = np.empty(SIDE * SIDE, np.int64)  # the place of a pixel among those that send an event in one millisecond
+    turn[np.argsort(chance[0], kind="stable")] = np.arange(SIDE * SIDE)
     of_on, of_off = (
-        round(THRESHOLD * _UNIT) * (1000 - SPREAD + part % (2 * SPREAD + 1)) // 1000 for part in chance[1:3]
+        (round(THRESHOLD * _UNIT) * (1000 - SPREAD + part % (2 * SPREAD + 1)) // 1000).astype(np.int32)
+        for part in chance[1:3]
     )
     margin = 2 * LEG  # screen pixels around the part that the sensor sees
     remembered = None
-    last = np.full(SIDE * SIDE, -REFRACTORY, np.int64)
+    last = np.full(SIDE * SIDE, -REFRACTORY, np.int32)
     pixels, stamps, signs = [], [], []
     for millisecond, (dx, dy) in enumerate(path()):
         rows, columns = margin - dy, margin - dx  # moving the picture is the same as moving the view the other way
@@ -66,8 +68,8 @@ def record(picture: np.ndarray, key: int, sample: int) -> Events:
             remembered = now.copy()
             continue
         change = now - remembered
-        fired = ((change >= of_on) | (change <= -of_off)) & (last <= millisecond - REFRACTORY)
-        those = turn[fired[turn]]
+        those = np.flatnonzero(((change >= of_on) | (change <= -of_off)) & (last <= millisecond - REFRACTORY))
+        those = those[np.argsort(turn[those])]
         remembered[those] = now[those]
         last[those] = millisecond
         pixels.append(those)
@@ -103,8 +105,8 @@ def _logarithms(picture: np.ndarray) -> np.ndarray:
     begin = 2 * LEG + (SCREEN - size) // 2
     screen[begin : begin + size, begin : begin + size] = values
     size = SCREEN + 4 * LEG
-    along = np.add.reduce([screen[shift : shift + size] for shift in range(ZOOM)])
-    sums = np.add.reduce([along[:, shift : shift + size] for shift in range(ZOOM)])
+    along = sum(screen[shift : shift + size] for shift in range(ZOOM))
+    sums = sum(along[:, shift : shift + size] for shift in range(ZOOM))
     one = ZOOM**2 * weight**2  # a grey level of one
     return _table()[64 * sums // np.uint32(one)]
 
