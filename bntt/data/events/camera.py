@@ -8,7 +8,7 @@ sensor one after the other.
 """
 
 import math
-from functools import cache
+from functools import cache, reduce
 from itertools import pairwise
 
 import numpy as np
@@ -105,8 +105,8 @@ def _logarithms(picture: np.ndarray) -> np.ndarray:
     begin = 2 * LEG + (SCREEN - size) // 2
     screen[begin : begin + size, begin : begin + size] = values
     size = SCREEN + 4 * LEG
-    along = sum(screen[shift : shift + size] for shift in range(ZOOM))
-    sums = sum(along[:, shift : shift + size] for shift in range(ZOOM))
+    along = reduce(np.add, [screen[shift : shift + size] for shift in range(ZOOM)])
+    sums = reduce(np.add, [along[:, shift : shift + size] for shift in range(ZOOM)])
     one = ZOOM**2 * weight**2  # a grey level of one
     return _table()[64 * sums // np.uint32(one)]
 
