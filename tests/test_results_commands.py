@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from tiny import EXPERIMENT, assert_one_line, bntt, bntt_here, experiment, one_row
+from tiny import EXPERIMENT, assert_one_line, bntt, bntt_here, experiment, one_row, write_experiment
 
 from bntt.commands import main
 from bntt.common.errors import UserError
@@ -130,6 +130,46 @@ def test_two_folders_are_compared_by_seed_and_a_single_seed_by_image(root, tmp_p
     write_sealed(directory.train_json, record | {"data": record["data"] | {"content_sha256": "0" * 64}})
     unlike = compare(first, Results(other, tmp_path / "other", here=False))[0]  # other images, of the same number
     assert (unlike.metric, unlike.estimate) == ("accuracy", None)
+
+
+def test_runs_without_numbers_are_named(root, capsys):
+    """One is damaged, one is not measured, and five are gone; the rest is compared."""
+    runs = root / "tiny/runs/digits"
+    (runs / "bntt/seed-0/train.json").write_text("{}")
+    (runs / "bntt/seed-1/evaluate.json").unlink()
+    for place in ["bntt/seed-2", "plain/seed-0", "plain/seed-1", "plain/seed-2", "rmp/seed-0"]:
+        shutil.rmtree(runs / place)
+    three = write_experiment(root / "three", "tiny", seeds=[0, 1, 2])
+    status, out, err = run_command(capsys, "compare", root / "tiny", root / "tiny", "--experiment", three)
+    assert status == 0
+    assert {line.split(", ")[1] for line in out.splitlines()} == {"ann", "rmp"}
+    named = (
+        f"{root / 'tiny'} has no numbers of digits/bntt/seed-0 (damaged), digits/bntt/seed-1 (trained), "
+        "digits/bntt/seed-2 (missing), digits/plain/seed-0 (missing), digits/plain/seed-1 (missing) and 2 more"
+    )
+    assert err.splitlines() == [named, named]
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "runs", "compare", "check"])
+def test_results_that_may_not_be_read_are_left_alone_in_one_line(root, capsys, monkeypatch, command):
+    path = root / "tiny/runs/digits/bntt/seed-0/train.json"
+    before = path.read_bytes()
+
+    def refused(*_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("bntt.runs.directory.read_sealed", refused)
+    one = ["--experiment", root / "tiny.yaml", "--results", root]
+    arguments = {
+        "train": [*one, "--row", "bntt", "--seed", "0", "--device", "cpu"],
+        "evaluate": [*one, "--row", "bntt", "--seed", "0", "--device", "cpu"],
+        "runs": one,
+        "compare": [root / "tiny", root / "tiny", "--experiment", root / "tiny.yaml"],
+        "check": [root / "tiny", "--experiment", root / "tiny.yaml"],
+    }
+    status, _, err = run_command(capsys, command, *arguments[command])
+    assert (status, err) == (2, f"bntt: {path}: Permission denied; make it readable, or choose another folder\n")
+    assert path.read_bytes() == before
 
 
 def test_nothing_in_common_is_one_line(root, tmp_path):

@@ -1,11 +1,14 @@
 """Paired differences between two folders of results, second minus first."""
 
 import argparse
+import sys
 from pathlib import Path
 
-from bntt.common.text import interval, number
+from bntt.common.text import interval, listed, number
 from bntt.results.collect import Results
 from bntt.results.comparison import compare
+
+MOST_NAMED = 5  # runs without numbers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,8 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> None:
-    """Print a line for each number that both folders have."""
+    """Print a line for each number that both folders have; standard error says which runs could not be compared."""
     first, second = (Results.at(folder, parsed.experiment, here=False) for folder in parsed.folders)
+    for results in (first, second):
+        without = [f"{one.run.name} ({one.status})" for one in results.runs if not one.status.measured]
+        if len(without) > MOST_NAMED:
+            without[MOST_NAMED:] = [f"{len(without) - MOST_NAMED} more"]
+        if without:
+            print(f"{results.folder} has no numbers of {listed(without)}", file=sys.stderr)
     for one in compare(first, second):
         difference = f"{interval(one.estimate)} ({one.pairing})" if one.estimate else number(one.second - one.first)
         numbers = f"{number(one.first)} and {number(one.second)}, difference {difference}, n = {one.seeds}"

@@ -29,7 +29,10 @@ class MissingError(UserError):
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The directory of one run. Reading raises UserError for damaged files, and MissingError without a manifest."""
+    """The directory of one run. Reading raises UserError for damaged files, and MissingError without a manifest.
+
+    A file that may not be read raises PermissionError, because making it again would overwrite what is there.
+    """
 
     path: Path
     scratch: Path  # state of an unfinished training; not an output of the workflow, so it survives a failed job
@@ -156,6 +159,8 @@ class RunDirectory:
                 raise ValueError
         except FileNotFoundError:
             raise MissingError(f"{path} is missing; run `python -m bntt {command}` for it first") from None
+        except PermissionError:
+            raise
         except (OSError, ValueError, KeyError, AttributeError):
             raise UserError(f"{path} is damaged; run `python -m bntt {command}` for it again") from None
         return document

@@ -78,7 +78,9 @@ def decides_evaluation(run: Run) -> dict[str, Any]:
 
 
 def found(experiment: Experiment, results: Path = RESULTS, here: bool = True) -> Iterator[Found]:
-    """Every planned run with its status under a results root; never fails, whatever is there.
+    """Every planned run with its status under a results root, whatever is there.
+
+    Raises UserError for a file that may not be read.
 
     With ``here`` false, runs are not compared with the present code and data. This is for readers of results, which may
     have been made elsewhere or by an earlier version.
@@ -88,7 +90,10 @@ def found(experiment: Experiment, results: Path = RESULTS, here: bool = True) ->
 
 
 def find(experiment: Experiment, run: Run, results: Path, here: bool = True, training_alone: bool = False) -> Found:
-    """The status of a planned run; or only of its training, which is current if ``trained`` or ``diverged``."""
+    """The status of a planned run; or only of its training, which is current if ``trained`` or ``diverged``.
+
+    Raises UserError for a file that may not be read.
+    """
     judge = _training_status if training_alone else _status
     try:
         status, reason = judge(experiment, run, results, here)
@@ -96,6 +101,8 @@ def find(experiment: Experiment, run: Run, results: Path, here: bool = True, tra
         status, reason = Status.MISSING, str(error)
     except UserError as error:
         status, reason = Status.DAMAGED, str(error)
+    except PermissionError as error:
+        raise UserError(f"{error.filename}: {error.strerror}; make it readable, or choose another folder") from None
     return Found(run, RunDirectory.of(run, results), status, reason)
 
 

@@ -91,8 +91,11 @@ if workflow.is_main_process:
 
 # What must be made is decided by bntt/runs/status.py and bntt/drawing/records.py alone. Snakemake's own record does not
 # know what is damaged, what was made without it, or what a killed command left. So the profile turns its triggers off.
-FOUND = list(status.found(EXPERIMENT, RESULTS))
-UNFINISHED = status.unfinished(EXPERIMENT, RESULTS)
+try:
+    FOUND = list(status.found(EXPERIMENT, RESULTS))
+    UNFINISHED = status.unfinished(EXPERIMENT, RESULTS)
+except UserError as error:
+    raise WorkflowError(str(error)) from None
 ORDERED = workflow.dag_settings and (workflow.dag_settings.forceall or workflow.dag_settings.forcerun)
 
 
