@@ -25,6 +25,7 @@ from bntt.runs.cost import (
     _extrapolated,
     _family,
     _images,
+    _measure,
     _measure_size,
     _Size,
     _small,
@@ -451,6 +452,22 @@ def test_the_memory_of_a_training_grows_with_what_its_steps_keep(tmp_path):
     neurons = sum(layer.neurons for layer in weight_layers("vgg5", (1, 8, 8), 10, 0.1)[:-1])
     assert of_one_image > 3 * 2 * neurons
     assert sizes[3].kept == pytest.approx(sizes[1].kept + 12 * of_one_image, rel=0.02)
+
+
+def test_estimates_are_of_the_dataset_and_not_of_what_is_made_up_for_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("BNTT_DATA", str(tmp_path / "none"))
+    wholes = []
+
+    def extrapolated(sizes, whole, name):
+        wholes.append(whole)
+        return _extrapolated(sizes, whole, name)
+
+    monkeypatch.setattr("bntt.runs.cost._extrapolated", extrapolated)
+    row = {"method": "surrogate", "norm": "bntt", "time_steps": 2, "image_size": 8, "train_limit": None}
+    only = experiment(tmp_path, datasets=["cifar100"], rows={"row": row})
+    _measure(only, only.runs[0], "cpu", tmp_path, 0.0, 1.0)
+    assert {one["evaluation"] for one in wholes} == {2 * 10_000}
+    assert {one["approximations"] for one in wholes} == {2 * 100}
 
 
 def test_what_remains_takes_as_long_as_its_longest_chain():
