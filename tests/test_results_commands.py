@@ -426,6 +426,12 @@ def test_what_is_not_measured_is_on_a_line_through_two_sizes(tmp_path):
     falling = [replace(sizes[0], step=9.0, gpu_memory=2e9), replace(sizes[1], gpu_memory=2e9)]
     assert _extrapolated(falling, whole, "step") == pytest.approx((2 + 0.5 * 4) * 64)  # nothing known of a fixed part
     assert _extrapolated(falling, whole, "gpu_memory") == pytest.approx(2e9)
+    near = [replace(sizes[0], step=3.9), replace(sizes[1], step=4.0)]
+    assert _extrapolated(near, whole, "step") == pytest.approx(4.0 * 64 / 2)  # a line through near sizes is not trusted
+    far = [replace(sizes[0], step=5.9), replace(sizes[2], step=6.0)]
+    assert _extrapolated(far, whole, "step") == pytest.approx(6.0 + 248 * 0.1 / 6)  # nor doubted where they are far
+    counted = [replace(sizes[0], kept=9e6), replace(sizes[1], kept=10e6)]
+    assert _extrapolated(counted, whole, "kept") == pytest.approx(10e6 + 252 * 0.5e6)  # a count is never doubted
     steep = [replace(sizes[0], step=0.0), replace(sizes[1], step=1.0)]
     assert _extrapolated(steep, whole, "step") == pytest.approx(64)  # never above proportion
 

@@ -50,6 +50,7 @@ GROWTH = 2  # of all three, from one size to the next; the last has the row's ow
 MOST_IMAGES = 100  # test images measured, at most
 TIME_STEPS = 25  # of a row that does not train
 ENOUGH = 2  # sizes that are measured in any case of a row that trains, because a line needs them
+FAR = 4  # times the work of the first size, from which on a line through the two is trusted
 STEPS = 2  # of a training that is measured; the first is not counted
 LEARNING_RATE = 1e-9
 APPROXIMATED = declared.literal("bntt.measurements.approximations", "IMAGES")
@@ -285,16 +286,19 @@ def _extrapolated(sizes: Sequence[_Size], whole: Mapping[str, int], name: str) -
     """A quantity of the ``whole`` work: on the line through the first size and the last.
 
     It is at most proportional to the work. A time is just that where a larger size took no longer, because nothing is
-    then known of the part that every size has.
+    then known of the part that every size has. It is at least half of that if the two sizes are near each other: one
+    slow moment of the machine in the first makes the line almost flat.
     """
     last = sizes[-1]
-    amount, done = float(getattr(last, name)), _work(last.run)[name]
+    amount, done, first = float(getattr(last, name)), _work(last.run)[name], _work(sizes[0].run)[name]
     proportional = amount * whole[name] / done
-    more = done - _work(sizes[0].run)[name]
-    slope = (amount - getattr(sizes[0], name)) / more if more else 0.0
-    if slope > 0:
-        return min(amount + slope * (whole[name] - done), proportional)
-    return amount if name == "gpu_memory" else proportional
+    slope = (amount - getattr(sizes[0], name)) / (done - first) if done > first else 0.0
+    if name in ("kept", "gpu_memory"):  # counted, not timed
+        return min(amount + max(0.0, slope) * (whole[name] - done), proportional)
+    if slope <= 0:
+        return proportional
+    least = proportional / 2 if done < FAR * first and done < whole[name] else 0.0
+    return min(max(amount + slope * (whole[name] - done), least), proportional)
 
 
 def _work(run: Run) -> dict[str, int]:
