@@ -2,8 +2,8 @@
 
 A declaration is a literal such as ``{"default": 0.9, "min": 0.0, "below": 1.0, "help": "Momentum of SGD."}``. A value
 has the type of the default. If the default is null, it has the type ``type`` or is null. ``choices``, or the bounds
-``min``, ``above``, ``below`` and ``max``, limit the values; for a list they limit its items. No whole
-number is above `LARGEST`.
+``min``, ``above``, ``below`` and ``max``, limit the values; for a list they limit its items. No whole number is above
+`LARGEST`.
 """
 
 from collections.abc import Iterable, Mapping
