@@ -34,6 +34,7 @@ from bntt.drawing.overview import (
     provenance_table,
     recordings,
     runs_table,
+    scores_table,
     verdict_counts,
     verdicts_table,
     what_ran,
@@ -117,12 +118,18 @@ for dataset in datasets:
 #
 # A printed number gets a verdict only from runs of the paper's own protocol, on data known to be the publisher's.
 # MATCH: the mean over seeds is within the number's tolerance. CONSISTENT: the printed number is inside the 95 %
-# prediction interval for one new run; *weak* if this interval is wide. BETTER, WORSE and DIFFERS: the printed number is
-# outside this interval.
+# prediction interval for one new run. Both are *weak* if this interval is wide. BETTER, WORSE and DIFFERS: the printed
+# number is outside this interval. INCOMPARABLE: an energy, a step or a gamma of networks that are less accurate than
+# the paper's. UNDERSPECIFIED: the paper does not say what a run needs, so only the difference is shown.
+#
+# Settings match by construction, and a number that the paper repeats counts once. A dead network has an accuracy at
+# chance, no spike, and every gamma at 0.01, so that it exits after one step. The last columns say how many numbers of
+# each kind it would earn as MATCH, CONSISTENT or BETTER, of those that can be decided, and how many if they were judged
+# without the accuracy that they were bought at.
 
 # %%
 judged = judge_all(found)
-display(Markdown(verdict_counts(judged)))
+display(HTML(scores_table(judged)), Markdown(verdict_counts(judged)))
 answered = [one for one in judged if one.verdict.word != "NOT_RUN"]
 if answered:
     display(HTML(verdicts_table(answered)))

@@ -10,7 +10,8 @@ from bntt.common.errors import check_name
 from bntt.common.text import counted, number
 from bntt.drawing.records import damaged_drawings
 from bntt.paper.reproduction import Judged, judge_all
-from bntt.paper.verdicts import WORDS, Word, what_chance_does
+from bntt.paper.scores import headline
+from bntt.paper.verdicts import WORDS, Word
 from bntt.results.collect import Results
 
 
@@ -49,8 +50,7 @@ def check(results: Results) -> Check:
     broken += [f"[damaged] {reason}" for reason in damaged_drawings(results.folder)]
     lines = [_line(one) for one in judged if one.verdict.word != "NOT_RUN"] + _not_run(judged) + broken
     lines += [
-        "verdicts: " + (", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])),
-        what_chance_does([one.verdict for one in judged]),
+        *headline(judged),
         "runs: " + ", ".join(f"{count} {status}" for status, count in runs.items()),
     ]
     return Check(lines, counts, len(broken))
@@ -64,6 +64,8 @@ def _line(one: Judged) -> str:
         digits = 2 if abs(verdict.mean) >= 1 else 4
         width = "" if verdict.half_width is None else f" ± {number(verdict.half_width, digits)}"
         text += f", reproduced {number(verdict.mean, digits)}{width} (n = {len(verdict.values)})"
+        if cell.value is not None and verdict.word in ("UNDERSPECIFIED", "INCOMPARABLE"):
+            text += f", difference {number(verdict.mean - cell.value, digits)}"
     return text + (f"; {verdict.reason}" if verdict.reason else "")
 
 

@@ -16,7 +16,8 @@ from bntt.drawing.tables import Table
 from bntt.paper.claims import BNTT, Claim, Outcome
 from bntt.paper.decay import PAPER, RELEASED
 from bntt.paper.reproduction import Judged
-from bntt.paper.verdicts import DECIDED, WORDS, what_chance_does
+from bntt.paper.scores import headline, scores
+from bntt.paper.verdicts import DECIDED, WORDS
 from bntt.results.collect import Results, at_threshold, gammas, last_step, select
 from bntt.results.dead import AT_CHANCE, SILENT, chance
 from bntt.results.facts import STATES, images_used, test_images
@@ -214,20 +215,35 @@ def provenance_table(results: Results) -> Markup:
 
 
 def verdict_counts(judged: Sequence[Judged]) -> str:
-    """How many numbers have each verdict, what chance would do, and the most frequent reason for NOT_RUN."""
-    counts = Counter(one.verdict.word for one in judged)
-    text = f"Of {len(judged)} printed numbers: {listed([f'{counts[name]} {name}' for name in WORDS if counts[name]])}."
-    if any(counts[name] for name in DECIDED):
-        text += " " + what_chance_does([one.verdict for one in judged])
+    """What chance would do, how often numbers are repeated, and the most frequent reason for NOT_RUN."""
+    lines = [f"{len(judged)} printed numbers."]
+    if any(one.verdict.word in DECIDED for one in judged):
+        lines = headline(judged)[-2:]
     reasons = Counter(one.verdict.reason for one in judged if one.verdict.word == "NOT_RUN")
     if reasons:
         first, often = reasons.most_common(1)[0]
-        text += f" Most frequent reason for NOT_RUN: {first} ({often})."
-    return text
+        lines.append(f"Most frequent reason for NOT_RUN: {first} ({often}).")
+    return " ".join(lines)
+
+
+def scores_table(judged: Sequence[Judged]) -> Markup:
+    """How many numbers of each kind have each verdict, and what a dead network would earn."""
+    found = scores(judged)
+    words = [word for word in WORDS if any(score.counts[word] for score in found)]
+    lines = [
+        {"Numbers": score.kind}
+        | {word: score.counts[word] or DASH for word in words}
+        | {"Weak": score.weak or DASH}
+        | {"Earned by a dead network": f"{score.dead_earns} of {score.dead.total()}" if score.dead else DASH}
+        | {"Judged without accuracy": score.dead_alone if score.dead else DASH}
+        for score in found
+    ]
+    frame = pd.DataFrame(lines)
+    return table(frame, right=list(frame.columns[1:]))
 
 
 def verdicts_table(judged: Sequence[Judged]) -> Markup:
-    """Each number with its verdict, the mean over seeds and the prediction interval."""
+    """Each number with its verdict, the mean over seeds, its difference and the prediction interval."""
     lines = []
     for one in judged:
         cell, verdict = one.cell, one.verdict
@@ -240,6 +256,9 @@ def verdicts_table(judged: Sequence[Judged]) -> Markup:
                 "Reproduced": DASH
                 if verdict.mean is None
                 else f"{number(verdict.mean, digits)} (n = {len(verdict.values)})",
+                "Difference": DASH
+                if verdict.mean is None or cell.value is None
+                else number(verdict.mean - cell.value, digits),
                 "One new run": ends(verdict.interval, digits) if verdict.half_width else DASH,
                 "Note": piece("small", verdict.reason),
             }

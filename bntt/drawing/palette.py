@@ -10,6 +10,6 @@ LINK, GOOD, BAD, OPEN = "#14507d", "#1c6b43", "#a5301c", "#7a5a00"  # dark enoug
 WORDS = {
     **dict.fromkeys(("holds", "done", "MATCH", "CONSISTENT"), GOOD),
     **dict.fromkeys(("fails", "diverged", "silent", "at chance", "WORSE", "DIFFERS"), BAD),
-    **dict.fromkeys(("undecided", "not decidable", "INCOMPLETE"), OPEN),
+    **dict.fromkeys(("undecided", "not decidable", "INCOMPLETE", "INCOMPARABLE"), OPEN),
     "BETTER": LINK,
 }

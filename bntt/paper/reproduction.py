@@ -3,11 +3,15 @@
 A run may judge a cell only if it follows the paper's protocol: it has the cell's row and dataset, and the options that
 `config/paper.yaml` resolves to. The same holds for the run that it starts from. A hash pins this file, so an edited
 file is not the paper's protocol. The data must be known to be the publisher's. If this is not known of some test items,
-the verdict must be the same for every possible content of them. In all other cases it is NOT_RUN, with the reason.
+the verdict must be the same for every possible content of them. What training recorded must agree with the protocol:
+its steps, the numbers of images, one content of the data, and other weights for each seed. In all other cases the
+verdict is NOT_RUN, with the reason.
 """
 
 import hashlib
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -16,13 +20,24 @@ import pandas as pd
 from bntt.common.text import counted, listed
 from bntt.data import store
 from bntt.experiment.schema import Experiment, Run, load
-from bntt.paper.published import Cell, cells
-from bntt.paper.verdicts import WORDS, Verdict, Word, between, judge
+from bntt.paper.published import Cell, cells, published
+from bntt.paper.verdicts import (
+    WORDS,
+    Verdict,
+    as_accurate,
+    between,
+    bought_at,
+    failed,
+    interval_of,
+    judge,
+)
 from bntt.results.collect import Results, at_threshold, gammas, select
 from bntt.results.energy import energy_ratios
-from bntt.results.facts import why_absent
+from bntt.results.facts import STATES, why_absent
 from bntt.results.intervals import Estimate, decode_bits, peak_step
+from bntt.runs.directory import WEIGHTS
 from bntt.runs.status import Found
+from bntt.training.schedule import training_steps
 
 # Hash of the runs of config/paper.yaml. Change it only together with docs/protocol.md, and before any run.
 PROTOCOL_SHA256 = "3159f5f108891f853391171cbeb523f76acda98daf612c13a74a94b73e47c784"
@@ -45,24 +60,66 @@ def judge_all(results: Results) -> list[Judged]:
 def judge_cell(results: Results, cell: Cell) -> Judged:
     """One printed number with its verdict."""
     try:
-        planned, found = _runs(results, cell)
-        runs = [one for one in found if one.status.measured]
-        readings = [_Reading(results, one, cell).estimate for one in runs]
+        outcomes = _Outcomes.of(results, cell)
+        if accuracy := accuracy_cell(cell):
+            outcomes = outcomes.together(_Outcomes.of(results, accuracy), accuracy.number)
     except _NotRunError as error:
         return Judged(cell, Verdict("NOT_RUN", str(error)))
-    values, low, high = (tuple(bounds) for bounds in zip(*readings, strict=True)) if readings else ((), (), ())
-    verdict = _verdict(cell, values, planned, found)
-    if low != high and verdict.word != "UNDERSPECIFIED":
-        others = {_verdict(cell, one, planned, found).word for one in between(low, high)} - {verdict.word}
-        if others:
-            might = " or ".join(word for word in WORDS if word in others)
-            reason = f"{verdict.word}, but could be {might}, since some test items are not known to be the publisher's"
-            return Judged(cell, Verdict("NOT_RUN", reason, values))
-    versions = {one.training["code"] for one in runs if one.training is not None}
-    if len(versions) > 1:
-        remark = f"its seeds were trained with {len(versions)} versions of the code"
-        verdict = replace(verdict, reason="; ".join(filter(None, [verdict.reason, remark])))
-    return Judged(cell, verdict)
+    verdict = outcomes.verdict
+    if others := {one.word for one in outcomes.possible} - {verdict.word}:
+        might = " or ".join(word for word in WORDS if word in others)
+        reason = f"{verdict.word}, but could be {might}, since some test items are not known to be the publisher's"
+        return Judged(cell, Verdict("NOT_RUN", reason, verdict.values))
+    return Judged(cell, verdict.remarked(*outcomes.remarks))
+
+
+def judge_values(cell: Cell, values: Sequence[float], accuracy: Verdict | None = None) -> Verdict:
+    """The verdict on a cell from one value for each of its seeds.
+
+    A cell that is bought at an accuracy is judged together with the verdict on that ``accuracy``, if it is given.
+    """
+    verdict, bought = _verdict(cell, tuple(values), len(values)), accuracy_cell(cell)
+    return bought_at(verdict, accuracy, bought.number) if accuracy and bought else verdict
+
+
+def accuracy_cell(cell: Cell) -> Cell | None:
+    """The accuracy that the number of a cell was bought at, and is judged together with; None if it is none."""
+    if not cell.bought_at:
+        return None
+    place, row, column = cell.bought_at.split(", ")
+    return published(place, row, column)
+
+
+@dataclass(frozen=True)
+class _Outcomes:
+    """The verdict on a cell, all verdicts that are possible given what is not known of the test items, and remarks."""
+
+    verdict: Verdict
+    possible: Sequence[Verdict]
+    remarks: Sequence[str]
+
+    @classmethod
+    def of(cls, results: Results, cell: Cell) -> "_Outcomes":
+        """Raises _NotRunError, with the reason, if no run may judge the cell."""
+        planned, found = _runs(results, cell)
+        failures = _failures(results, cell, found)
+        ended = [one for one in found if one.status.ended]
+        working = [one for one in ended if one.run.seed not in failures]
+        _refuse_copies(working)
+        readings = [_Reading(results, one, cell).estimate for one in working]
+        values, low, high = (tuple(bounds) for bounds in zip(*readings, strict=True)) if readings else ((), (), ())
+        verdict = _verdict(cell, values, planned, list(failures.values()))
+        possible = [verdict]
+        if low != high:
+            possible += (_verdict(cell, one, planned, list(failures.values())) for one in between(low, high))
+        return cls(verdict, possible, _remarks(results, ended))
+
+    def together(self, accuracy: "_Outcomes", printed: float) -> "_Outcomes":
+        """The outcomes of a cost, given those of the accuracy in per cent that it was bought at."""
+        costs = {one.word: one for one in self.possible}.values()  # one of each kind is enough
+        accuracies = {(one.word, as_accurate(one, printed)): one for one in accuracy.possible}.values()
+        possible = [bought_at(cost, one, printed) for cost in costs for one in accuracies]
+        return replace(self, verdict=bought_at(self.verdict, accuracy.verdict, printed), possible=possible)
 
 
 def protocol_digest(experiment: Experiment) -> str:
@@ -107,11 +164,96 @@ def _runs(results: Results, cell: Cell) -> tuple[int, list[Found]]:
     ended = [one for one in found if one.status.ended]
     if not ended:
         raise _NotRunError("; ".join(dict.fromkeys(why_absent(one.status, one.reason) for one in found)))
-    for one in ended:  # a run that starts from another was made with the same data, or is outdated
-        if one.training is not None and one.training["data"]["state"] == "unknown":
-            raise _NotRunError(f"the data of {one.run.name} are not known to be the publisher's")
+    used = [one for one in _with_starts(results, ended) if one.training is not None]
+    if why := next(filter(None, map(_why_refused, used)), ""):
+        raise _NotRunError(why)
+    contents = {tuple(one.training["data"].get(f"{what}_sha256") for what in ("content", "split")) for one in used
+                if one.training is not None}  # fmt: skip
+    if len(contents) > 1:
+        raise _NotRunError(f"its seeds were trained on {len(contents)} different contents of the data")
     declared = {run.seed for run in paper.runs if (run.dataset, run.row) == (cell.dataset, cell.run)}
     return len(declared | {one.run.seed for one in found}), found
+
+
+def _with_starts(results: Results, found: Sequence[Found]) -> list[Found]:
+    """Runs, and the runs that they start from."""
+    started = [
+        one
+        for run in found
+        if run.run.start is not None
+        for one in results.of_row(run.run.start, run.run.dataset)
+        if one.run.seed == run.run.seed
+    ]
+    return [*found, *(_with_starts(results, started) if started else ())]
+
+
+def _why_refused(found: Found) -> str:
+    """Why what training recorded cannot be a run of the protocol on the publisher's data; empty if it can."""
+    training, run = found.training, found.run
+    assert training is not None
+    data = training["data"]
+    if data["state"] == "unknown":
+        return f"the data of {run.name} are not known to be the publisher's"
+    if data["state"] not in STATES:
+        return f"the data of {run.name} have state {data['state']!r}, which is none of {listed(list(STATES))}"
+    images = {part: int(count) for part, count in data["images"].items()}
+    whole = store.facts(run.dataset)["images"]
+    if any(images.get(part, 0) != count for part, count in whole.items()):
+        counts = ", ".join(f"{images.get(part, 0):,} of {count:,} {part}" for part, count in whole.items() if count)
+        return f"the data of {run.name} have other numbers of images than {run.dataset}: {counts}"
+    if "epochs" in run.options and training["status"] == "done":
+        steps = training_steps(run.options, images["train"] - run.options["held_out"])
+        if training["steps"] != steps:
+            return f"{run.name} was trained for {training['steps']:,} steps, not {steps:,}"
+    return ""
+
+
+def _failures(results: Results, cell: Cell, found: Sequence[Found]) -> dict[int, str]:
+    """The seeds whose network failed, and how: training diverged, or the network is silent or at chance.
+
+    None for a setting, which a network has however it does.
+    """
+    if cell.kind == "settings":
+        return {}
+    step = cell.time_step if cell.metric in ("accuracy", "energy_ratio") else None
+    failures = {}
+    for one in found:
+        if one.status == "diverged":
+            failures[one.run.seed] = "diverged"
+        elif dead := results.dead(one, step):
+            failures[one.run.seed] = dead.word
+    return failures
+
+
+def _refuse_copies(found: Sequence[Found]) -> None:
+    """Raise _NotRunError if two seeds have the same weights or the same measurements."""
+    for what, manifest, file in (
+        ("weights", "training", WEIGHTS),
+        ("measurements", "evaluation", "anytime.csv"),
+    ):
+        seeds: dict[str, list[str]] = {}
+        for one in found:
+            if digest := (getattr(one, manifest) or {}).get("files", {}).get(file):
+                seeds.setdefault(digest, []).append(str(one.run.seed))
+        if copies := next((same for same in seeds.values() if len(same) > 1), None):
+            raise _NotRunError(f"seeds {listed(copies)} have the same {what}")
+
+
+def _remarks(results: Results, ended: Sequence[Found]) -> list[str]:
+    """What a reader should know of the runs: several versions of the code, uncommitted changes, mixed precision."""
+    used = _with_starts(results, ended)
+    remarks = []
+    for what, records in (("trained", [one.training for one in ended]), ("measured", [one.evaluation for one in ended])):
+        if (versions := len({one["code"] for one in records if one is not None})) > 1:
+            remarks.append(f"its seeds were {what} with {versions} versions of the code")
+    for what, records in (("trained", [one.training for one in used]), ("measured", [one.evaluation for one in used])):
+        dirty = sum(bool((one or {}).get("provenance", {}).get("dirty")) for one in records)
+        if dirty:
+            remarks.append(f"{dirty} of {counted(len(records), 'run')} {what} with uncommitted changes")
+    precisions = {one.training.get("precision") for one in ended if one.training is not None}
+    if len(precisions) > 1:
+        remarks.append(f"its seeds were trained in different precision: {listed(sorted(map(str, precisions)))}")
+    return remarks
 
 
 def _differences(experiment: Experiment, run: Run, paper: Experiment) -> list[str]:
@@ -133,19 +275,19 @@ def _differences(experiment: Experiment, run: Run, paper: Experiment) -> list[st
     return differences + _differences(experiment, start_run, paper)
 
 
-def _verdict(cell: Cell, values: tuple[float, ...], planned: int, found: list[Found]) -> Verdict:
+def _verdict(cell: Cell, values: tuple[float, ...], planned: int, failures: Sequence[str] = ()) -> Verdict:
+    """The verdict by the cell alone; ``failures`` says of each further seed how its network failed."""
+    whole = cell.unit == "steps" and cell.kind != "settings"
+    how = f"{counted(len(failures), 'seed')} {listed(list(dict.fromkeys(failures)))}" if failures else ""
     if cell.underspecified:
-        return Verdict("UNDERSPECIFIED", cell.underspecified, values)
+        return Verdict("UNDERSPECIFIED", cell.underspecified, values, interval_of(values, whole)).remarked(how)
     if cell.value is None or cell.tolerance is None:
         return Verdict("NOT_RUN", "no number is printed")
-    diverged = sum(one.status == "diverged" for one in found)
-    if diverged >= planned:
-        word: Word = "DIFFERS" if cell.direction == "none" else "WORSE"
-        return Verdict(word, f"all {counted(diverged, 'seed')} diverged")
-    verdict = judge(cell.value, values, planned, cell.tolerance, cell.direction, percent=cell.unit == "%")
-    if diverged and verdict.word == "INCOMPLETE":
-        verdict = replace(verdict, reason=f"{verdict.reason}; {diverged} diverged")
-    return verdict
+    if len(failures) >= planned:
+        return Verdict(failed(cell.direction), f"all {how}")
+    percent = cell.metric in ("accuracy", "exit_accuracy")
+    verdict = judge(cell.value, values, planned, cell.tolerance, cell.direction, percent, whole)
+    return verdict.remarked(how) if verdict.word == "INCOMPLETE" else verdict
 
 
 # -- what a run says of a cell ----------------------------------------------------------------------------------
@@ -180,7 +322,10 @@ class _Reading:
         exits = at_threshold(self._table("early_exit.csv"), threshold)
         if exits.empty:
             raise _NotRunError(f"{self.found.run.name} was not measured at threshold {threshold:g}")
-        return int(exits["exit_step"].iloc[0])
+        step, last = exits["exit_step"].iloc[0], self.found.run.options["time_steps"]
+        if step not in range(1, last + 1):
+            raise _NotRunError(f"{self.found.run.name} says that it exits at step {step:g}, which is not in 1..{last}")
+        return int(step)
 
     def energy_ratio(self) -> Estimate:
         step = self.found.run.options.get("time_steps", 1) if self.cell.time_step is None else self.cell.time_step
@@ -208,7 +353,8 @@ class _Reading:
 
     def setting(self) -> float:
         name, _, index = self.cell.option.partition(".")
-        option = self.found.run.options[name]
+        run = self.found.run
+        option = run.options[name] if name in run.options else run.evaluation[name]
         value = option[int(index)] if index else option
         return 100 * value if self.cell.unit == "%" else value
 
@@ -227,16 +373,21 @@ class _Reading:
         return table.iloc[0]
 
     def _accuracy(self, step: int) -> Estimate:
-        line = self._at_step(self._table("anytime.csv"), step)
+        """The accuracy after a step. The images that are right, which are recorded too, must give the same."""
+        line, name = self._at_step(self._table("anytime.csv"), step), self.found.run.name
         images, items = self._test_items()
-        if not items:
-            return Estimate.exact(line["accuracy"])
         if not line["correct"]:
-            raise _NotRunError(f"{self.found.run.name} does not record which test images are right at step {step}")
-        right = decode_bits(line["correct"], images)
+            raise _NotRunError(f"{name} does not record which test images are right at step {step}")
+        try:
+            right = decode_bits(line["correct"], images)
+        except ValueError as error:
+            raise _NotRunError(f"{name}, step {step}: {error}") from None
+        accuracy = float(line["accuracy"])
+        if not math.isclose(accuracy, 100 * right.mean(), abs_tol=1e-3):
+            raise _NotRunError(f"{name} records {accuracy:g} % at step {step}, but {right.sum():,} of {images:,} right")
         right[items] = False
         known = int(right.sum())
-        return Estimate(float(line["accuracy"]), 100 * known / images, 100 * (known + len(items)) / images)
+        return Estimate(accuracy, 100 * known / images, 100 * (known + len(items)) / images)
 
     def _test_items(self) -> tuple[int, list[int]]:
         """The number of test items, and the indices of those not known to be the publisher's."""

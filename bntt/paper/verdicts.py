@@ -4,7 +4,8 @@ The first verdict that applies is given:
 
 NOT_RUN         there is no run that may judge the cell; the reason is given
 UNDERSPECIFIED  the paper does not give what a run needs; declared with the cell, never computed
-INCOMPLETE      there are fewer seeds than planned, or fewer than three
+INCOMPLETE      fewer seeds than planned, or fewer than three, have a network that works
+INCOMPARABLE    the number was bought at a lower accuracy than the paper's, and is not WORSE by itself
 MATCH           the mean over seeds is within the cell's tolerance of the printed number
 CONSISTENT      the printed number is inside the 95 % prediction interval for one new run
 BETTER, WORSE   the printed number is outside this interval; DIFFERS where neither higher nor lower is better
@@ -16,19 +17,30 @@ and reproduction draw from one normal distribution, the printed number is outsid
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from bntt.common.text import counted
-from bntt.results.intervals import LEVEL, Estimate, mean_std, prediction_interval
+from bntt.common.text import counted, number
+from bntt.results.intervals import (
+    LEVEL,
+    Estimate,
+    mean_std,
+    prediction_interval,
+    prediction_interval_of_steps,
+)
 
-Word = Literal["MATCH", "CONSISTENT", "BETTER", "WORSE", "DIFFERS", "INCOMPLETE", "UNDERSPECIFIED", "NOT_RUN"]
+Word = Literal[
+    "MATCH", "CONSISTENT", "BETTER", "WORSE", "DIFFERS", "INCOMPARABLE", "INCOMPLETE", "UNDERSPECIFIED", "NOT_RUN"
+]
+Direction = Literal["higher", "lower", "none"]
 WORDS: tuple[Word, ...] = get_args(Word)
 DECIDED = frozenset(WORDS[:5])
+FAVOURABLE: frozenset[Word] = frozenset({"MATCH", "CONSISTENT", "BETTER"})
 
 FEWEST_SEEDS = 3
-WEAK_POINTS = 1.0  # half-width of the interval, in points of accuracy, above which CONSISTENT is weak
+WEAK_POINTS = 1.0  # half-width of the interval, in points of accuracy, above which MATCH and CONSISTENT are weak
 WEAK_SHARE = 0.1  # the same for other numbers, as a share of the printed number
+PRICE_POINTS = 1.0  # the accuracy that a number was bought at may be so much lower; Table 1's early exits lose up to 1.0
 STEPS_BETWEEN = 200  # of a mean, from its lower to its upper bound
 ROUNDING = 1e-9  # error of floating-point arithmetic; a value at the very edge of a tolerance counts as within
 
@@ -41,7 +53,7 @@ class Verdict:
     reason: str = ""
     values: Sequence[float] = ()  # one for each seed that has a result
     interval: Estimate | None = None  # their mean, and the prediction interval for one new run
-    weak: bool = False  # CONSISTENT, but the interval is so wide that this says little
+    weak: bool = False  # MATCH or CONSISTENT, but the interval is so wide that this says little
 
     @property
     def mean(self) -> float | None:
@@ -51,8 +63,19 @@ class Verdict:
     def half_width(self) -> float | None:
         return None if self.interval is None else (self.interval.high - self.interval.low) / 2
 
+    def remarked(self, *remarks: str) -> "Verdict":
+        """The verdict with remarks after its reason; empty ones do not count."""
+        return replace(self, reason="; ".join(filter(None, [self.reason, *remarks])))
+
     def __str__(self) -> str:
         return f"{self.word}{' (weak)' if self.weak else ''}"
+
+
+def interval_of(values: Sequence[float], whole: bool = False) -> Estimate | None:
+    """The prediction interval for one new run; None for fewer than two values, or if one is not finite."""
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return None
+    return prediction_interval_of_steps(values) if whole else prediction_interval(values)
 
 
 def judge(
@@ -60,17 +83,18 @@ def judge(
     values: Sequence[float],
     planned: int,
     tolerance: float,
-    direction: Literal["higher", "lower", "none"],
+    direction: Direction,
     percent: bool = False,
+    whole: bool = False,
 ) -> Verdict:
     """The verdict on a printed number, from the ``values`` of the seeds that were run; ``planned`` seeds were planned.
 
-    ``tolerance`` is in the unit of the number; ``percent`` says that the number is an accuracy in per cent.
+    ``tolerance`` is in the unit of the number; ``percent`` says that the number is an accuracy in per cent, and
+    ``whole`` that it is a whole number, such as a step, in each run.
     """
     values = tuple(float(value) for value in values)
     needed = max(planned, FEWEST_SEEDS)
-    finite = all(map(math.isfinite, values))  # the energy ratio of a network without spikes is infinite
-    interval = prediction_interval(values) if len(values) > 1 and finite else None
+    interval = interval_of(values, whole)
     if len(values) < needed:
         planning = (
             f"{len(values)} of {planned} planned seeds" if planned >= FEWEST_SEEDS else counted(len(values), "seed")
@@ -80,20 +104,52 @@ def judge(
         infinite = sum(not math.isfinite(value) for value in values)
         if infinite < len(values):
             return Verdict("INCOMPLETE", f"{infinite} of {len(values)} seeds give no finite number", values)
-        return Verdict(beyond(max(values), printed, direction), "not a finite number", values)
+        return Verdict(failed(direction), "not a finite number", values)
+    weak = (interval.high - interval.low) / 2 > (WEAK_POINTS if percent else WEAK_SHARE * abs(printed))
     if abs(interval.value - printed) <= tolerance + ROUNDING:
-        return Verdict("MATCH", values=values, interval=interval)
+        return Verdict("MATCH", "", values, interval, weak)
     if interval.low - ROUNDING <= printed <= interval.high + ROUNDING:
-        widest = WEAK_POINTS if percent else WEAK_SHARE * abs(printed)
-        return Verdict("CONSISTENT", "", values, interval, (interval.high - interval.low) / 2 > widest)
+        return Verdict("CONSISTENT", "", values, interval, weak)
     return Verdict(beyond(interval.value, printed, direction), values=values, interval=interval)
 
 
-def beyond(value: float, printed: float, direction: Literal["higher", "lower", "none"]) -> Word:
+def beyond(value: float, printed: float, direction: Direction) -> Word:
     """The word for a value that differs from the printed one."""
     if direction == "none":
         return "DIFFERS"
     return "BETTER" if (value > printed) == (direction == "higher") else "WORSE"
+
+
+def failed(direction: Direction) -> Word:
+    """The word for a network that gives no number, because training diverged or no neuron fires."""
+    return "DIFFERS" if direction == "none" else "WORSE"
+
+
+def as_accurate(accuracy: Verdict, printed: float) -> bool:
+    """Whether networks are as accurate as the printed accuracy in per cent, so that what they cost can be compared."""
+    if accuracy.word not in FAVOURABLE or accuracy.mean is None:
+        return False
+    return accuracy.mean >= printed - PRICE_POINTS - ROUNDING
+
+
+def bought_at(verdict: Verdict, accuracy: Verdict, printed: float) -> Verdict:
+    """A verdict on a cost (energy, steps) or on gamma, together with the accuracy that the same networks reach.
+
+    A network that classifies nothing spends nothing. So if the networks are not as accurate as the ``printed`` accuracy
+    in per cent, a number that is not WORSE by itself is INCOMPARABLE.
+    """
+    if verdict.word not in DECIDED or verdict.word == "WORSE" or as_accurate(accuracy, printed):
+        return verdict
+    if accuracy.word not in DECIDED:
+        return replace(verdict, word=accuracy.word, reason=f"its accuracy: {accuracy.reason}", weak=False)
+    reached = f", {number(accuracy.mean)} %," if accuracy.mean is not None else ""
+    less = "WORSE than" if accuracy.word == "WORSE" else f"more than {PRICE_POINTS:g} point under"
+    return replace(
+        verdict,
+        word="INCOMPARABLE",
+        reason=f"{verdict.word} by itself, but its accuracy{reached} is {less} the printed {printed:g} %",
+        weak=False,
+    )
 
 
 def between(low: Sequence[float], high: Sequence[float]) -> Iterator[tuple[float, ...]]:
@@ -110,16 +166,18 @@ def between(low: Sequence[float], high: Sequence[float]) -> Iterator[tuple[float
 
 
 def refusals_by_chance(verdicts: Iterable[Verdict]) -> float:
-    """How many verdicts would be BETTER, WORSE or DIFFERS by chance alone, if every number were reproduced.
+    """How many verdicts chance alone would make BETTER, WORSE or DIFFERS on average, if every number were reproduced.
 
-    An upper bound: tolerances make it smaller. Numbers that are equal in all seeds, such as settings, do not count.
+    A twentieth of those that are decided. Numbers that are equal in all seeds, such as settings, do not count.
     """
     of_chance = [one for one in verdicts if one.word in DECIDED and len(set(one.values)) > 1]
     return (1 - LEVEL) * len(of_chance)
 
 
 def what_chance_does(verdicts: Sequence[Verdict]) -> str:
-    """`refusals_by_chance` as a sentence."""
+    """`refusals_by_chance` as a sentence, for verdicts on measured numbers."""
     decided = sum(one.word in DECIDED for one in verdicts)
-    at_most = f"at most {refusals_by_chance(verdicts):.1f}"
-    return f"Of {counted(decided, 'decided number')}, chance alone would make {at_most} BETTER, WORSE or DIFFERS."
+    return (
+        f"Of {counted(decided, 'decided number')}, chance alone would make about {refusals_by_chance(verdicts):.1f} "
+        "BETTER, WORSE or DIFFERS on average, if all were reproduced."
+    )

@@ -65,6 +65,11 @@ class Found:
         """What training recorded; None if the run has not ended."""
         return self.directory.training() if self.status.ended else None
 
+    @cached_property
+    def evaluation(self) -> dict[str, Any] | None:
+        """What evaluation recorded; None if the run is not measured."""
+        return self.directory.evaluation() if self.status.measured else None
+
 
 def decides_training(run: Run) -> dict[str, Any]:
     """The options and the code that decide the weights of a run; a change of either trains it again."""
