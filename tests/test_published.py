@@ -12,7 +12,7 @@ import pytest
 from bntt.common.errors import UserError
 from bntt.experiment.schema import load
 from bntt.paper import decay, figures
-from bntt.paper.published import TABLES, Cell, cells, parse, published, table
+from bntt.paper.published import TABLES, Cell, cells, check_bought, parse, published, repeated, table
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = ROOT / ".." / "shared" / "paper" / "paper.txt"
@@ -290,6 +290,65 @@ def test_every_cell_can_be_judged_or_says_why_not() -> None:
             assert cell.time_step, cell
 
 
+@pytest.mark.parametrize(
+    ("cell", "accuracy"),
+    [
+        (("Table 1", "cifar10/bntt-early-exit", "time_steps"), "Table 1, cifar10/bntt-early-exit, accuracy"),
+        (("Table 3", "conversion-500", "energy_ratio"), "Table 3, conversion-500, accuracy"),
+        (("Table 3", "ann", "energy_ratio"), ""),  # 1 by definition: no run is judged
+        (("Table 1", "cifar10/bntt", "accuracy"), ""),
+        (("Table 1", "cifar10/bntt", "time_steps"), ""),
+        (("Figure 3", "conv7", "13"), "Table 1, cifar10/bntt, accuracy"),
+        (("Section 3.4", "cifar10/exit", "exit_step"), "Table 1, cifar10/bntt-early-exit, accuracy"),
+        (("Section 4.4", "conv4", "peak_step"), "Table 1, cifar10/bntt, accuracy"),
+    ],
+)
+def test_what_a_network_buys_with_accuracy_names_that_accuracy(cell: tuple[str, str, str], accuracy: str) -> None:
+    assert published(*cell).bought_at == accuracy
+
+
+def test_a_number_is_bought_at_an_accuracy_of_its_own_run() -> None:
+    check_bought(cells())
+    ratio = published("Table 3", "bntt", "energy_ratio")
+    for other in ("Table 3, surrogate, accuracy", "Table 3, bntt, latency", "Table 1, cifar100/bntt, accuracy", "row"):
+        wrong = ratio.model_copy(update={"bought_at": other})
+        message = f"Table 3, bntt, energy_ratio, bought_at: '{other}' is no accuracy of row bntt on cifar10"
+        with pytest.raises(ValueError, match=message):
+            check_bought([wrong if cell == ratio else cell for cell in cells()])
+
+
+@pytest.mark.parametrize(
+    ("cell", "first"),
+    [
+        (("Table 3", "bntt", "accuracy"), "Table 1, cifar10/bntt, accuracy"),
+        (("Table 3", "bntt", "latency"), "Table 1, cifar10/bntt, time_steps"),
+        (("Figure 4", "cifar10/bntt", "accuracy"), "Table 1, cifar10/bntt, accuracy"),
+        (("Figure 4", "cifar10/conversion", "accuracy"), "Table 3, conversion-1000, accuracy"),
+        (("Section 3.4", "cifar10/exit", "exit_step"), "Table 1, cifar10/bntt-early-exit, time_steps"),
+        (("Table 1", "cifar10/bntt", "accuracy"), None),
+        (("Table 2", "ac", "energy"), None),  # the same 0.9 as ADD, of another operation
+        (("Figure 3", "conv2", "25"), None),  # the same 0.01 as others, of another layer or step
+        (("Table 1", "tiny-imagenet/surrogate", "accuracy"), None),  # n/a, as elsewhere
+        (("Table 1", "cifar100/han-2020", "accuracy"), None),  # the same 70.9 as Sengupta et al., of another method
+    ],
+)
+def test_a_number_that_is_printed_again_is_found(cell: tuple[str, str, str], first: str | None) -> None:
+    found = repeated(published(*cell))
+    assert (found and found.name) == first
+
+
+def test_a_cell_belongs_to_a_table_the_figures_the_text_or_the_settings() -> None:
+    assert published("Table 1", "cifar10/bntt", "accuracy").kind == "Table 1"
+    assert published("Table 1", "cifar10/bntt", "time_steps").kind == "settings"
+    assert published("Table 2", "mac", "energy").kind == "Table 2"
+    assert published("Table 3", "bntt", "latency").kind == "settings"
+    assert published("Table 3", "bntt", "energy_ratio").kind == "Table 3"
+    assert published("Figure 3", "conv2", "25").kind == published("Figure 4", "cifar10/bntt", "accuracy").kind
+    assert published("Figure 3", "conv2", "25").kind == "figures"
+    assert published("Section 4.4", "conv4", "peak_step").kind == published("Datasets", "cifar10/images", "test").kind
+    assert published("Section 4.4", "conv4", "peak_step").kind == "text"
+
+
 # The schema.
 
 SMALL = """
@@ -344,6 +403,16 @@ def test_fields_go_from_general_to_particular() -> None:
             "tolerance: half-digit",
             "tolerance: half",
             "tolerance: Input should be a valid number, unable to parse string as a number",
+        ),
+        (
+            "metric: accuracy",
+            "metric: energy_ratio",
+            "row bntt, column accuracy: Value error, expected bought_at (the accuracy cell of the same run)",
+        ),
+        (
+            "90.50, run: bntt",
+            "90.50, run: bntt, bought_at: column accuracy",
+            "row bntt, column accuracy: Value error, bought_at is not expected",
         ),
         ("metric: accuracy, ", "", "row bntt, column accuracy, metric: Field required"),
         ('unit: "%", ', "", "column accuracy, unit: Field required"),

@@ -8,7 +8,7 @@ knows no runs; a cell only names the row of experiment `paper` that reproduces i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
@@ -32,6 +32,10 @@ DATASETS = {
     "tiny-imagenet": "Tiny-ImageNet",
     "dvs-cifar10": "DVS-CIFAR10",
 }
+# A trained network buys these numbers with accuracy: one that classifies nothing spikes little and exits early. So each
+# names the accuracy of the same run, without which it says nothing.
+BOUGHT = frozenset({"energy_ratio", "exit_step", "mean_gamma", "peak_step"})
+Kind = Literal["Table 1", "Table 2", "Table 3", "figures", "text", "settings"]
 TABLES, TEXT = (Path(__file__).with_name(name) for name in ("tables.yaml", "text.yaml"))
 
 
@@ -55,6 +59,7 @@ class Cell(BaseModel, frozen=True, extra="forbid"):
     threshold: float | None = None  # of early exit, if the cell's step is decided by early exit
     layer: str = ""  # the layer that the cell is about
     option: str = ""  # the run's option, if the cell is a setting; "milestones.0" is the first of a list
+    bought_at: str = ""  # the accuracy that the number is judged with, "Table 1, cifar10/bntt, accuracy"; see `BOUGHT`
     underspecified: str = ""  # information that a reproduction needs and no source gives
     note: str = ""  # contradictions and doubts
 
@@ -62,6 +67,11 @@ class Cell(BaseModel, frozen=True, extra="forbid"):
     def _run_or_not(self) -> Self:
         if bool(self.run) == bool(self.not_run):
             raise ValueError("expected one of run (the row that reproduces it) and not_run (why none does)")
+        is_bought = bool(self.run) and self.metric in BOUGHT
+        if is_bought and not self.bought_at:
+            raise ValueError(f"expected bought_at (the accuracy cell of the same run), as for every {self.metric}")
+        if self.bought_at and not is_bought:
+            raise ValueError(f"bought_at is not expected; it is for {', '.join(sorted(BOUGHT))} of a run")
         return self
 
     @property
@@ -73,14 +83,58 @@ class Cell(BaseModel, frozen=True, extra="forbid"):
     def number(self) -> float:
         """The printed number; raises ValueError if no number is printed."""
         if self.value is None:
-            raise ValueError(f"{self.place}, {self.row}, {self.column}: {self.printed!r} is not a number")
+            raise ValueError(f"{self.name}: {self.printed!r} is not a number")
         return self.value
+
+    @property
+    def name(self) -> str:
+        """Place, row and column, which no other cell has: "Table 1, cifar10/bntt, accuracy"."""
+        return f"{self.place}, {self.row}, {self.column}"
+
+    @property
+    def kind(self) -> Kind:
+        """What the number belongs to: the settings, whatever their place, or a table, the figures or the text."""
+        if self.metric in ("setting", "time_steps"):
+            return "settings"
+        if self.place.startswith("Figure "):
+            return "figures"
+        return _TABLES.get(self.place, "text")
 
 
 @cache
 def cells() -> tuple[Cell, ...]:
     """Every printed number: those of the tables first, then those of the figures and the text."""
-    return tuple(cell for path in (TABLES, TEXT) for cell in parse(path.read_text(encoding="utf-8"), path.name))
+    found = tuple(cell for path in (TABLES, TEXT) for cell in parse(path.read_text(encoding="utf-8"), path.name))
+    check_bought(found)
+    return found
+
+
+def check_bought(found: Iterable[Cell]) -> None:
+    """Raises ValueError if `bought_at` of a cell does not name an accuracy of the same run among the cells."""
+    found = tuple(found)
+    accuracies = {cell.name: cell for cell in found if cell.metric in ("accuracy", "exit_accuracy")}
+    for cell in found:
+        if cell.bought_at:
+            accuracy = accuracies.get(cell.bought_at)
+            if accuracy is None or (accuracy.dataset, accuracy.run) != (cell.dataset, cell.run):
+                run = f"row {cell.run} on {cell.dataset}"
+                raise ValueError(f"{cell.name}, bought_at: {cell.bought_at!r} is no accuracy of {run}")
+
+
+def repeated(cell: Cell) -> Cell | None:
+    """The first cell that says the same of the same run, such as Table 1's 90.5 for Table 3's; None for the first.
+
+    Only numbers that a run can reproduce repeat each other, so n/a and constants do not.
+    """
+    if not cell.run or cell.value is None:
+        return None
+    first = next((one for one in cells() if one.run and _says(one) == _says(cell)), cell)
+    return None if first == cell else first
+
+
+def _says(cell: Cell) -> tuple[object, ...]:
+    what = (cell.dataset, cell.run, cell.metric, cell.value)
+    return (*what, cell.time_step, cell.threshold, cell.layer, cell.option)
 
 
 def published(place: str, row: str, column: str) -> Cell:
@@ -158,6 +212,7 @@ class _Table(BaseModel, extra="forbid"):
     rows: dict[str, _Row]
 
 
+_TABLES: dict[str, Kind] = {"Table 1": "Table 1", "Table 2": "Table 2", "Table 3": "Table 3"}
 _FILE, _CELL = TypeAdapter(dict[str, _Table]), TypeAdapter(Cell)
 Checked = TypeVar("Checked")
 
@@ -201,15 +256,21 @@ def _merge(*levels: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _resolved(fields: dict[str, Any], printed: Mapping[str, str]) -> dict[str, Any]:
-    """The fields of a cell, with `half-digit`, `none` and `column NAME` replaced by values."""
-    tolerance, step = fields.get("tolerance"), fields.get("time_step", "none")
+    """The fields of a cell, with `half-digit`, `none` and `column NAME` replaced by values.
+
+    `column NAME` is the number in that column of the same line; of `bought_at`, it is the name of that cell.
+    """
+    tolerance, step, bought = (fields.get(key, "none") for key in ("tolerance", "time_step", "bought_at"))
     if (number := _NUMBER.match(fields["printed"])) is None:
         tolerance = None
     elif tolerance == "half-digit":  # half of the last digit's unit: 0.05 for "90.5"
         tolerance = float(f"5e-{len(number['decimals'] or '') + 1}")
     if (beside := step.partition("column ")[2]) in printed:
         step = _number(printed[beside])
-    return fields | {"tolerance": tolerance, "time_step": None if step == "none" else step}
+    if (beside := bought.partition("column ")[2]) in printed:
+        bought = f"{fields['place']}, {fields['row']}, {beside}"
+    steps, bought = None if step == "none" else step, "" if bought == "none" else bought
+    return fields | {"tolerance": tolerance, "time_step": steps, "bought_at": bought}
 
 
 _NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.(?P<decimals>\d+))?")  # finds 4.6 in "4.6 (= E_MULT + E_ADD)"
