@@ -65,7 +65,7 @@ def test_the_page_of_claims_names_every_drawing_and_files_that_there_are():
 
 
 def test_the_demos_decay_budgets_are_those_of_its_page():
-    from bntt.training.loop import decay_budget
+    from bntt.training.schedule import decay_budget
 
     budgets = {
         run.row: decay_budget(dict(run.options), 1077)

@@ -458,7 +458,7 @@ def test_reading_the_numbers_loads_neither_torch_nor_pandas() -> None:
 @pytest.mark.parametrize(("name", "stated"), [("paper", decay.PAPER), ("released-code", decay.RELEASED)])
 def test_the_decay_that_is_stated_is_the_protocols(name: str, stated: decay.Decay) -> None:
     """50,000 images in batches of 256 are 195 whole ones, and 80 images that are left out."""
-    from bntt.training.loop import decay_budget
+    from bntt.training.schedule import decay_budget
 
     options = next(run for run in load(name).runs if (run.dataset, run.row) == ("cifar10", "bntt")).options
     assert options["batch_size"] == 256

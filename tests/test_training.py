@@ -1,9 +1,8 @@
-"""The training loop: its schedule, its steps, when it diverges, and what its numbers depend on."""
+"""The training loop: its steps, when it diverges, and what its numbers depend on."""
 
 import dataclasses
 import math
 import time
-from fractions import Fraction
 
 import pytest
 import torch
@@ -20,7 +19,7 @@ from bntt.runs.directory import RunDirectory
 from bntt.spiking import randomness
 from bntt.spiking.randomness import key
 from bntt.training import loop
-from bntt.training.loop import decay_budget, fit, learning_rate
+from bntt.training.loop import fit
 
 torch.set_num_threads(1)
 
@@ -38,64 +37,6 @@ OPTIONS = {
     "crop_padding": 1,
     "flip": True,
 }
-
-
-# -- learning rate and decay budget -----------------------------------------------------------------------
-
-
-def rates(epochs, milestones=(0.5, 0.7, 0.9)):
-    options = OPTIONS | {"epochs": epochs, "milestones": list(milestones), "learning_rate": 1.0}
-    return [learning_rate(options, epoch) for epoch in range(epochs)]
-
-
-@pytest.mark.parametrize(
-    ("epochs", "drops"), [(90, [45, 63, 81]), (10, [5, 7, 9]), (40, [20, 28, 36]), (120, [60, 84, 108])]
-)
-def test_the_rate_drops_at_half_seven_and_nine_tenths_of_the_epochs(epochs, drops):
-    """0.7 * 90 is 62.99... in floating point, and the paper's milestone is 63."""
-    found = rates(epochs)
-    assert [epoch for epoch in range(1, epochs) if found[epoch] != found[epoch - 1]] == drops
-    assert sorted(set(found)) == pytest.approx([0.001, 0.01, 0.1, 1.0])
-
-
-@pytest.mark.parametrize("epochs", [1, 2, 3, 7, 15, 30, 70, 90, 110, 125, 300])
-def test_the_rate_agrees_with_exact_arithmetic(epochs):
-    shares = ["0.1", "0.29", "0.57", "0.7", "0.9"]
-    for epoch, rate in enumerate(rates(epochs, map(float, shares))):
-        passed = sum(epoch >= Fraction(share) * epochs for share in shares)
-        assert rate == pytest.approx(10.0**-passed)
-
-
-def test_no_milestones_no_drops():
-    assert set(rates(20, ())) == {1.0}
-
-
-def test_the_decay_budget_by_hand():
-    """10 epochs of 7 steps: 5 at 0.3, 2 at 0.03, 2 at 0.003, 1 at 0.0003."""
-    options = OPTIONS | {"epochs": 10, "learning_rate": 0.3, "weight_decay": 5e-3}
-    by_hand = 7 * (5 * 0.3 + 2 * 0.03 + 2 * 0.003 + 0.0003) * 5e-3 / (1 - 0.9)
-    assert decay_budget(options, 7 * 5) == pytest.approx(by_hand, rel=1e-12)
-    assert decay_budget(options, 6 * 5 + 1) == pytest.approx(by_hand, rel=1e-12)  # the last batch is a step, too
-    assert decay_budget(options | {"drop_last": True}, 7 * 5 + 4) == pytest.approx(by_hand, rel=1e-12)
-    assert decay_budget(options | {"gamma_decay": 0.0}, 7 * 5) == 0
-    assert decay_budget(options | {"gamma_decay": 1e-2}, 7 * 5) == pytest.approx(2 * by_hand, rel=1e-12)
-
-
-def test_the_paper_has_about_eighteen_e_folds():
-    """DESIGN section 7: CIFAR-10, 50,000 images in batches of 256, the paper's protocol."""
-    options = OPTIONS | {"batch_size": 256, "epochs": 120, "learning_rate": 0.3, "weight_decay": 5e-4}
-    assert decay_budget(options, 50_000) == pytest.approx(18, abs=1)
-
-
-def test_the_budget_is_what_happens_to_gamma_without_a_gradient():
-    gamma, velocity = 1.0, 0.0
-    options = OPTIONS | {"epochs": 40, "learning_rate": 0.3, "weight_decay": 5e-4, "milestones": []}
-    for _ in range(40 * 17):
-        velocity = 0.9 * velocity + 5e-4 * gamma
-        gamma -= 0.3 * velocity
-    from math import log
-
-    assert -log(gamma) == pytest.approx(decay_budget(options, 17 * 5), rel=0.05)
 
 
 # -- steps ------------------------------------------------------------------------------------------------

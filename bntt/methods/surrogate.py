@@ -15,7 +15,8 @@ from bntt.spiking.kernels import computes_in_bfloat16, name_for
 from bntt.spiking.networks import SpikingNetwork, initialise, place, weight_layers
 from bntt.spiking.neurons import LIF
 from bntt.spiking.norms import TemporalNorm
-from bntt.training.loop import decay_budget, fit
+from bntt.training.loop import fit
+from bntt.training.schedule import decay_budget
 
 EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding"]
 OPTIONS = {

@@ -1,1 +1,1 @@
-"""The training loop, which is the same for every method, and the settings of a process."""
+"""The training loop, which is the same for every method, its schedule, and the settings of a process."""

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from bntt.common.errors import UserError
 from bntt.data.images import ImageData, Images, augment
 from bntt.spiking.randomness import key, permutation
+from bntt.training.schedule import gamma_decay, images_per_epoch, learning_rate
 
 EXTENDS = ["bntt.data.images"]
 OPTIONS = {
@@ -89,29 +90,6 @@ class Outcome:
     selected_epoch: int | None = None  # of the weights, if the option ``selection`` chose them
 
 
-def learning_rate(options: dict[str, Any], epoch: int) -> float:
-    """The learning rate of an epoch, counted from 0. Milestones are compared in whole millionths, not as floats."""
-    total = options["epochs"]
-    passed = sum(epoch * 1_000_000 >= round(share * 1_000_000) * total for share in options["milestones"])
-    return float(options["learning_rate"] / options["decay_factor"] ** passed)
-
-
-def images_per_epoch(options: dict[str, Any], images: int) -> int:
-    """How many of the training images one epoch uses."""
-    return images - images % options["batch_size"] if options["drop_last"] else images
-
-
-def decay_budget(options: dict[str, Any], images: int) -> float:
-    """By how many e-folds weight decay alone shrinks gamma in training: sum(lr * decay) over steps / (1 - momentum)."""
-    rates = sum(learning_rate(options, epoch) for epoch in range(options["epochs"]))
-    steps = -(-images_per_epoch(options, images) // options["batch_size"])
-    return float(rates * steps * _gamma_decay(options) / (1 - options["momentum"]))
-
-
-def _gamma_decay(options: dict[str, Any]) -> float:
-    return options["weight_decay"] if options["gamma_decay"] is None else options["gamma_decay"]
-
-
 def fit(
     model: nn.Module,
     forward: Forward,
@@ -164,7 +142,7 @@ def _sgd(model: nn.Module, options: dict[str, Any]) -> torch.optim.SGD:
     gammas = [p for p in model.parameters() if id(p) in of_norms]
     groups = [
         {"params": others, "weight_decay": options["weight_decay"]},
-        {"params": gammas, "weight_decay": _gamma_decay(options)},
+        {"params": gammas, "weight_decay": gamma_decay(options)},
     ]
     return torch.optim.SGD(groups, lr=options["learning_rate"], momentum=options["momentum"], fused=True)
 
