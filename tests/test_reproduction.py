@@ -2,13 +2,12 @@
 
 import copy
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 import yaml
+from made import RIGHT, made
 
 from bntt.commands.check import check
 from bntt.drawing.overview import verdict_counts, verdicts_table
@@ -19,74 +18,10 @@ from bntt.paper.published import Cell, cells, published
 from bntt.paper.reproduction import PROTOCOL_SHA256, judge_all, judge_cell, protocol_digest
 from bntt.paper.verdicts import DECIDED
 from bntt.results.collect import Results
-from bntt.runs.status import Found, Status
+from bntt.runs.status import Found
 
-IMAGES = 10_000
-ITEMS = reproduction.store.facts("cifar10")["partial"]["items"]
 PAPERS = {"paper", "cifar10"}  # experiments of the paper's protocol
-LAYERS = [*(f"conv{k}" for k in range(1, 8)), "fc1"]
-
-
-@dataclass(frozen=True)
-class Made(Found):
-    """A run with measurements from memory."""
-
-    state: str = "archive"
-    right: dict[int, int] = field(default_factory=dict)  # test images right by time-step
-    exit_step: int = 20
-    code: str = "a"
-
-    def table(self, name):
-        if self.status != "done":
-            return None
-        return {"anytime.csv": self.anytime, "early_exit.csv": self.exits, "gamma.csv": self.gamma,
-                "energy.csv": self.energy}[name]()  # fmt: skip
-
-    def anytime(self):
-        lines = []
-        for step, count in self.right.items():
-            bits = np.arange(IMAGES) < count
-            correct = np.packbits(bits).tobytes().hex()
-            lines.append((step, 100 * count / IMAGES, 0.5, correct))
-        return pd.DataFrame(lines, columns=["time_step", "accuracy", "loss", "correct"])
-
-    def exits(self):
-        return pd.DataFrame({"threshold": [0.1], "exit_step": [self.exit_step], "exits": [1], "accuracy": [0.0]})
-
-    def gamma(self):
-        """Peaks at t = 9 in conv4 and t = 13 in conv7, as printed; 0.07 at t = 9 in conv1."""
-        lines = []
-        for layer in LAYERS:
-            peak = {"conv4": 9, "conv7": 13}.get(layer, 3)
-            lines += [(layer, t, c, 0.9 if t == peak else 0.07) for t in range(1, 26) for c in range(2)]
-        return pd.DataFrame(lines, columns=["layer", "time_step", "channel", "gamma"])
-
-    def energy(self):
-        """0.56 spikes per neuron in every layer, which the formula makes 9.13."""
-        spikes = 0.56
-        lines = [(25, layer, 100, spikes, 4.6, 0.9 * spikes, 0.0, 0.0) for layer in (*LAYERS, "fc2")]
-        columns = ["time_step", "layer", "macs", "count_own", "dense_mj", "own_mj", "events_mj", "mass_mj"]
-        return pd.DataFrame(lines, columns=columns)
-
-    @property
-    def training(self):
-        if self.status == "missing":
-            return None
-        return {"data": {"state": self.state, "images": {"train": IMAGES, "test": IMAGES}}, "code": self.code}
-
-
-RIGHT = (9040, 9050, 9060)  # 90.4, 90.5, 90.6 %
-
-
-def results(loaded, right=RIGHT, state="archive", status=("done",) * 3) -> Results:
-    """Results of an experiment, with these counts of right test images at every step that is asked for."""
-    made = Results(loaded)
-    steps = (20, 25, 30, 50, 100, 500, 1000)
-    made.__dict__["runs"] = [
-        Made(run, None, Status(status[run.seed % 3]), "", state, dict.fromkeys(steps, right[run.seed % 3]))
-        for run in loaded.runs
-    ]
-    return made
+PAPER = load("paper")
 
 
 def bntt(column="accuracy", row="bntt") -> Cell:
@@ -99,7 +34,7 @@ def test_the_declared_protocol_is_the_file():
 
 
 def test_numbers_of_the_papers_protocol_are_judged():
-    found = results(load("paper"))
+    found = made(PAPER)
     verdict = judge_cell(found, bntt()).verdict
     assert (verdict.word, verdict.mean, len(verdict.values)) == ("MATCH", 90.5, 3)
     assert judge_cell(found, bntt("time_steps")).verdict.word == "MATCH"
@@ -117,7 +52,7 @@ def test_numbers_of_the_papers_protocol_are_judged():
 
 
 def test_every_printed_number_gets_a_verdict_and_nothing_underspecified_a_decision():
-    judged = judge_all(results(load("paper")))
+    judged = judge_all(made(PAPER))
     assert [one.cell for one in judged] == list(cells())
     for one in judged:
         assert one.verdict.reason or one.verdict.word in DECIDED
@@ -138,13 +73,13 @@ def test_every_printed_number_gets_a_verdict_and_nothing_underspecified_a_decisi
     ],
 )
 def test_seeds_without_a_result(status, word, reason):
-    verdict = judge_cell(results(load("paper"), status=status), bntt()).verdict
+    verdict = judge_cell(made(PAPER, status=status), bntt()).verdict
     assert verdict.word == word
     assert reason in verdict.reason
 
 
 def test_data_that_are_not_known_earn_nothing():
-    assert not {one.verdict.word for one in judge_all(results(load("paper"), state="unknown"))} & DECIDED
+    assert not {one.verdict.word for one in judge_all(made(PAPER, state="unknown"))} & DECIDED
 
 
 @pytest.mark.parametrize(
@@ -157,7 +92,7 @@ def test_data_that_are_not_known_earn_nothing():
     ],
 )
 def test_partial_data_earn_a_verdict_that_does_not_depend_on_the_differing_items(right, word):
-    verdict = judge_cell(results(load("paper"), right, state="partial"), bntt()).verdict
+    verdict = judge_cell(made(PAPER, right, state="partial"), bntt()).verdict
     assert verdict.word == word
     if word == "NOT_RUN":
         assert (
@@ -165,11 +100,11 @@ def test_partial_data_earn_a_verdict_that_does_not_depend_on_the_differing_items
             == "MATCH, but could be CONSISTENT or WORSE, since some test items are not known to be the publisher's"
         )
     # What needs no test image is judged as ever.
-    assert judge_cell(results(load("paper"), right, state="partial"), bntt("time_steps")).verdict.word == "MATCH"
+    assert judge_cell(made(PAPER, right, state="partial"), bntt("time_steps")).verdict.word == "MATCH"
 
 
 def test_seeds_trained_by_several_versions_of_the_code_are_remarked_on():
-    found = results(load("paper"))
+    found = made(PAPER)
     assert judge_cell(found, bntt()).verdict.reason == ""
     found.runs[:] = [replace(one, code=str(one.run.seed > 0)) for one in found.runs]
     verdict = judge_cell(found, bntt()).verdict
@@ -181,7 +116,7 @@ def edited(tmp_path: Path, change) -> Results:
     change(document)
     path = tmp_path / "paper.yaml"
     path.write_text(yaml.safe_dump(document, sort_keys=False))
-    return results(load(str(path)))
+    return made(load(str(path)))
 
 
 CHANGES = {
@@ -205,7 +140,7 @@ def test_another_protocol_earns_nothing(tmp_path, name):
 
 def test_a_conversion_of_another_network_earns_nothing(tmp_path):
     cell = published("Table 3", "conversion-1000", "accuracy")
-    assert judge_cell(results(load("paper")), cell).verdict.word in DECIDED
+    assert judge_cell(made(PAPER), cell).verdict.word in DECIDED
     found = edited(tmp_path, lambda d: d["rows"]["ann"].update(dropout=0.5))
     assert "dropout of ann is 0.5, not 0.2" in judge_cell(found, cell).verdict.reason
 
@@ -238,7 +173,7 @@ def test_an_edited_paper_yaml_is_not_the_paper(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     reproduction._paper.cache_clear()
     try:
-        verdict = judge_cell(results(load("paper")), bntt()).verdict
+        verdict = judge_cell(made(PAPER), bntt()).verdict
         assert "not the declared protocol" in verdict.reason
     finally:
         reproduction._paper.cache_clear()
@@ -246,7 +181,7 @@ def test_an_edited_paper_yaml_is_not_the_paper(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted(CONFIG.glob("*.yaml")) if path.stem not in PAPERS])
 def test_no_other_experiment_of_this_repository_earns_a_verdict(name):
-    for one in judge_all(results(load(name))):
+    for one in judge_all(made(load(name))):
         assert one.verdict.word not in DECIDED or one.cell.metric == "setting", one
 
 
@@ -273,7 +208,7 @@ def test_no_random_change_of_options_or_data_earns_a_verdict(tmp_path, seed):
             options[name] = other
         runs.append(type(one)(**{**one.__dict__, "options": options}))
     changed = type(loaded)(loaded.name, loaded.title, loaded.notes, tuple(runs))
-    verdict = judge_cell(results(changed), bntt()).verdict
+    verdict = judge_cell(made(changed), bntt()).verdict
     assert verdict.word == "NOT_RUN"
     assert name in verdict.reason
 
@@ -281,7 +216,7 @@ def test_no_random_change_of_options_or_data_earns_a_verdict(tmp_path, seed):
 def test_what_the_paper_does_not_print_is_named_and_not_awaited(tmp_path):
     """Also where the experiment has the row, as with a row of one's own that is called surrogate."""
     everywhere = edited(tmp_path, lambda d: d["rows"]["surrogate"].pop("datasets"))
-    for found in (results(load("paper")), everywhere):
+    for found in (made(PAPER), everywhere):
         for dataset in ("cifar100", "tiny-imagenet"):
             verdict = judge_cell(found, published("Table 1", f"{dataset}/surrogate", "accuracy")).verdict
             assert verdict.word == "NOT_RUN"
@@ -295,7 +230,7 @@ def test_what_the_paper_does_not_print_is_named_and_not_awaited(tmp_path):
 
 
 def test_check_prints_a_verdict_for_every_number_and_what_chance_would_do():
-    found = check(results(load("paper")))
+    found = check(made(PAPER))
     lines = "\n".join(found.lines)
     assert "[MATCH] Table 1, cifar10/bntt, accuracy: printed 90.5, reproduced 90.50 ± 0.50 (n = 3)" in found.lines
     assert (
@@ -308,7 +243,7 @@ def test_check_prints_a_verdict_for_every_number_and_what_chance_would_do():
 
 
 def test_check_names_what_is_missing_or_damaged():
-    found = check(results(load("paper"), status=("done", "missing", "damaged")))
+    found = check(made(PAPER, status=("done", "missing", "damaged")))
     runs = len(load("paper").runs)
     assert found.broken == runs * 2 // 3
     assert "[missing] cifar10/bntt/seed-1: " in found.lines
@@ -322,7 +257,7 @@ def test_check_names_what_is_missing_or_damaged():
 
 
 def test_the_overview_counts_verdicts_and_shows_each_with_its_reason():
-    judged = judge_all(results(load("paper")))
+    judged = judge_all(made(PAPER))
     text = verdict_counts(judged)
     assert text.startswith(f"Of {len(cells())} printed numbers: ")
     assert "chance alone would make at most" in text
@@ -330,5 +265,5 @@ def test_the_overview_counts_verdicts_and_shows_each_with_its_reason():
     assert "Table 1, cifar10/bntt, accuracy" in html
     assert "90.50 (n = 3)" in html and "[90.00, 91.00]" in html
     assert "baseline&#39;s learning rate" in html and "&amp;#39;" not in html
-    nothing = verdict_counts(judge_all(results(load("demo"))))
+    nothing = verdict_counts(judge_all(made(load("demo"))))
     assert "Chance" not in nothing and "for NOT_RUN: experiment demo has no dataset cifar10" in nothing
