@@ -349,6 +349,26 @@ def test_a_cell_belongs_to_a_table_the_figures_the_text_or_the_settings() -> Non
     assert published("Section 4.4", "conv4", "peak_step").kind == "text"
 
 
+def test_what_rests_on_a_training_that_no_source_describes_is_underspecified() -> None:
+    """The dense network's, and so that of its conversions; a dense network's energy needs no training."""
+    dense = {
+        *(("Table 3", row, "accuracy") for row in ("ann", "conversion-1000", "conversion-500", "conversion-100")),
+        *(("Table 3", row, "energy_ratio") for row in ("conversion-500", "conversion-100")),
+        *(("Table 1", f"{dataset}/sengupta-2019", "accuracy") for dataset in ("cifar100", "tiny-imagenet")),
+        ("Figure 4", "cifar10/conversion", "accuracy"),
+        ("Section 4.2", "tiny-imagenet/ann-vgg16", "value"),
+    }
+    reason = published("Table 3", "ann", "accuracy").underspecified
+    assert {(cell.place, cell.row, cell.column) for cell in cells() if cell.underspecified == reason} == dense
+    for cell in cells():
+        if cell.metric not in ("time_steps", "setting") and not cell.quoted and cell.run and cell.run != "bntt":
+            assert cell.underspecified, cell
+        if cell.run == "bntt" and cell.dataset in ("cifar10", "cifar100"):
+            assert not cell.underspecified or cell.metric in ("exit_step", "saved_steps"), cell
+        if cell.metric == "setting":
+            assert not cell.underspecified, cell
+
+
 # The schema.
 
 SMALL = """
