@@ -241,7 +241,8 @@ def test_bntt_on_cifar10_in_full() -> None:
         dataset="cifar10",
         run="bntt",
         time_step=25,
-        note="The released code trains 100 epochs with weight decay 1e-4; the text says 120 and 5e-4.",
+        note="The released code's README trains 100 epochs, and its training script sets weight decay 1e-4; the text "
+        "says 120 and 5e-4.",
     )
     assert not cell.quoted
 

@@ -25,7 +25,7 @@ from bntt.results.intervals import Estimate, decode_bits, peak_step
 from bntt.runs.status import Found
 
 # Hash of the runs of config/paper.yaml. Change it only together with docs/protocol.md, and before any run.
-PROTOCOL_SHA256 = "3159f5f108891f853391171cbeb523f76acda98daf612c13a74a94b73e47c784"
+PROTOCOL_SHA256 = "7199aca0e7f3f64c5bffa1ff18537b18cddc67380be267d1245e525e74cb324f"
 ONLY_ROUNDING = frozenset({"precision", "time_chunk"})  # options that change numbers by rounding only
 
 
