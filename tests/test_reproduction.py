@@ -13,9 +13,10 @@ from bntt.commands.check import check
 from bntt.drawing.overview import verdict_counts, verdicts_table
 from bntt.experiment import schema
 from bntt.experiment.schema import CONFIG, load
-from bntt.paper import reproduction
+from bntt.paper import admission
 from bntt.paper.published import Cell, cells, published
-from bntt.paper.reproduction import PROTOCOL_SHA256, judge_all, judge_cell, protocol_digest
+from bntt.paper.admission import PROTOCOL_SHA256, protocol_digest
+from bntt.paper.reproduction import judge_all, judge_cell
 from bntt.paper.verdicts import DECIDED
 from bntt.results.collect import Results
 from bntt.runs.status import Found
@@ -48,7 +49,11 @@ def test_numbers_of_the_papers_protocol_are_judged():
     assert words["Figure 3", "conv1", "9"] == "MATCH"
     assert words["Figure 3", "conv1", "10"] == "DIFFERS"
     assert words["Section 3.4", "cifar10/exit", "exit_step"] == "MATCH"
-    assert {word for (place, *_), word in words.items() if place == "Section 4.1"} == {"MATCH"}
+    settings = [one for one in judge_all(found) if one.cell.metric == "setting" and one.cell.run]
+    assert {one.verdict.word for one in settings} == {"MATCH"}
+    assert words["Figure 3", "cifar10/exit", "threshold"] == words["Section 3.1", "cifar10/alpha", "value"] == "MATCH"
+    saved = judge_cell(found, published("Section 4.2", "cifar10/early-exit", "saved")).verdict
+    assert (saved.word, saved.mean) == ("MATCH", 20)  # 25 steps, exit at 20
 
 
 def test_every_printed_number_gets_a_verdict_and_nothing_underspecified_a_decision():
@@ -68,7 +73,7 @@ def test_every_printed_number_gets_a_verdict_and_nothing_underspecified_a_decisi
         (("missing",) * 3, "NOT_RUN", "no result yet"),
         (("done", "missing", "done"), "INCOMPLETE", "2 of 3 planned seeds"),
         (("done", "damaged", "damaged"), "INCOMPLETE", "1 of 3 planned seeds"),
-        (("done", "diverged", "done"), "INCOMPLETE", "1 diverged"),
+        (("done", "diverged", "done"), "INCOMPLETE", "1 seed diverged"),
         (("diverged",) * 3, "WORSE", "all 3 seeds diverged"),
     ],
 )
@@ -140,7 +145,7 @@ def test_another_protocol_earns_nothing(tmp_path, name):
 
 def test_a_conversion_of_another_network_earns_nothing(tmp_path):
     cell = published("Table 3", "conversion-1000", "accuracy")
-    assert judge_cell(made(PAPER), cell).verdict.word in DECIDED
+    assert judge_cell(made(PAPER), cell).verdict.word == "UNDERSPECIFIED"
     found = edited(tmp_path, lambda d: d["rows"]["ann"].update(dropout=0.5))
     assert "dropout of ann is 0.5, not 0.2" in judge_cell(found, cell).verdict.reason
 
@@ -148,7 +153,8 @@ def test_a_conversion_of_another_network_earns_nothing(tmp_path):
 def test_a_shorter_conversion_answers_where_it_is_measured(tmp_path):
     found = edited(tmp_path, lambda d: d["rows"]["conversion"].update(time_steps=1000))
     for row in ("conversion-1000", "conversion-500"):
-        assert judge_cell(found, published("Table 3", row, "accuracy")).verdict.word in DECIDED
+        verdict = judge_cell(found, published("Table 3", row, "accuracy")).verdict
+        assert (verdict.word, verdict.mean) == ("UNDERSPECIFIED", 90.5)
     assert judge_cell(found, published("Table 3", "conversion-500", "latency")).verdict.word == "MATCH"
 
 
@@ -171,12 +177,12 @@ def test_an_edited_paper_yaml_is_not_the_paper(tmp_path, monkeypatch):
     (tmp_path / "paper.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     monkeypatch.setattr(schema, "CONFIG", tmp_path)
     monkeypatch.chdir(tmp_path)
-    reproduction._paper.cache_clear()
+    admission.the_paper.cache_clear()
     try:
         verdict = judge_cell(made(PAPER), bntt()).verdict
         assert "not the declared protocol" in verdict.reason
     finally:
-        reproduction._paper.cache_clear()
+        admission.the_paper.cache_clear()
 
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted(CONFIG.glob("*.yaml")) if path.stem not in PAPERS])
@@ -191,7 +197,7 @@ def test_no_random_change_of_options_or_data_earns_a_verdict(tmp_path, seed):
     draws = random.Random(seed)
     loaded = load("paper")
     run = loaded.run("cifar10", "bntt", 0)
-    name = draws.choice([name for name in run.options if name not in reproduction.ONLY_ROUNDING])
+    name = draws.choice([name for name in run.options if name not in admission.ONLY_ROUNDING])
     value = run.options[name]
     other = {
         bool: lambda: not value,
@@ -234,10 +240,11 @@ def test_check_prints_a_verdict_for_every_number_and_what_chance_would_do():
     lines = "\n".join(found.lines)
     assert "[MATCH] Table 1, cifar10/bntt, accuracy: printed 90.5, reproduced 90.50 ± 0.50 (n = 3)" in found.lines
     assert (
-        "[UNDERSPECIFIED] Table 1, dvs-cifar10/bntt, accuracy: printed 63.2, reproduced 90.50 (n = 3); network" in lines
+        "[UNDERSPECIFIED] Table 1, dvs-cifar10/bntt, accuracy: printed 63.2, reproduced 90.50 ± 0.50 (n = 3), "
+        "difference 27.30; network" in lines
     )
     assert "[NOT_RUN] Table 2, 4 numbers: a constant of the energy formula" in lines
-    assert "chance alone would make at most" in lines
+    assert "chance alone would make about" in lines
     assert sum(found.counts.values()) == len(cells())
     assert found.broken == 0
 
@@ -259,8 +266,8 @@ def test_check_names_what_is_missing_or_damaged():
 def test_the_overview_counts_verdicts_and_shows_each_with_its_reason():
     judged = judge_all(made(PAPER))
     text = verdict_counts(judged)
-    assert text.startswith(f"Of {len(cells())} printed numbers: ")
-    assert "chance alone would make at most" in text
+    assert "numbers that the paper repeats count once" in text
+    assert "chance alone would make about" in text
     html = verdicts_table([one for one in judged if one.verdict.word != "NOT_RUN"])
     assert "Table 1, cifar10/bntt, accuracy" in html
     assert "90.50 (n = 3)" in html and "[90.00, 91.00]" in html

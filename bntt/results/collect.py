@@ -28,6 +28,7 @@ class Results:
         self.experiment, self.root, self.here = experiment, results, here
         self.folder = results / experiment.name
         self._frames: dict[str, pd.DataFrame] = {}
+        self._dead: dict[tuple[str, int | None], Dead | None] = {}
 
     @classmethod
     def of(cls, experiment: str, results: str | Path = RESULTS) -> "Results":
@@ -95,6 +96,12 @@ class Results:
 
     def dead(self, one: Found, steps: int | None = None) -> Dead | None:
         """Whether a run is silent or at chance after ``steps`` steps, by default all; None if not, or not measured."""
+        asked = one.run.name, steps
+        if asked not in self._dead:
+            self._dead[asked] = self._diagnosis(one, steps)
+        return self._dead[asked]
+
+    def _diagnosis(self, one: Found, steps: int | None) -> Dead | None:
         keys = {key: getattr(one.run, key) for key in ("dataset", "row", "seed")}
         anytime, images = self.frame("anytime.csv", **keys), images_of(one)
         at = last_step(anytime) if steps is None else select(anytime, time_step=steps)
