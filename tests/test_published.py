@@ -12,19 +12,35 @@ import pytest
 from bntt.common.errors import UserError
 from bntt.experiment.schema import load
 from bntt.paper import decay, figures
-from bntt.paper.published import TABLES, Cell, cells, check_bought, parse, published, repeated, table
+from bntt.paper.published import TABLES, Cell, cells, check_names, parse, published, repeated, table
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = ROOT / ".." / "shared" / "paper" / "paper.txt"
 
 
 @pytest.fixture(scope="module")
-def lines() -> list[str]:
-    """The paper's text, one printed line each, LaTeX reduced to what the eye sees."""
+def source() -> str:
+    """The paper's text, with LaTeX."""
     if not PAPER.is_file():
         pytest.skip("the paper's text is not at hand; it is not part of the repository")
-    text = PAPER.read_text(encoding="utf-8").replace(r" \times", "×").replace("$", "")
+    return PAPER.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def lines(source: str) -> list[str]:
+    """The paper's text, one printed line each, LaTeX reduced to what the eye sees."""
+    text = source.replace(r" \times", "×").replace("$", "")
     return re.sub(r"E_\{(\w+)\}", r"E_\1", text).splitlines()
+
+
+@pytest.fixture(scope="module")
+def prose(source: str) -> str:
+    """The paper's text without its tables, equations and references, and with ~ for about."""
+    text = re.sub(r"(?s)\$\$.*?\$\$", "", source[: source.index("\nREFERENCES")])
+    text = "\n".join(line for line in text.splitlines() if "\t" not in line)
+    for latex, seen in ((r" \times", "×"), ("$", ""), (r"\sim ", "~"), ("~ ", "~"), (r"\%", "%"), (r"\sigma >", "σ >")):
+        text = text.replace(latex, seen)
+    return re.sub(r"(?<=\d) - (?=\d)", "-", text)
 
 
 # Against the paper's text.
@@ -90,52 +106,96 @@ def test_figure_3_is_the_papers_cell_by_cell(lines: list[str]) -> None:
         for t, printed in enumerate(line.split("\t")[2:27], 1)
         if printed
     ]
-    found = [(cell.row, cell.column, cell.printed) for cell in cells() if cell.place == "Figure 3"]
-    assert found == text
-    assert all(
-        (cell.layer, cell.time_step) == (cell.row, int(cell.column)) for cell in cells() if cell.place == "Figure 3"
+    found = [cell for cell in cells() if cell.metric == "mean_gamma"]
+    assert [(cell.row, cell.column, cell.printed) for cell in found] == text
+    assert all((cell.place, cell.layer, cell.time_step) == ("Figure 3", cell.row, int(cell.column)) for cell in found)
+
+
+# Where each number of the text stands; {} is the number.
+SENTENCES = {
+    ("Abstract", "conversion-steps", "value"): "conversion method requires {} of time-steps for inference",
+    ("Abstract", "bntt-steps", "value"): "with {} time-steps",
+    ("Section 1", "energy-over-anns", "value"): "to yield {} energy efficiency over ANNs",
+    ("Section 1", "conversion-steps", "value"): "large number of time-steps ({}) for inference",
+    ("Section 1", "surrogate-steps", "value"): "lesser number of time-steps ({})",
+    ("Section 1", "hybrid-steps", "value"): "at reasonable latency ({} time-steps)",
+    ("Section 1", "bntt-steps", "value"): "with low latency ({} time-steps)",
+    ("Section 3.1", "cifar10/leak", "value"): "λ is a leak factor with value {}",
+    ("Section 3.1", "cifar10/alpha", "value"): "we set α to {}",
+    ("Figure 3", "cifar10/exit", "exit_step"): "Early exit time can be calculated as t = {} since",
+    ("Figure 3", "cifar10/exit", "threshold"): "lower value than threshold {} after time-step 20",
+    ("Section 3.4", "cifar10/exit", "exit_step"): "we define the early exit time at t = {}",
+    ("Section 3.4", "cifar10/exit", "threshold"): "are lower than threshold {} after t > 20",
+    ("Section 4.1", "cifar10/learning-rate", "value"): "The base learning rate is set to {}",
+    ("Section 4.1", "cifar10/momentum", "value"): "standard SGD with momentum {}",
+    ("Section 4.1", "cifar10/weight-decay", "value"): "weight decay {} and",
+    ("Section 4.1", "cifar10/decay-factor", "value"): "with a decay factor {} at 50%",
+    ("Section 4.1", "cifar10/milestone-1", "value"): "decay factor 10 at {}, 70%",
+    ("Section 4.1", "cifar10/milestone-2", "value"): "at 50%, {}, and 90%",
+    ("Section 4.1", "cifar10/milestone-3", "value"): "and {} of the total number of epochs",
+    ("Section 4.1", "cifar10/epochs", "value"): "{}, 240, 90, and 60 for CIFAR-10, CIFAR-100, Tiny-ImageNet, and DVS-",
+    ("Section 4.1", "cifar100/epochs", "value"): "120, {}, 90, and 60",
+    ("Section 4.1", "tiny-imagenet/epochs", "value"): "120, 240, {}, and 60",
+    ("Section 4.1", "dvs-cifar10/epochs", "value"): "120, 240, 90, and {} for",
+    ("Section 4.1", "cifar10/images", "images"): "**CIFAR-10** (Krizhevsky et al. 2009) consists of {} images",
+    ("Section 4.1", "cifar10/images", "train"): "({} for training /",
+    ("Section 4.1", "cifar10/images", "test"): "/ {} for testing)",
+    ("Section 4.1", "cifar10/images", "classes"): "with {} categories. All images are RGB",
+    ("Section 4.1", "cifar10/images", "size"): "RGB color images whose size are {} . **CIFAR-100**",
+    ("Section 4.1", "cifar100/images", "images"): "**CIFAR-100** has {}, except it contains",
+    ("Section 4.1", "cifar100/images", "classes"): "images from {} categories. **Tiny-ImageNet**",
+    ("Section 4.1", "tiny-imagenet/images", "classes"): "there are {} different classes of ImageNet dataset",
+    ("Section 4.1", "tiny-imagenet/images", "train"): "with {} training and",
+    ("Section 4.1", "tiny-imagenet/images", "test"): "training and {} validation images",
+    ("Section 4.1", "tiny-imagenet/images", "size"): "The resolution of the images is {} pixels",
+    ("Section 4.1", "dvs-cifar10/images", "images"): "**DVS-CIFAR10** (Li et al. 2017) has {}.",
+    ("Section 4.2", "hybrid-steps", "value"): "still requires {} of time-steps",
+    ("Section 4.2", "cifar10/bntt-steps", "value"): "BNTT can be trained with {} time-steps",
+    ("Section 4.2", "tiny-imagenet/ann-vgg16", "value"): "ANN-SNN conversion achieves {} accuracy",
+    ("Section 4.2", "cifar100/speed-over-conversion", "value"): "we achieve {} and 2×",
+    ("Section 4.2", "cifar100/speed-over-hybrid", "value"): "about 40× and {} faster",
+    ("Section 4.2", "cifar10/early-exit", "saved"): "an early exit algorithm further reduces the latency by {}",
+    ("Section 4.2", "cifar100/early-exit", "saved"): "an early exit algorithm further reduces the latency by {}",
+    ("Section 4.2", "tiny-imagenet/early-exit", "saved"): "an early exit algorithm further reduces the latency by {}",
+    ("Figure 5", "cifar10/bntt-steps", "value"): "The experiments are conducted on CIFAR-10 with {} time-steps",
+    ("Section 4.3", "cifar10/conversion-spikes", "value"): "it still requires {} of spikes for each layer",
+    ("Section 4.3", "cifar10/energy", "value"): "we get {} improvement in energy efficiency compared to ANNs",
+    ("Section 4.4", "conv4", "peak_step"): "peak at t = {} and t = 13",
+    ("Section 4.4", "conv7", "peak_step"): "t = 9 and t = {}, respectively",
+    ("Section 4.6", "cifar10/conversion-noise", "value"): "conversion method degrades considerably for {}.",
+}
+
+# What is a number in the text, and no cell.
+NO_CELL = "|".join(
+    (
+        r"\([^()]*(?:19|20)\d\d[^()]*\)",  # citations
+        r"(?:VGG|CIFAR-?|conv|row|Fig\. ?|Figure |Table |Eq\. |Section |Algorithm )\d[\d.]*",  # names
+        r"(?m:^\d(?:\.\d)? [A-Z ()]+$)",  # headings
+        r"(?m:^ ?\(\d+\)$)",  # numbers of equations
+        r"[_^]\d|x_\{1,...,m\}|\(0, \\sigma\^2\)|\\\{1, 0\\\}",  # parts of formulas
+        r"t = 1, 2|t [=>] 1\b|t = 2\b",  # steps of the examples in Sections 3.2 and 3.3
+        r"after t > 20|after time-step 20",  # the exit at t = 20, once more
+        r"45nm",  # the title of Table 2
     )
-
-
-@pytest.mark.parametrize(
-    ("place", "row", "sentence"),
-    [
-        ("Section 3.4", "cifar10/exit", "we define the early exit time at t = {}"),
-        ("Section 4.1", "cifar10/learning-rate", "The base learning rate is set to {}"),
-        ("Section 4.1", "cifar10/momentum", "standard SGD with momentum {}"),
-        ("Section 4.1", "cifar10/weight-decay", "weight decay {} and"),
-        ("Section 4.1", "cifar10/decay-factor", "with a decay factor {} at 50%, 70%, and 90%"),
-        ("Section 4.1", "cifar10/alpha", "we set α to {}"),
-        (
-            "Section 4.1",
-            "cifar10/epochs",
-            "{}, 240, 90, and 60 for CIFAR-10, CIFAR-100, Tiny-ImageNet, and DVS-CIFAR10",
-        ),
-        ("Section 4.1", "cifar100/epochs", "120, {}, 90, and 60"),
-        ("Section 4.1", "tiny-imagenet/epochs", "120, 240, {}, and 60"),
-        ("Section 4.1", "dvs-cifar10/epochs", "120, 240, 90, and {} for"),
-        ("Section 4.2", "tiny-imagenet/ann-vgg16", "ANN-SNN conversion achieves {} accuracy"),
-        ("Ratios", "cifar100/speed-over-conversion", "achieve about {} and 2×"),
-        ("Ratios", "cifar100/speed-over-hybrid", "about 40× and {} faster"),
-        ("Ratios", "bntt-steps-abstract", "with {} time-steps"),
-        ("Section 4.4", "conv4", "peak at t = {} and t = 13"),
-        ("Section 4.4", "conv7", "t = 9 and t = {}, respectively"),
-    ],
 )
-def test_numbers_of_the_text_stand_in_it(lines: list[str], place: str, row: str, sentence: str) -> None:
-    cell = next(cell for cell in cells() if (cell.place, cell.row) == (place, row))
-    assert sentence.format(cell.printed) in "\n".join(lines)
 
 
-def test_sizes_of_the_datasets_stand_in_the_text(lines: list[str]) -> None:
-    text = "\n".join(lines)
-    of = {(cell.row, cell.column): cell for cell in cells() if cell.place == "Datasets"}
-    cifar, tiny = (
-        {column: of[f"{name}/images", column] for column in ("train", "test")} for name in ("cifar10", "tiny-imagenet")
-    )
-    assert f"({cifar['train'].printed} for training / {cifar['test'].printed} for testing)" in text
-    assert f"with {tiny['train'].printed} training and {tiny['test'].printed} validation images" in text
-    assert [cell.value for cell in (*cifar.values(), *tiny.values())] == [50_000, 10_000, 100_000, 10_000]
+def test_numbers_of_the_text_stand_in_it(prose: str) -> None:
+    in_text = [cell for cell in cells() if not cell.place.startswith(("Table", "Figure 4")) and not cell.time_step]
+    energy = [published("Section 4.3", "cifar10/energy", "value")]
+    assert {(cell.place, cell.row, cell.column) for cell in in_text + energy} == set(SENTENCES)
+    for cell in in_text + energy:
+        assert SENTENCES[cell.place, cell.row, cell.column].format(cell.printed) in prose, cell.name
+
+
+def test_every_number_in_the_text_is_a_cell_or_has_a_reason_not_to_be(prose: str) -> None:
+    left = list(prose)
+    for place, sentence in SENTENCES.items():
+        printed, before = published(*place).printed, sentence.index("{}")
+        start = prose.index(sentence.format(printed)) + before
+        left[start : start + len(printed)] = "#" * len(printed)
+    found = re.findall(r".{,40}(?:\d|hundreds|order of magnitude).{,20}", re.sub(NO_CELL, "#", "".join(left)))
+    assert found == []
 
 
 def test_the_legend_of_figure_4_is_the_papers(lines: list[str]) -> None:
@@ -278,7 +338,9 @@ def test_a_row_is_about_the_dataset_it_prints() -> None:
 def test_every_cell_can_be_judged_or_says_why_not() -> None:
     better = dict.fromkeys(("accuracy", "exit_accuracy", "energy_ratio"), "higher")
     better |= dict.fromkeys(("time_steps", "exit_step"), "lower")
-    better |= dict.fromkeys(("energy_per_operation", "mean_gamma", "peak_step", "setting", "images"), "none")
+    better |= dict.fromkeys(("energy_per_operation", "mean_gamma", "peak_step", "setting"), "none")
+    better |= dict.fromkeys(("images", "classes", "pixels", "noise"), "none")
+    better |= {"saved_steps": "higher", "spikes": "lower"}
     for cell in cells():
         assert cell.direction == better.get(cell.metric, cell.direction)
         assert bool(cell.layer) == (cell.metric in ("mean_gamma", "peak_step"))
@@ -308,14 +370,19 @@ def test_what_a_network_buys_with_accuracy_names_that_accuracy(cell: tuple[str, 
     assert published(*cell).bought_at == accuracy
 
 
+def test_a_cell_has_a_name_of_its_own() -> None:
+    check_names(cells())
+    with pytest.raises(ValueError, match="Table 1, cifar10/bntt, accuracy: 2 cells have this name"):
+        check_names([*cells(), published("Table 1", "cifar10/bntt", "accuracy").model_copy()])
+
+
 def test_a_number_is_bought_at_an_accuracy_of_its_own_run() -> None:
-    check_bought(cells())
     ratio = published("Table 3", "bntt", "energy_ratio")
     for other in ("Table 3, surrogate, accuracy", "Table 3, bntt, latency", "Table 1, cifar100/bntt, accuracy", "row"):
         wrong = ratio.model_copy(update={"bought_at": other})
         message = f"Table 3, bntt, energy_ratio, bought_at: '{other}' is no accuracy of row bntt on cifar10"
         with pytest.raises(ValueError, match=message):
-            check_bought([wrong if cell == ratio else cell for cell in cells()])
+            check_names([wrong if cell == ratio else cell for cell in cells()])
 
 
 @pytest.mark.parametrize(
@@ -346,8 +413,9 @@ def test_a_cell_belongs_to_a_table_the_figures_the_text_or_the_settings() -> Non
     assert published("Table 3", "bntt", "energy_ratio").kind == "Table 3"
     assert published("Figure 3", "conv2", "25").kind == published("Figure 4", "cifar10/bntt", "accuracy").kind
     assert published("Figure 3", "conv2", "25").kind == "figures"
-    assert published("Section 4.4", "conv4", "peak_step").kind == published("Datasets", "cifar10/images", "test").kind
     assert published("Section 4.4", "conv4", "peak_step").kind == "text"
+    assert published("Section 4.1", "cifar10/images", "test").kind == "text"
+    assert published("Section 4.1", "cifar10/momentum", "value").kind == "settings"
 
 
 def test_what_rests_on_a_training_that_no_source_describes_is_underspecified() -> None:
@@ -389,6 +457,52 @@ def test_fields_go_from_general_to_particular() -> None:
     bntt, ann = parse(SMALL, "small.yaml")
     assert (bntt.printed, bntt.value, bntt.tolerance, bntt.run) == ("90.50", 90.5, 0.005, "bntt")
     assert (ann.value, ann.tolerance, ann.run, ann.not_run, ann.note) == (None, None, "", "reason", "one two")
+
+
+@pytest.mark.parametrize(
+    ("printed", "value", "exact", "about"),
+    [
+        ("90.50", 90.5, 0.005, 0.005),
+        ("20", 20, 0.5, 5),
+        ("~20%", 20, 0.5, 5),
+        ("about 40×", 40, 0.5, 5),
+        ("~9×", 9, 0.5, 0.5),
+        ("~250", 250, 0.5, 5),
+        ("10,000", 10_000, 0.5, 5000),
+        ("32×32", 32, 0.5, 0.5),
+        ("4.6 (= E_MULT + E_ADD)", 4.6, 0.05, 0.05),
+        *((text, None, None, None) for text in ("~25-50", "25-30", "0.5 - 1.5", "12.5-30", "about", "n/a", "> 0.4")),
+    ],
+)
+def test_a_printed_text_has_a_value_and_a_tolerance(
+    printed: str, value: float | None, exact: float | None, about: float | None
+) -> None:
+    """Half a unit of the last digit; of an approximate number, of the last digit that is not a padding zero."""
+    for word, tolerance in (("half-digit", exact), ("about", about)):
+        text = SMALL.replace("BNTT | 90.50", f'"BNTT | {printed}"').replace("half-digit", word)
+        cell = parse(text, "small.yaml")[0]
+        assert (cell.value, cell.tolerance) == (value, tolerance)
+
+
+def test_a_comma_ends_the_name_of_a_place() -> None:
+    assert {cell.place for cell in parse(SMALL.replace("Table 9:", "Section 9, examples:"), "s.yaml")} == {"Section 9"}
+
+
+def test_the_floor_of_figure_3_is_where_decay_alone_takes_gamma() -> None:
+    """SGD on a gamma of 1 without a gradient: momentum and coupled weight decay, 195 batches an epoch."""
+    ends = []
+    for weight_decay, epochs, late in ((5e-4, 120, 0), (1e-4, 100, 1)):
+        gamma, velocity = 1.0, 0.0
+        for epoch in range(epochs):
+            rate = 0.3 / 10 ** sum(epoch >= round(share * epochs) + late for share in (0.5, 0.7, 0.9))
+            for _ in range(195):
+                velocity = 0.9 * velocity + weight_decay * gamma
+                gamma -= rate * velocity
+        ends.append(f"{gamma:.0e}".replace("e-0", "e-") if gamma < 1e-3 else f"{gamma:.3f}")
+    assert ends == ["9e-9", "0.044"]
+    for cell in cells():
+        if cell.metric == "mean_gamma":
+            assert all(end in cell.note for end in ends)
 
 
 @pytest.mark.parametrize(

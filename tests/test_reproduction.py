@@ -113,7 +113,11 @@ def test_numbers_of_the_papers_protocol_are_judged():
     assert words["Figure 3", "conv1", "9"] == "MATCH"
     assert words["Figure 3", "conv1", "10"] == "DIFFERS"
     assert words["Section 3.4", "cifar10/exit", "exit_step"] == "MATCH"
-    assert {word for (place, *_), word in words.items() if place == "Section 4.1"} == {"MATCH"}
+    settings = [one for one in judge_all(found) if one.cell.metric == "setting" and one.cell.run]
+    assert {one.verdict.word for one in settings} == {"MATCH"}
+    assert words["Figure 3", "cifar10/exit", "threshold"] == words["Section 3.1", "cifar10/alpha", "value"] == "MATCH"
+    saved = judge_cell(found, published("Section 4.2", "cifar10/early-exit", "saved")).verdict
+    assert (saved.word, saved.mean) == ("MATCH", 20)  # 25 steps, exit at 20
 
 
 def test_every_printed_number_gets_a_verdict_and_nothing_underspecified_a_decision():

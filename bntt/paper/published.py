@@ -8,6 +8,7 @@ knows no runs; a cell only names the row of experiment `paper` that reproduces i
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     import pandas
 
 Metric = Literal[
-    "accuracy", "time_steps", "exit_step", "exit_accuracy", "energy_ratio", "energy_per_operation", "mean_gamma",
-    "peak_step", "setting", "images", "ratio",
+    "accuracy", "time_steps", "exit_step", "exit_accuracy", "saved_steps", "energy_ratio", "energy_per_operation",
+    "mean_gamma", "peak_step", "spikes", "noise", "setting", "images", "classes", "pixels", "ratio",
 ]  # fmt: skip
 
 DATASETS = {
@@ -34,7 +35,7 @@ DATASETS = {
 }
 # A trained network buys these numbers with accuracy: one that classifies nothing spikes little and exits early. So each
 # names the accuracy of the same run, without which it says nothing.
-BOUGHT = frozenset({"energy_ratio", "exit_step", "mean_gamma", "peak_step"})
+BOUGHT = frozenset({"energy_ratio", "exit_step", "saved_steps", "mean_gamma", "peak_step"})
 Kind = Literal["Table 1", "Table 2", "Table 3", "figures", "text", "settings"]
 TABLES, TEXT = (Path(__file__).with_name(name) for name in ("tables.yaml", "text.yaml"))
 
@@ -105,20 +106,21 @@ class Cell(BaseModel, frozen=True, extra="forbid"):
 def cells() -> tuple[Cell, ...]:
     """Every printed number: those of the tables first, then those of the figures and the text."""
     found = tuple(cell for path in (TABLES, TEXT) for cell in parse(path.read_text(encoding="utf-8"), path.name))
-    check_bought(found)
+    check_names(found)
     return found
 
 
-def check_bought(found: Iterable[Cell]) -> None:
-    """Raises ValueError if `bought_at` of a cell does not name an accuracy of the same run among the cells."""
+def check_names(found: Iterable[Cell]) -> None:
+    """Raises ValueError if two cells have one name, or if `bought_at` of a cell names no accuracy of the same run."""
     found = tuple(found)
-    accuracies = {cell.name: cell for cell in found if cell.metric in ("accuracy", "exit_accuracy")}
+    for name, count in Counter(cell.name for cell in found).items():
+        if count > 1:
+            raise ValueError(f"{name}: {count} cells have this name")
+    runs = {cell.name: (cell.dataset, cell.run) for cell in found if cell.metric in ("accuracy", "exit_accuracy")}
     for cell in found:
-        if cell.bought_at:
-            accuracy = accuracies.get(cell.bought_at)
-            if accuracy is None or (accuracy.dataset, accuracy.run) != (cell.dataset, cell.run):
-                run = f"row {cell.run} on {cell.dataset}"
-                raise ValueError(f"{cell.name}, bought_at: {cell.bought_at!r} is no accuracy of {run}")
+        if cell.bought_at and runs.get(cell.bought_at) != (cell.dataset, cell.run):
+            of_run = f"row {cell.run} on {cell.dataset}"
+            raise ValueError(f"{cell.name}, bought_at: {cell.bought_at!r} is no accuracy of {of_run}")
 
 
 def repeated(cell: Cell) -> Cell | None:
@@ -176,7 +178,7 @@ def parse(text: str, source: str) -> tuple[Cell, ...]:
                 if column.fields and printed[key]:
                     where = f"{source}, {place}, row {name}, column {key}"
                     fields = _merge(content.shared, column.fields, dataset, row.fields, row.cells.get(key, {}))
-                    fields |= {"place": place, "row": name, "column": key, "printed": printed[key]}
+                    fields |= {"place": place.partition(",")[0], "row": name, "column": key, "printed": printed[key]}
                     made.append(_checked(_CELL, _resolved(fields, printed), where))
     return tuple(made)
 
@@ -256,26 +258,31 @@ def _merge(*levels: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _resolved(fields: dict[str, Any], printed: Mapping[str, str]) -> dict[str, Any]:
-    """The fields of a cell, with `half-digit`, `none` and `column NAME` replaced by values.
+    """The fields of a cell, with `half-digit`, `about`, `none` and `column NAME` replaced by values.
 
     `column NAME` is the number in that column of the same line; of `bought_at`, it is the name of that cell.
     """
-    tolerance, step, bought = (fields.get(key, "none") for key in ("tolerance", "time_step", "bought_at"))
+    fields = dict(fields)
     if (number := _NUMBER.match(fields["printed"])) is None:
-        tolerance = None
-    elif tolerance == "half-digit":  # half of the last digit's unit: 0.05 for "90.5"
-        tolerance = float(f"5e-{len(number['decimals'] or '') + 1}")
-    if (beside := step.partition("column ")[2]) in printed:
-        step = _number(printed[beside])
-    if (beside := bought.partition("column ")[2]) in printed:
-        bought = f"{fields['place']}, {fields['row']}, {beside}"
-    steps, bought = None if step == "none" else step, "" if bought == "none" else bought
-    return fields | {"tolerance": tolerance, "time_step": steps, "bought_at": bought}
+        fields["tolerance"] = None
+    elif (tolerance := fields.get("tolerance")) in ("half-digit", "about"):
+        digits, decimals = number["digits"].replace(",", ""), len(number["decimals"] or "")
+        padding = len(digits) - len(digits.rstrip("0")) if tolerance == "about" and not decimals else 0
+        fields["tolerance"] = float(f"5e{padding - decimals - 1}")  # half a unit: 0.05 for "90.5", 5 for "about 40"
+    for key in ("time_step", "threshold", "bought_at"):
+        column = fields.get(key, "").partition("column ")[2]
+        if column in printed:
+            here = f"{fields['place']}, {fields['row']}, {column}"
+            fields[key] = here if key == "bought_at" else _number(printed[column])
+        elif fields.get(key) == "none":
+            del fields[key]
+    return fields
 
 
-_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.(?P<decimals>\d+))?")  # finds 4.6 in "4.6 (= E_MULT + E_ADD)"
+# Finds 4.6 in "4.6 (= E_MULT + E_ADD)", 9 in "~9×", 40 in "about 40×", and none in a range, "~25-50".
+_NUMBER = re.compile(r"(?:~|about )?(?P<digits>\d+(?:,\d{3})*)(?:\.(?P<decimals>\d+))?(?![\d.,]| ?- ?\d)")
 
 
 def _number(printed: str) -> float | None:
     found = _NUMBER.match(printed)
-    return float(found[0].replace(",", "")) if found else None
+    return float(found[0].removeprefix("~").removeprefix("about ").replace(",", "")) if found else None

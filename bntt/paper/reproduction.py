@@ -182,6 +182,11 @@ class _Reading:
             raise _NotRunError(f"{self.found.run.name} was not measured at threshold {threshold:g}")
         return int(exits["exit_step"].iloc[0])
 
+    def saved_steps(self) -> float:
+        """The time-steps that early exit saves, in % of T."""
+        steps = self.found.run.options["time_steps"]
+        return float(100 * (steps - self.exit_step()) / steps)
+
     def energy_ratio(self) -> Estimate:
         step = self.found.run.options.get("time_steps", 1) if self.cell.time_step is None else self.cell.time_step
         line = self._at_step(energy_ratios(self._table("energy.csv")), step)
@@ -208,7 +213,8 @@ class _Reading:
 
     def setting(self) -> float:
         name, _, index = self.cell.option.partition(".")
-        option = self.found.run.options[name]
+        run = self.found.run
+        option = {**run.evaluation, **run.options}[name]
         value = option[int(index)] if index else option
         return 100 * value if self.cell.unit == "%" else value
 
