@@ -372,7 +372,7 @@ def test_what_a_network_buys_with_accuracy_names_that_accuracy(cell: tuple[str, 
 
 def test_a_cell_has_a_name_of_its_own() -> None:
     check_names(cells())
-    with pytest.raises(ValueError, match="Table 1, cifar10/bntt, accuracy: two cells have this name"):
+    with pytest.raises(ValueError, match="Table 1, cifar10/bntt, accuracy: 2 cells have this name"):
         check_names([*cells(), published("Table 1", "cifar10/bntt", "accuracy").model_copy()])
 
 

@@ -8,6 +8,7 @@ knows no runs; a cell only names the row of experiment `paper` that reproduces i
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -93,8 +94,8 @@ class Cell(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def kind(self) -> Kind:
-        """What the number belongs to: the settings, whatever their place, or a table, the figures or the text."""
-        if self.metric in ("setting", "time_steps"):
+        """What the number belongs to: the settings of runs, whatever their place, or a table, the figures or the text."""
+        if self.run and self.metric in ("setting", "time_steps"):
             return "settings"
         if self.place.startswith("Figure "):
             return "figures"
@@ -111,17 +112,15 @@ def cells() -> tuple[Cell, ...]:
 
 def check_names(found: Iterable[Cell]) -> None:
     """Raises ValueError if two cells have one name, or if `bought_at` of a cell names no accuracy of the same run."""
-    named: dict[str, Cell] = {}
+    found = tuple(found)
+    for name, count in Counter(cell.name for cell in found).items():
+        if count > 1:
+            raise ValueError(f"{name}: {count} cells have this name")
+    runs = {cell.name: (cell.dataset, cell.run) for cell in found if cell.metric in ("accuracy", "exit_accuracy")}
     for cell in found:
-        if named.setdefault(cell.name, cell) is not cell:
-            raise ValueError(f"{cell.name}: two cells have this name")
-    for cell in named.values():
-        if cell.bought_at:
-            accuracy = named.get(cell.bought_at)
-            of_accuracy = accuracy is not None and accuracy.metric in ("accuracy", "exit_accuracy")
-            if accuracy is None or not of_accuracy or (accuracy.dataset, accuracy.run) != (cell.dataset, cell.run):
-                run = f"row {cell.run} on {cell.dataset}"
-                raise ValueError(f"{cell.name}, bought_at: {cell.bought_at!r} is no accuracy of {run}")
+        if cell.bought_at and runs.get(cell.bought_at) != (cell.dataset, cell.run):
+            of_run = f"row {cell.run} on {cell.dataset}"
+            raise ValueError(f"{cell.name}, bought_at: {cell.bought_at!r} is no accuracy of {of_run}")
 
 
 def repeated(cell: Cell) -> Cell | None:

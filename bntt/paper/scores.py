@@ -87,6 +87,8 @@ def dead_value(cell: Cell) -> float:
             return 0.01
         case "exit_step" | "peak_step":
             return 1.0
+        case "saved_steps":
+            return 100.0
         case _:
             return cell.number
 
