@@ -75,9 +75,7 @@ class Made(Found):
 
     def energy(self) -> pd.DataFrame:
         spent = 0.9 * self.spikes
-        lines = [
-            (step, layer, 100, self.spikes, 4.6, spent, 0.0, 0.0) for step in STEPS for layer in (*LAYERS, "fc2")
-        ]
+        lines = [(step, layer, 100, self.spikes, 4.6, spent, 0.0, 0.0) for step in STEPS for layer in (*LAYERS, "fc2")]
         columns = ["time_step", "layer", "macs", "count_own", "dense_mj", "own_mj", "events_mj", "mass_mj"]
         return pd.DataFrame(lines, columns=columns)
 

@@ -196,9 +196,7 @@ def test_a_dead_network_earns_nothing_but_its_settings():
 def test_the_headline_names_each_kind_and_counts_repeats_once():
     judged = judge_all(made(PAPER))
     lines = headline(judged)
-    assert [line.split(" ", 2)[2].split(":")[0] for line in lines[:-2]] == [
-        score.kind for score in scores(judged)
-    ]
+    assert [line.split(" ", 2)[2].split(":")[0] for line in lines[:-2]] == [score.kind for score in scores(judged)]
     table1 = next(line for line in lines if "measured in Table 1" in line)
     assert " MATCH" in table1 and "A dead network would earn 0 of the " in table1
     total = sum(score.counts.total() for score in scores(judged))

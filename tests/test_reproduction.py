@@ -14,12 +14,11 @@ from bntt.drawing.overview import verdict_counts, verdicts_table
 from bntt.experiment import schema
 from bntt.experiment.schema import CONFIG, load
 from bntt.paper import admission
-from bntt.paper.published import Cell, cells, published
 from bntt.paper.admission import PROTOCOL_SHA256, protocol_digest
+from bntt.paper.published import Cell, cells, published
 from bntt.paper.reproduction import judge_all, judge_cell
 from bntt.paper.verdicts import DECIDED
 from bntt.results.collect import Results
-from bntt.runs.status import Found
 
 PAPERS = {"paper", "cifar10"}  # experiments of the paper's protocol
 PAPER = load("paper")

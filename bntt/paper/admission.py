@@ -1,9 +1,9 @@
 """Which runs may judge a printed number: those of the paper's protocol, on the publisher's data, trained as they say.
 
 A run must have the number's row and dataset, and the options that `config/paper.yaml` resolves to. The same holds for
-the run that it starts from. A hash pins this file, so an edited file is not the paper's protocol. What training recorded
-must agree: its steps, the numbers of images, the state of the data, one content of them for all seeds, and other weights
-for each seed.
+the run that it starts from. A hash pins this file, so an edited file is not the paper's protocol. What training
+recorded must agree: its steps, the numbers of images, the state of the data, one content of them for all seeds, and
+other weights for each seed.
 """
 
 import hashlib
@@ -136,7 +136,7 @@ def _check_training(found: Found) -> None:
         counts = [f"{images[part]:,} of {count:,} {part}" for part, count in whole.items()]
         raise NotAdmitted(f"{run.name} had other numbers of images than {run.dataset} has: {listed(counts)}")
     if "epochs" in run.options and training["status"] == "done":
-        planned = training_steps(run.options, images["train"])
+        planned = training_steps(dict(run.options), images["train"])
         if training["steps"] != planned:
             raise NotAdmitted(f"{run.name} was trained for {training['steps']:,} steps, not {planned:,}")
 

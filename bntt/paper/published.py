@@ -94,7 +94,7 @@ class Cell(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def kind(self) -> Kind:
-        """What the number belongs to: the settings of runs, whatever their place, or a table, the figures or the text."""
+        """What the number belongs to: the settings of runs, wherever printed, or a table, the figures or the text."""
         if self.run and self.metric in ("setting", "time_steps"):
             return "settings"
         if self.place.startswith("Figure "):
