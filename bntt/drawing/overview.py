@@ -234,7 +234,7 @@ def scores_table(judged: Sequence[Judged]) -> Markup:
     lines = [
         {"Numbers": score.kind}
         | {word: score.counts[word] or DASH for word in words}
-        | {"Weak": score.weak or DASH}
+        | {"Weak": score.weak.total() or DASH}
         | {"Earned by a dead network": f"{score.dead_earns} of {score.dead.total()}" if score.dead else DASH}
         | {"Judged without accuracy": score.dead_alone if score.dead else DASH}
         for score in found

@@ -211,11 +211,6 @@ class _Reading:
         steps = self.found.run.options["time_steps"]
         return float(100 * (steps - self.exit_step()) / steps)
 
-    def saved_steps(self) -> float:
-        """The time-steps that early exit saves, in % of T."""
-        steps = self.found.run.options["time_steps"]
-        return float(100 * (steps - self.exit_step()) / steps)
-
     def energy_ratio(self) -> Estimate:
         step = self.found.run.options.get("time_steps", 1) if self.cell.time_step is None else self.cell.time_step
         line = self._at_step(energy_ratios(self.table("energy.csv")), step)

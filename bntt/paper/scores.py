@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bntt.common.text import counted, listed
+from bntt.paper.admission import the_paper
 from bntt.paper.published import Cell, repeated
 from bntt.paper.reproduction import Judged, accuracy_cell, judge_values
 from bntt.paper.verdicts import FAVOURABLE, WORDS, Word, what_chance_does
@@ -34,7 +35,7 @@ class Score:
 
     kind: str
     counts: Counter[Word]
-    weak: int  # of MATCH and CONSISTENT
+    weak: Counter[Word]  # of these, those that are weak
     dead: Counter[Word]  # the verdicts on a dead network
     dead_alone: int  # how many of these would be favourable if no number were judged together with its accuracy
 
@@ -58,15 +59,17 @@ def _score(kind: str, judged: Sequence[Judged]) -> Score:
     return Score(
         kind,
         Counter(one.verdict.word for one in judged),
-        sum(one.verdict.weak for one in judged),
+        Counter(one.verdict.word for one in judged if one.verdict.weak),
         Counter(_dead(cell) for cell in can_fail),
         sum(judge_values(cell, [dead_value(cell)] * DEAD_SEEDS).word in FAVOURABLE for cell in can_fail),
     )
 
 
 def is_decidable(cell: Cell) -> bool:
-    """Whether a run could confirm or refute a number: one is printed, a row reproduces it, and its run is specified."""
-    return bool(cell.run) and cell.value is not None and not cell.underspecified
+    """Whether runs of the protocol can confirm or refute a number: one is printed, and its row is there and specified."""
+    paper = the_paper()
+    has_row = cell.dataset in paper.datasets and cell.run in paper.rows_on(cell.dataset)
+    return has_row and cell.value is not None and not cell.underspecified
 
 
 def _dead(cell: Cell) -> Word:
@@ -112,6 +115,6 @@ def headline(judged: Sequence[Judged]) -> list[str]:
 
 
 def _verdicts(score: Score) -> str:
-    weak = f", {score.weak} of them weak" if score.weak else ""
-    words = [f"{score.counts[word]} {word}" for word in WORDS if score.counts[word]]
-    return listed(words) + weak
+    """``3 MATCH (2 weak) and 7 NOT_RUN``."""
+    weak = {word: f" ({count} weak)" for word, count in score.weak.items()}
+    return listed([f"{score.counts[word]} {word}{weak.get(word, '')}" for word in WORDS if score.counts[word]])

@@ -40,9 +40,7 @@ FAVOURABLE: frozenset[Word] = frozenset({"MATCH", "CONSISTENT", "BETTER"})
 FEWEST_SEEDS = 3
 WEAK_POINTS = 1.0  # half-width of the interval, in points of accuracy, above which MATCH and CONSISTENT are weak
 WEAK_SHARE = 0.1  # the same for other numbers, as a share of the printed number
-PRICE_POINTS = (
-    1.0  # the accuracy that a number was bought at may be so much lower; Table 1's early exits lose up to 1.0
-)
+PRICE_POINTS = 1.0  # how much lower the accuracy of a cost may be; Table 1's own early exits lose up to one point
 STEPS_BETWEEN = 200  # of a mean, from its lower to its upper bound
 ROUNDING = 1e-9  # error of floating-point arithmetic; a value at the very edge of a tolerance counts as within
 
