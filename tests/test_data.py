@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tiny import PROJECT, assert_one_line, bntt_here, environment, images
+from tiny import PROJECT, assert_one_line, bntt_here, environment, experiment, images
 from torch.nn import functional as F
 
 from bntt.commands import data
@@ -21,6 +21,7 @@ from bntt.data import digits, sheet, splits, store
 from bntt.data._parts import divided
 from bntt.data.images import augment
 from bntt.experiment import code_hash
+from bntt.runs import pipeline
 from bntt.spiking.randomness import key
 
 torch.set_num_threads(1)
@@ -220,6 +221,67 @@ def test_a_pickle_is_never_opened(prepared):
     with pytest.raises((UserError, ValueError)):
         store.load("digits")
     assert not (prepared / "opened").exists()
+
+
+@pytest.mark.parametrize(("part", "change"), [("train", -1), ("validation", -1), ("test", -1), ("test", 1)])
+def test_a_run_refuses_other_counts_than_declared_and_all_else_goes_on(place, tmp_path, monkeypatch, part, change):
+    split = splits.committed_split("digits")
+    there = split[part][:change] if change < 0 else split[part] + split[part][:change]
+    few = divided(*digits.scans(), split | {part: there}, from_publisher=False)
+    monkeypatch.setattr(digits, "read", lambda source, downloads: few)
+    store.prepare("digits")
+    assert store.verify("digits")["images"][part] == len(there)
+    assert store.is_current("digits")
+    assert sheet.contact_sheet("digits", tmp_path / "sheet.png")[0].is_file()
+    used = experiment(tmp_path)
+    with pytest.raises(UserError) as raised:
+        pipeline.train(used, used.runs[0], tmp_path / "results", "cpu")
+    declared = f"{digits.__file__}, line 16"
+    counts = f"{len(there):,} of {digits.DATASET['images'][part]:,} {part}"
+    assert_one_line(raised.value, str(place / "digits"), declared, counts, "delete it", "train_limit")
+    assert not list((tmp_path / "results").rglob("*.json"))
+
+
+def test_made_up_arrays_are_read_whatever_their_number(place):
+    store.make_up("digits", {"train": 20, "validation": 0, "test": 3})
+    loaded = store.load("digits")
+    assert [len(part) for part in (loaded.train, loaded.validation, loaded.test)] == [20, 0, 3]
+
+
+def exchange(path, change):
+    """Change a prepared array, and its hash in the manifest, so that only what it holds can tell."""
+    np.save(path, change(np.load(path)))
+    record = files.read_sealed(path.with_name("manifest.json"))
+    record["files"][path.name] = files.sha256(path)
+    files.write_sealed(path.with_name("manifest.json"), record)
+
+
+def test_labels_of_another_integer_type_are_the_same_labels(prepared):
+    before = store.load("digits").test.labels
+    exchange(prepared / "test-labels.npy", lambda labels: labels.astype(np.int32))
+    after = store.load("digits").test.labels
+    assert after.dtype == torch.int64
+    assert torch.equal(after, before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "said"),
+    [
+        ("labels", lambda labels: np.where(labels == 9, 10, labels), "labels are 0 to 10, not within 0 to 9"),
+        ("labels", lambda labels: labels - 1, "labels are -1 to 8, not within 0 to 9"),
+        ("labels", lambda labels: labels.astype(float), "labels are float64 [540], not whole numbers [N]"),
+        ("labels", lambda labels: labels[:, None], "labels are int64 [540, 1], not whole numbers [N]"),
+        ("labels", lambda labels: labels[1:], "540 pictures and 539 labels, not 540 of each"),
+        ("pixels", lambda pixels: pixels[1:], "539 pictures and 540 labels, not 540 of each"),
+        ("pixels", lambda pixels: pixels[..., 1:], "pixels are uint8 [540, 1, 8, 7], not uint8 [N, 1, 8, 8]"),
+        ("pixels", lambda pixels: pixels / 255, "pixels are float64 [540, 1, 8, 8], not uint8 [N, 1, 8, 8]"),
+    ],
+)
+def test_arrays_that_are_not_as_declared_are_refused(prepared, kind, change, said):
+    exchange(prepared / f"test-{kind}.npy", change)
+    with pytest.raises(UserError) as raised:
+        store.load("digits", incomplete=True)
+    assert_one_line(raised.value, f"{prepared}: test ", said)
 
 
 @pytest.mark.slow

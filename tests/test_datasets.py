@@ -417,6 +417,9 @@ def test_an_incomplete_copy_is_said_and_listed_with_what_it_has(tree, place, cap
     assert re.fullmatch(r"tiny-imagenet +prepared +unknown +6 of 100,000 train, 2 of 10,000 test +Tiny-.*", line)
     assert "photographs" not in line
     assert told in run("list").out
+    with pytest.raises(UserError) as raised:
+        store.load("tiny-imagenet")
+    assert_one_line(raised.value, str(place / "tiny-imagenet"), told.removeprefix("INCOMPLETE: "), "complete data")
 
 
 def test_remarks_tell_what_is_unusual_of_prepared_data(monkeypatch):

@@ -1,8 +1,10 @@
 """Frames of many runs by hand: last steps, thresholds, layers in order of depth, energy ratios."""
 
 import math
+from statistics import NormalDist
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -11,6 +13,7 @@ from bntt.results import facts
 from bntt.results.collect import Results, at_threshold, gammas, last_step, select
 from bntt.results.comparison import BY_IMAGE, BY_SEED, accuracy_difference
 from bntt.results.energy import energy_ratios, exit_energy_ratios
+from bntt.results.intervals import tango
 
 LAYERS = ["conv1", "conv2", "conv10", "fc1", "fc2"]  # of which sorting by letters would make another order
 
@@ -109,6 +112,28 @@ def test_accuracies_are_paired_by_seed_or_else_by_image_and_the_other_is_taken_o
     assert accuracy_difference(frame[:1], None) == (None, "")
     assert accuracy_difference(frame[:1].assign(correct=""), 8) == (None, "")
     assert accuracy_difference(frame[:0], 8) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("deviation", "differing", "expected"), [(0.0, 0.25, 0.05), (0.005, 0.25, 0.26), (0.005, 0.1, 0.42)]
+)
+def test_how_often_one_seed_decides_between_equal_methods(deviation, differing, expected):
+    """Accuracies have a standard deviation over seeds, and two methods differ on a share of 10,000 images.
+
+    The expected share follows from the normal distribution of the difference, whose variance the interval over images
+    covers only in part.
+    """
+    images, trials, draws = 10_000, 1000, np.random.default_rng(0)
+    decided = 0
+    for difference in draws.normal(0, deviation * math.sqrt(2), trials):
+        shares = [(differing + difference) / 2, (differing - difference) / 2, 1 - differing]
+        only_first, only_second, _ = draws.multinomial(images, shares)
+        interval = tango(only_first, only_second, images)
+        decided += not interval.low <= 0 <= interval.high
+    over_images, over_seeds = differing / images, 2 * deviation**2
+    normal = 2 * NormalDist().cdf(-1.96 * math.sqrt(over_images / (over_images + over_seeds)))
+    assert normal == pytest.approx(expected, abs=0.005)
+    assert decided / trials == pytest.approx(normal, abs=0.05)  # three standard errors
 
 
 def test_the_test_images_are_those_of_the_dataset_within_the_limit():

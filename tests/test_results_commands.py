@@ -133,6 +133,18 @@ def test_two_folders_are_compared_by_seed_and_a_single_seed_by_image(root, tmp_p
     assert (unlike.metric, unlike.estimate) == ("accuracy", None)
 
 
+@pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
+def test_compare_says_when_it_rests_on_one_seed(root, capsys, seeds):
+    used = write_experiment(root / "used", "tiny", seeds=seeds)
+    status, out, _ = run_command(capsys, "compare", root / "tiny", root / "tiny", "--experiment", used)
+    first, *more = [line for line in out.splitlines() if line.startswith("digits, bntt, ")]
+    assert (status, len(more)) == (0, 2)
+    end = "one seed" if len(seeds) == 1 else "n = 3"
+    assert all(line.endswith(f", {end}") for line in (first, *more))
+    assert ("(paired by image, Tango; over images, not over seeds), one seed" in first) == (len(seeds) == 1)
+    assert ("(paired by seed, Student), n = 3" in first) == (len(seeds) == 3)
+
+
 def test_runs_without_numbers_are_named(root, capsys):
     """One is damaged, one is not measured, and five are gone; the rest is compared."""
     runs = root / "tiny/runs/digits"

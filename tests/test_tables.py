@@ -15,9 +15,12 @@ from bntt.common import text as words
 from bntt.data import store
 from bntt.drawing import overview, palette, tables
 from bntt.drawing import page as pages
+from bntt.drawing.tables import _lines
 from bntt.drawing.tables._table import latex_escape
 from bntt.experiment.schema import load
 from bntt.paper.claims import weigh
+from bntt.paper.reproduction import Judged
+from bntt.paper.verdicts import WORDS, Verdict
 from bntt.results import dead, facts
 from bntt.results.collect import Results
 from bntt.results.energy import energy_ratios, exit_energy_ratios
@@ -259,7 +262,7 @@ def test_several_seeds_are_mean_and_deviation(tmp_path):
     table = tables.table1(three)
     assert line(table, "bntt")["Accuracy (%)"] == "75.00 ± 25.00 (n = 3)"
     assert any("standard deviation over seeds" in note for note in table.notes)
-    assert line(table, "surrogate")["Accuracy (%)"] == "62.50 ± 17.12"  # one seed left: over images
+    assert line(table, "surrogate")["Accuracy (%)"] == "62.50 ± 17.12 (n = 1, binomial)"  # one seed left: over images
     assert line(table, "surrogate")["Note"] == "seed 1: diverged: loss is nan; seed 2: no result yet"
     assert table.data.set_index("row").loc["ann", "seeds"] == 3
     notes = [claim.note for claim in weigh(three, "digits")]
@@ -399,7 +402,7 @@ def test_notes_explain_only_the_columns_and_signs_that_are_shown(tmp_path):
     for table in (tables.table1(one), tables.table3(one)):
         assert "± is the binomial standard error over the test images; with one seed" in notes(table)
     for table in (tables.table1(two), tables.table3(two)):
-        assert "(n: their number); of an accuracy with one seed, the binomial standard error over" in notes(table)
+        assert "(n: their number); of one seed (n = 1, binomial), the binomial standard error over" in notes(table)
     assert "95 %: Student's interval" in notes(tables.table1(two))
     assert "95 %:" not in notes(tables.table1(one)) + notes(tables.condensed(tables.table1(two)))
     assert "Over draws" not in notes(tables.table1(one))
@@ -410,6 +413,79 @@ def test_notes_explain_only_the_columns_and_signs_that_are_shown(tmp_path):
     one._frames.clear()
     assert "Over draws" in notes(tables.table1(one))
     assert "Over draws" not in notes(tables.condensed(tables.table1(one)))
+
+
+def test_an_accuracy_or_a_difference_of_one_seed_says_so(tmp_path):
+    """Among several seeds an accuracy does, at early exit and in Table 3 too; a difference always does."""
+    alone = "87.50 ± 11.69 (n = 1, binomial)"
+    mixed = results(tmp_path, seeds=(0, 1), bntt=("done", "missing"), my_norm=("missing", "done"))
+    table, other = tables.table1(mixed), tables.table3(mixed)
+    for shown in (table, other):
+        assert [line(shown, row)["Accuracy (%)"] for row in ("bntt", "bntt + early exit")] == [alone, alone]
+        assert line(shown, "ann")["Accuracy (%)"] == "100.00 ± 0.00 (n = 2)"
+    # n = 2 of ann, but only seed 0 of bntt; no common seed with my-norm
+    assert line(table, "ann")["Minus bntt (points)"].endswith("], one seed")
+    assert line(table, "my-norm")["Minus bntt (points)"] == "–"
+    assert next(note for note in table.notes if note.startswith("Minus bntt")).count("interval") == 1
+    data = table.data[table.data["status"] == "done"].drop_duplicates("row").set_index("row")
+    assert data.loc["ann", "minus_bntt_seeds"] == 1
+    assert data.loc[["bntt", "my-norm"], "minus_bntt_seeds"].isna().all()
+
+    one = tables.table1(results(tmp_path))
+    assert line(one, "bntt")["Accuracy (%)"] == "87.50 ± 11.69"
+    assert line(one, "ann")["Minus bntt (points)"].endswith("], one seed")
+    assert any("over images and not over seeds" in note for note in one.notes)
+    two = tables.table1(results(tmp_path, seeds=(0, 1)))
+    assert "one seed" not in line(two, "ann")["Minus bntt (points)"]
+    assert set(two.data["minus_bntt_seeds"].dropna()) == {2}
+    assert any("Student's 95 % interval over seeds" in note for note in two.notes)
+    assert not any("One seed" in note for note in two.notes)
+
+
+@pytest.mark.parametrize(
+    ("draw", "row", "values", "shown", "minus_paper"),
+    [
+        (tables.table1, "bntt", (89.0, 89.4), "UNDERSPECIFIED, −1.3 points", -1.3),
+        (tables.table1, "bntt", (91.0,), "UNDERSPECIFIED, +0.5 points", 0.5),
+        (tables.table1, "bntt", (), "UNDERSPECIFIED", None),
+        (tables.table3, "bntt", (8.0, 9.0), "UNDERSPECIFIED, −0.64×", -0.64),
+        (tables.table3, "bntt", (math.inf,), "UNDERSPECIFIED, +∞×", math.inf),
+    ],
+)
+def test_what_is_underspecified_shows_the_difference_to_the_printed_number(
+    tmp_path, monkeypatch, draw, row, values, shown, minus_paper
+):
+    def judged(found, cell):
+        of_row = cell.row.endswith(row)
+        return Judged(cell, Verdict("UNDERSPECIFIED", values=values) if of_row else Verdict("WORSE", values=(1.0,)))
+
+    monkeypatch.setattr(_lines, "judge_cell", judged)
+    table = draw(results(tmp_path, datasets=("cifar10",)))
+    assert line(table, row)["Verdict"] == shown
+    assert line(table, "surrogate")["Verdict"] == "WORSE"  # of the other words the interval tells
+    data = table.data[table.data["status"] == "done"].drop_duplicates("row").set_index("row")
+    assert data.loc[row, "minus_paper"] == pytest.approx(math.nan if minus_paper is None else minus_paper, nan_ok=True)
+    assert data.loc["surrogate", "verdict_mean"] == 1
+    (note,) = (note for note in table.notes if note.startswith("Verdict:"))
+    for word in _lines.VERDICTS:
+        assert (f" {word}: " in note) == (word in ("UNDERSPECIFIED", "WORSE"))
+    assert not any(note.startswith("No verdict") for note in table.notes)
+
+
+def test_every_verdict_is_explained_where_it_appears():
+    assert set(WORDS) <= set(_lines.VERDICTS)
+    weak = {"verdict": Verdict("CONSISTENT", weak=True)}
+    (note,) = _lines._verdicts_note([weak, {"verdict": None}])
+    assert "CONSISTENT: it is in the 95 % prediction interval" in note and "weak: this interval" in note
+    assert list(_lines._verdicts_note([{"verdict": None}])) == []
+
+
+def test_differences_under_noise_are_said_to_be_of_one_seed():
+    columns = ["row", "sigma", "difference", "low", "high"]
+    differences = pd.DataFrame([("ann", 0.1, 2.0, 1.0, 3.0), ("ann", 0.2, 2.0, -1.0, 3.0)], columns=columns)
+    page = overview.noise_table(differences, {"bntt": "at chance"})
+    assert "bntt, at chance, one seed, minus" in page
+    assert page.count("<b>2.0</b>") == 1
 
 
 def test_condensed_leaves_out_reported_steps_and_details(tmp_path):

@@ -28,5 +28,6 @@ def run(parsed: argparse.Namespace) -> None:
             print(f"{results.folder} has no numbers of {listed(without)}", file=sys.stderr)
     for one in compare(first, second):
         difference = f"{interval(one.estimate)} ({one.pairing})" if one.estimate else number(one.second - one.first)
-        numbers = f"{number(one.first)} and {number(one.second)}, difference {difference}, n = {one.seeds}"
+        seeds = "one seed" if one.seeds == 1 else f"n = {one.seeds}"
+        numbers = f"{number(one.first)} and {number(one.second)}, difference {difference}, {seeds}"
         print(f"{one.dataset}, {one.row}, {one.metric}: {numbers}")

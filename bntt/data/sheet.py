@@ -23,7 +23,7 @@ def contact_sheet(name: str, out: Path) -> tuple[Path, str]:
     from matplotlib import style
     from matplotlib.figure import Figure
 
-    images, class_names = store.load(name), store.manifest(name).get("class_names")
+    images, class_names = store.load(name, incomplete=True), store.manifest(name).get("class_names")
     pixels, labels = images.train.pixels.numpy(), images.train.labels.numpy()
     shown = range(min(CLASSES, images.classes))
     rows = []

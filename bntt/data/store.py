@@ -15,6 +15,9 @@ The *state* of data says how well it is known that they are the publisher's:
 Pixels of JPEG files depend on the decoder, by a grey level at most. So a dataset that is decoded here declares with
 which decoder its content was hashed. With another decoder an extracted copy of the publisher's files may stay
 ``unknown``, and `remarks` says so.
+
+Data with other counts than ``DATASET`` declares can be prepared, listed, verified and shown, but no run uses them. A
+run on a part of a dataset says so by ``train_limit`` and ``test_limit``; another dataset is another file.
 """
 
 import contextlib
@@ -183,6 +186,7 @@ def make_up(name: str, images: dict[str, int]) -> None:
         "state": "unknown",
         "split_sha256": _split_identity(name),
         "reader": reading_code(name),
+        "made_up": True,
     }
     folder(name).mkdir(parents=True)
     _write(folder(name), made, manifest)
@@ -190,7 +194,7 @@ def make_up(name: str, images: dict[str, int]) -> None:
 
 def counts(found: dict[str, Any]) -> str:
     """The number of images of each part of prepared data, and how many the dataset declares if they are others."""
-    whole = facts(found["dataset"]).get("images", found["images"])
+    whole = found["images"] | _declared(found["dataset"])
     return ", ".join(
         f"{count:,}{'' if count == whole[part] else f' of {whole[part]:,}'} {part}"
         for part, count in found["images"].items()
@@ -200,11 +204,11 @@ def counts(found: dict[str, Any]) -> str:
 
 def remarks(found: dict[str, Any]) -> list[str]:
     """What a user must know of prepared data, from their manifest: one line each, none if there is nothing."""
-    name, known = found["dataset"], facts(found["dataset"])
+    known = facts(found["dataset"])
     lines = []
-    whole = found["images"] == known.get("images", found["images"])
+    whole = _is_whole(found)
     if not whole:
-        lines.append(f"INCOMPLETE: {counts(found)}; results on these data are not results on {name}")
+        lines.append(f"INCOMPLETE: {counts(found)}; no run uses these data")
     events = found.get("events", {"events": 0, "outside_window": 0})
     left_out, of, damaged = events["outside_window"], events["events"], events.get("damaged", 0)
     if left_out > MANY * of:
@@ -313,15 +317,26 @@ def verify(name: str) -> dict[str, Any]:
     return found
 
 
-def load(name: str) -> "ImageData":
-    """The prepared dataset as tensors on the CPU, at its own image size; every file is checked as by `verify`."""
+def load(name: str, incomplete: bool = False) -> "ImageData":
+    """The prepared dataset as tensors on the CPU, at its own image size; every file is checked as by `verify`.
+
+    Raises UserError if the arrays are not what ``DATASET`` declares; ``incomplete`` accepts other counts, for a look
+    at them.
+    """
     import torch
 
     from bntt.data.images import ImageData, Images
 
     found = verify(name)
-    arrays = {file: torch.from_numpy(np.load(folder(name) / file, allow_pickle=False)) for file in found["files"]}
-    parts = {part: Images(arrays[f"{part}-pixels.npy"], arrays[f"{part}-labels.npy"]) for part in SPLITS}
+    parts = {}
+    for part in SPLITS:
+        pixels, labels = (
+            np.load(folder(name) / f"{part}-{kind}.npy", allow_pickle=False) for kind in ("pixels", "labels")
+        )
+        _check_arrays(found, part, pixels, labels)
+        parts[part] = Images(torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64)))
+    if not incomplete:
+        _check_counts(found)
     blank = torch.zeros(parts["train"].pixels.shape[-3], 1, 1)
     return ImageData(
         name=name,
@@ -332,3 +347,51 @@ def load(name: str) -> "ImageData":
         digest=found["content_sha256"],
         state=found["state"],
     )
+
+
+def _check_counts(found: dict[str, Any]) -> None:
+    """Raise UserError if there are not as many images as the dataset declares, unless they were made up."""
+    name = found["dataset"]
+    if not (_is_whole(found) or found.get("made_up")):
+        raise UserError(
+            f"{folder(name)} has other counts of images than {_declaration(name)} declares: {counts(found)}; delete it "
+            f"and prepare {name} from complete data (`train_limit` and `test_limit` use a part of them)"
+        )
+
+
+def _check_arrays(found: dict[str, Any], part: str, pixels: np.ndarray, labels: np.ndarray) -> None:
+    """Raise UserError unless the arrays of a part are as the manifest and ``DATASET`` say."""
+    name, count = found["dataset"], found["images"][part]
+    shape, classes = facts(name)["shape"], facts(name)["classes"]
+    wrong = ""
+    if pixels.dtype != np.uint8 or list(pixels.shape[1:]) != shape:
+        wrong = f"pixels are {pixels.dtype} {list(pixels.shape)}, not uint8 {['N', *shape]}".replace("'", "")
+    elif labels.dtype.kind not in "iu" or labels.ndim != 1:
+        wrong = f"labels are {labels.dtype} {list(labels.shape)}, not whole numbers [N]"
+    elif not len(pixels) == len(labels) == count:
+        wrong = (
+            f"there are {len(pixels):,} pictures and {len(labels):,} labels, not {count:,} of each as in the manifest"
+        )
+    elif count and not 0 <= labels.min() <= labels.max() < classes:
+        wrong = f"labels are {labels.min()} to {labels.max()}, not within 0 to {classes - 1}"
+    if wrong:
+        raise UserError(
+            f"{folder(name)}: {part} {wrong}; mend its reader or its DATASET ({_declaration(name)}), delete the folder "
+            "and prepare it again"
+        )
+
+
+def _declaration(name: str) -> str:
+    """Where a dataset declares what it is: file and line."""
+    return declared.place(declared.plugins("data", "DATASET")[name], "DATASET")
+
+
+def _declared(name: str) -> dict[str, int]:
+    """How many images of each part a dataset declares; it may leave parts out."""
+    declared_images: dict[str, int] = facts(name).get("images", {})
+    return declared_images
+
+
+def _is_whole(found: dict[str, Any]) -> bool:
+    """Whether prepared data have as many images as the dataset declares."""
+    return all(found["images"].get(part) == count for part, count in _declared(found["dataset"]).items())

@@ -90,7 +90,7 @@ def recordings(datasets: Iterable[str], folder: Path) -> list[Markup]:
 
 
 def noise_table(differences: pd.DataFrame, dead: Mapping[str, str]) -> Markup:
-    """Accuracy of bntt minus each row's at each sigma; bold if the paired interval excludes 0.
+    """Accuracy of bntt minus each row's at each sigma, of one seed; bold if the interval over images excludes 0.
 
     ``dead`` gives ``silent`` or ``at chance`` for rows that are so.
     """
@@ -106,7 +106,7 @@ def noise_table(differences: pd.DataFrame, dead: Mapping[str, str]) -> Markup:
             )
             for one in part.itertuples()
         }
-        lines.append({f"{name(BNTT)}, minus" if BNTT in dead else f"{BNTT} minus": name(str(row))} | cells)
+        lines.append({f"{name(BNTT)}, one seed, minus": name(str(row))} | cells)
     frame = pd.DataFrame(lines).fillna(DASH)
     return table(frame, right=list(frame.columns[1:]))
 

@@ -1,4 +1,8 @@
-"""Accuracy under Gaussian noise on the input image (Fig. 4(b)); every method sees the same noisy images."""
+"""Accuracy under Gaussian noise on the input image (Fig. 4(b)).
+
+The noise is drawn anew for each seed, so seeds are independent. All methods with one seed see the same noisy images, so
+they can be paired by image.
+"""
 
 from torch import Tensor
 
@@ -7,7 +11,7 @@ from bntt.measurements.observation import right_at_reported_steps
 from bntt.spiking import randomness
 
 COLUMNS = {
-    "sigma": "Standard deviation of the noise.",
+    "sigma": "Standard deviation of the noise, which is drawn anew for each seed, and is the same for every method.",
     "space": "pixel: added to images in [0, 1], then clipped; normalised: added after scaling.",
     "time_step": "Steps used, at the reported steps.",
     "accuracy": "Test accuracy in per cent.",
@@ -16,7 +20,7 @@ COLUMNS = {
 
 
 def measure(subject: Subject) -> Rows | str:
-    """One row per noise level and reported step. The noise is sigma times a draw keyed only by image and pixel."""
+    """One row per noise level and reported step. The noise is sigma times a draw keyed by seed, image and pixel."""
     if subject.data.recordings:
         return "Gaussian noise is added to images, and these are recordings of events"
     space = subject.run.evaluation["noise_space"]
@@ -32,7 +36,7 @@ def _right(subject: Subject, sigma: float) -> dict[int, Tensor]:
     classifier, data = subject.classifier, subject.data
     if sigma == 0:  # no noise: the shared pass over the images
         return right_at_reported_steps(subject)
-    noise_key = randomness.key("input noise")
+    noise_key = randomness.key(subject.run.seed, "input noise")
 
     def noisy(unit: Tensor, batch: Tensor) -> Tensor:
         noise = sigma * randomness.normal(noise_key, batch, unit[0].numel()).reshape(unit.shape)

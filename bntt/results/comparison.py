@@ -10,14 +10,15 @@ from bntt.results.energy import energy_ratios
 from bntt.results.facts import test_images
 from bntt.results.intervals import Estimate, decode_bits, paired_difference, paired_mean_difference
 
-BY_SEED, BY_IMAGE = "paired by seed, Student", "paired by image, Tango"
+BY_SEED, BY_IMAGE = "paired by seed, Student", "paired by image, Tango; over images, not over seeds"
 
 
 def accuracy_difference(both: pd.DataFrame, images: int | None) -> tuple[Estimate | None, str]:
     """``accuracy`` minus ``accuracy_other`` of two methods on their common seeds, and how it was paired.
 
     Several seeds are paired by seed, with Student's interval. One seed is paired by image, with Tango's interval, from
-    the bits ``correct`` and ``correct_other``; the difference is None if these or the number of images are unknown.
+    the bits ``correct`` and ``correct_other``. This interval is over images, and says nothing of the spread over seeds.
+    The difference is None if the bits or the number of images are unknown.
     """
     if len(both) > 1:
         both = both.sort_values("seed")

@@ -45,7 +45,9 @@ def draw(
         "(a) Sum over all T steps; legend: accuracy / T." if left.containers else "",
         "Error bars: ± 1 s.d. over seeds." if bars else "",
         "Open triangles: layers without a spike." if dead else "",
-        f"(b) Gaussian noise, {' or '.join(spaces)}; the same noisy images for every row." if spaces else "",
+        f"(b) Gaussian noise, {' or '.join(spaces)}; the same noisy images for all rows with one seed."
+        if spaces
+        else "",
         style.errors_sentence(counts, images),
         style.chance_sentence(chance, dataset),
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from bntt.common.text import DASH, ends, interval, number
+from bntt.common.text import DASH, ends, number
 from bntt.drawing.tables import _lines
 from bntt.drawing.tables._table import Table
 from bntt.results.collect import Results
@@ -22,7 +22,7 @@ def table1(results: Results) -> Table:
         for row in results.experiment.rows_on(dataset):
             lines += _lines.accuracy_lines(results, dataset, row, cells)
     _lines.judge(results, lines)
-    several = len({run.seed for run in results.experiment.runs}) > 1
+    several = _lines.several_seeds(lines)
     shown = pd.DataFrame(
         {
             "Dataset": line["dataset"],
@@ -30,12 +30,12 @@ def table1(results: Results) -> Table:
             "Training method": line["training_method"],
             "Architecture": line["architecture"],
             "Time-steps": _lines.steps(line["time_steps"]),
-            "Accuracy (%)": _lines.accuracy(line),
+            "Accuracy (%)": _lines.accuracy(line, several),
             "95 %": ends(line["interval"]),
             "Over draws": number(line["over_draws"]),
-            "Minus bntt (points)": interval(line["minus_bntt"]),
+            "Minus bntt (points)": _lines.minus_bntt(line),
             "Paper": _lines.beside(line),
-            "Verdict": str(line["verdict"] or DASH),
+            "Verdict": _lines.verdict(line),
             "Note": line["note"],
         }
         for line in lines
@@ -51,8 +51,7 @@ def table1(results: Results) -> Table:
         _lines.uncertainty_note(lines),
         "95 %: Student's interval of the mean over seeds.",
         "Over draws: standard deviation over draws of the input's Poisson noise, with the same network.",
-        "Minus bntt: difference of accuracy to bntt, paired by common seed, with Student's 95 % interval; if there is "
-        "only one common seed, paired by test image, with Tango's 95 % interval for paired proportions.",
+        _lines.minus_bntt_note(lines),
     ]
     notes = _of_columns(notes, shown)
     return _lines.finished(1, "Classification accuracy", results, lines, {"": shown}, notes)

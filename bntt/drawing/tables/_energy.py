@@ -63,18 +63,18 @@ def table3(results: Results) -> Table:
     def ratio(line: Mapping[str, Any], name: str) -> str:
         return "n/a" if line["status"] == "diverged" else number(line[name]) + ("×" if line[name] > 0 else "")
 
-    shown, readings = [], []
+    several, shown, readings = _lines.several_seeds(lines), [], []
     for line in lines:
         name = {"Dataset": line["dataset"]} if len(results.experiment.datasets) > 1 else {}
         name["Row"] = line["row"] + (" + early exit" if line["early_exit"] else "")
         name["Latency"] = _lines.steps(line["time_steps"])
         deviation = f" ± {number(line['own_deviation'])}" if line["own_deviation"] > 0 else ""
         note = {"Note": line["dead"] or DASH} if any(one["dead"] for one in lines) else {}
-        verdict = {"Verdict": str(line["verdict"] or DASH)} if any(one["verdict"] for one in lines) else {}
+        verdict = {"Verdict": _lines.verdict(line)} if any(one["verdict"] for one in lines) else {}
         shown.append(
             {
                 **name,
-                "Accuracy (%)": _lines.accuracy(line),
+                "Accuracy (%)": _lines.accuracy(line, several),
                 "E_ANN/E_method": ratio(line, "own") + deviation,
                 "Paper": _lines.beside(line),
                 **verdict,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from bntt.common.text import DASH, counted, listed, number
+from bntt.common.text import DASH, counted, interval, listed, number
 from bntt.data import store
 from bntt.drawing.tables._table import Table
 from bntt.experiment.schema import Run
@@ -21,6 +21,18 @@ from bntt.results.dead import DEAD, chance_level
 from bntt.results.facts import images_used, is_cut, test_images, why_absent
 from bntt.results.intervals import Estimate, mean_std, standard_error, student_interval
 
+NEW_RUN = "the 95 % prediction interval for one new run"
+VERDICTS = {  # what each word means, for readers of a table
+    "MATCH": "the mean over seeds is within the number's tolerance, mostly half a unit of its last digit",
+    "CONSISTENT": f"it is in {NEW_RUN}",
+    "BETTER": f"it is outside of {NEW_RUN}, whose mean is better",
+    "WORSE": f"it is outside of {NEW_RUN}, whose mean is worse, or every seed diverged",
+    "DIFFERS": f"it is outside of {NEW_RUN}, and neither higher nor lower is better",
+    "INCOMPARABLE": "a cost is not judged, because the accuracy that it bought is worse than the paper's",
+    "INCOMPLETE": "there are fewer seeds than planned, or than three, or some diverged",
+    "UNDERSPECIFIED": "the paper does not give what a run needs; the mean minus the printed number is not judged",
+    "NOT_RUN": "no run may judge it, for the reason that the csv file gives",
+}
 TRAINING_METHODS = {"surrogate": "Surrogate gradient", "ann": "Dense network", "conversion": "ANN-SNN conversion"}
 
 # -- measured -----------------------------------------------------------------------------------------------------
@@ -81,7 +93,7 @@ def _line(results: Results, run: Run, found: pd.DataFrame, cell: Cell | None) ->
         "over_draws": _over_draws(results, run, found),
         "seeds": len(found),
         "status": "done" if len(found) else ("diverged" if any(a.status == "diverged" for a in absent) else "not run"),
-        "minus_bntt": _minus_bntt(results, run, found, images),
+        **_minus_bntt(results, run, found, images),
         "dead": dead,
         "paper_line": cell.row if cell else "",
         "paper": cell,
@@ -99,13 +111,15 @@ def _dead(results: Results, run: Run, found: pd.DataFrame) -> str:
     return ", ".join(word + f" for {count}{seeds}" * (count < len(found)) for word, count in counts.items())
 
 
-def _minus_bntt(results: Results, run: Run, found: pd.DataFrame, images: int | None) -> Estimate | None:
-    """Paired difference of accuracy to row bntt after all its steps, in points."""
+def _minus_bntt(
+    results: Results, run: Run, found: pd.DataFrame, images: int | None
+) -> dict[str, Estimate | int | None]:
+    """Paired difference of accuracy to row bntt after all its steps, in points, and the number of common seeds."""
     bntt = last_step(results.frame("anytime.csv", dataset=run.dataset, row="bntt"))
     both = found.merge(bntt, on="seed", suffixes=("", "_other"))
     if run.row == "bntt" and (both["correct"] == both["correct_other"]).all():
-        return None
-    return accuracy_difference(both, images)[0]
+        return {"minus_bntt": None, "minus_bntt_seeds": None}
+    return {"minus_bntt": accuracy_difference(both, images)[0], "minus_bntt_seeds": len(both)}
 
 
 def _over_draws(results: Results, run: Run, found: pd.DataFrame) -> float:
@@ -117,10 +131,16 @@ def _over_draws(results: Results, run: Run, found: pd.DataFrame) -> float:
     return math.sqrt(draws.groupby("seed")["accuracy"].var(ddof=1).mean())
 
 
-def accuracy(line: Mapping[str, Any]) -> str:
+def several_seeds(lines: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether some accuracy in these lines is a mean over seeds."""
+    return any(line["seeds"] > 1 for line in lines)
+
+
+def accuracy(line: Mapping[str, Any], several: bool) -> str:
+    """The accuracy with its uncertainty; one seed among ``several`` is told apart, since its ± is of another kind."""
     if line["status"] != "done":
         return "n/a" if line["status"] == "diverged" else "not run"
-    seeds = f" (n = {line['seeds']})" if line["seeds"] > 1 else ""
+    seeds = f" (n = {line['seeds']}{', binomial' if line['seeds'] == 1 else ''})" if several else ""
     return f"{number(line['accuracy'])} ± {number(line['uncertainty'])}{seeds}"
 
 
@@ -130,8 +150,28 @@ def uncertainty_note(lines: Iterable[Mapping[str, Any]]) -> str:
     over_images = "the binomial standard error over the test images"
     if not seeds - {1}:
         return f"± is {over_images}; with one seed, the spread over seeds is unknown."
-    alone = f"; of an accuracy with one seed, {over_images}" if 1 in seeds else ""
+    alone = f"; of one seed (n = 1, binomial), {over_images}" if 1 in seeds else ""
     return f"± is the standard deviation over seeds (n: their number){alone}."
+
+
+def minus_bntt(line: Mapping[str, Any]) -> str:
+    """The difference to bntt with its interval, and whether it rests on one seed."""
+    alone = line["minus_bntt"] is not None and line["minus_bntt_seeds"] == 1
+    return interval(line["minus_bntt"]) + (", one seed" if alone else "")
+
+
+def minus_bntt_note(lines: Sequence[Mapping[str, Any]]) -> str:
+    """What the differences to bntt in these lines are, and their intervals."""
+    seeds = {line["minus_bntt_seeds"] for line in lines if line["minus_bntt"] is not None}
+    kinds = ["Minus bntt: difference of accuracy to bntt"]
+    if seeds - {1}:
+        kinds.append("Paired by common seed, with Student's 95 % interval over seeds")
+    if 1 in seeds:
+        kinds.append(
+            "One seed: paired by test image, with Tango's 95 % interval for paired proportions; it is over images and "
+            "not over seeds, so another seed may decide otherwise"
+        )
+    return ". ".join(kinds) + "."
 
 
 def steps(steps: float) -> str:
@@ -213,6 +253,38 @@ def judge(results: Results, lines: Iterable[dict[str, Any]]) -> None:
         line["verdict"] = judge_cell(results, printed).verdict if printed else None
 
 
+def verdict(line: Mapping[str, Any]) -> str:
+    """The verdict; UNDERSPECIFIED with the difference to the printed number, which it does not judge."""
+    difference = _minus_paper(line)
+    if line["verdict"] is None:
+        return DASH
+    if line["verdict"].word != "UNDERSPECIFIED" or math.isnan(difference):
+        return str(line["verdict"])
+    sign = "+" if difference > 0 else ""
+    percent = line["paper"].metric == "accuracy"
+    amount = f"{number(difference, 1)} points" if percent else f"{number(difference)}×"
+    return f"{line['verdict']}, {sign}{amount}"
+
+
+def _minus_paper(line: Mapping[str, Any]) -> float:
+    """The mean that the verdict rests on, minus the printed number; NaN if there is no such mean or number."""
+    judged, printed = line["verdict"], line["paper"]
+    if judged is None or judged.mean is None or printed.value is None:
+        return math.nan
+    return float(judged.mean - printed.value)
+
+
+def _verdicts_note(lines: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What the verdicts in these lines mean, if there are any."""
+    given = [line["verdict"] for line in lines if line["verdict"]]
+    words = {one.word for one in given}
+    meanings = [f"{word}: {meaning}" for word, meaning in VERDICTS.items() if word in words]
+    if any(one.weak for one in given):
+        meanings.append("weak: this interval reaches more than a point, or a tenth of a ratio, to either side")
+    if meanings:
+        yield ". ".join(["Verdict: on the printed number in the line", *meanings]) + "."
+
+
 def finished(
     number: int,
     title: str,
@@ -232,18 +304,15 @@ def finished(
     shown = [(DATASETS[cell.dataset], _printed(cell), reason) for cell, reason in absent]
     not_run = pd.DataFrame(shown, columns=["Dataset", "Paper", "Not run, because"])
     foreign = [dataset for dataset in results.experiment.datasets if dataset not in DATASETS]
-    of_verdicts = (
-        f"No verdict: the data is {listed(foreign)}, not {DATASETS[nearest_dataset(foreign[0])]}."
-        if foreign
-        else "Verdict: on the printed number in the line. MATCH: within half a unit of its last digit. CONSISTENT: it "
-        "is in the 95 % prediction interval for one new run; weak: this interval is wider than a point to either side."
-    )
+    of_verdicts = list(_verdicts_note(lines))
+    if foreign:
+        of_verdicts.append(f"No verdict: the data is {listed(foreign)}, not {DATASETS[nearest_dataset(foreign[0])]}.")
     return Table(
         f"table{number}",
         f"Table {number}. {title}",
         pd.DataFrame([_flat(line, header) for line in lines] + further),
         {**sections, "Lines of the paper that this experiment does not run": not_run},
-        [*notes, *_about_data(results, any(line["dead"] for line in lines)), of_verdicts],
+        [*notes, *_about_data(results, any(line["dead"] for line in lines)), *of_verdicts],
     )
 
 
@@ -273,12 +342,16 @@ def _why_not(cell: Cell, results: Results) -> str:
 
 def _flat(line: Mapping[str, Any], header: str) -> dict[str, Any]:
     """A line for the csv file: intervals as columns, the paper's cell as its printed text, the verdict as words."""
-    plain = {key: value for key, value in line.items() if key not in ("minus_bntt", "paper", "interval", "verdict")}
+    apart = ("minus_bntt", "minus_bntt_seeds", "paper", "interval", "verdict")
+    plain = {key: value for key, value in line.items() if key not in apart}
     plain |= {f"interval_{end}": getattr(line["interval"], end, math.nan) for end in ("low", "high")}
     if header == "paper_accuracy":
         ends = {"minus_bntt": "value", "minus_bntt_low": "low", "minus_bntt_high": "high"}
         plain |= {column: getattr(line["minus_bntt"], end, math.nan) for column, end in ends.items()}
+        plain["minus_bntt_seeds"] = math.nan if line["minus_bntt"] is None else line["minus_bntt_seeds"]
     plain[header] = line["paper"].printed if line["paper"] else ""
-    if verdict := line["verdict"]:
-        plain |= {"verdict": verdict.word, "verdict_weak": verdict.weak, "why": verdict.reason}
+    if judged := line["verdict"]:
+        plain |= {"verdict": judged.word, "verdict_weak": judged.weak, "why": judged.reason}
+        plain |= {"verdict_mean": judged.mean, "minus_paper": _minus_paper(line)}
+        plain |= {f"verdict_{end}": getattr(judged.interval, end, math.nan) for end in ("low", "high")}
     return plain
