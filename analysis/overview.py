@@ -45,6 +45,7 @@ from bntt.paper.claims import BNTT, Evidence, noise_differences, weigh
 from bntt.paper.decay import PAPER, RELEASED
 from bntt.paper.published import DATASETS
 from bntt.paper.reproduction import judge_all
+from bntt.paper.verdicts import explained
 from bntt.results.collect import select
 from bntt.results.facts import sources
 
@@ -118,20 +119,16 @@ for dataset in datasets:
 # ## The paper's numbers
 #
 # A printed number gets a verdict only from runs of the paper's own protocol, on data known to be the publisher's.
-# MATCH: the mean over seeds is within the number's tolerance. CONSISTENT: the printed number is inside the 95 %
-# prediction interval for one new run. Both are *weak* if this interval is wide. BETTER, WORSE and DIFFERS: the printed
-# number is outside this interval. INCOMPARABLE: an energy, a step or a gamma of networks that are less accurate than
-# the paper's. UNDERSPECIFIED: the paper does not say what a run needs, so only the difference is shown.
-#
 # Settings match by construction, and a number that the paper repeats counts once. A dead network has an accuracy at
-# chance, no spike, and every gamma at 0.01, so that it exits after one step. The last columns say how many numbers of
-# each kind it would earn as MATCH, CONSISTENT or BETTER, of those that can be decided, and how many if they were judged
-# without the accuracy that they were bought at.
+# chance, no spike, and every gamma at 0.01, so that it exits after one step. The last columns say for how many numbers
+# it would earn MATCH, CONSISTENT or BETTER, of those that runs of the protocol can decide; and for how many if numbers
+# were judged without the accuracy that they were bought at.
 
 # %%
 judged = judge_all(found)
-display(HTML(scores_table(judged)), Markdown(verdict_counts(judged)))
 answered = [one for one in judged if one.verdict.word != "NOT_RUN"]
+display(HTML(scores_table(judged)), Markdown(verdict_counts(judged)))
+display(Markdown(explained(one.verdict for one in judged)))
 if answered:
     display(HTML(verdicts_table(answered)))
 

@@ -20,7 +20,7 @@ from bntt.drawing.tables._table import latex_escape
 from bntt.experiment.schema import load
 from bntt.paper.claims import weigh
 from bntt.paper.reproduction import Judged
-from bntt.paper.verdicts import WORDS, Verdict
+from bntt.paper.verdicts import MEANINGS, WORDS, Verdict
 from bntt.results import dead, facts
 from bntt.results.collect import Results
 from bntt.results.energy import energy_ratios, exit_energy_ratios
@@ -467,16 +467,16 @@ def test_what_is_underspecified_shows_the_difference_to_the_printed_number(
     assert data.loc[row, "minus_paper"] == pytest.approx(math.nan if minus_paper is None else minus_paper, nan_ok=True)
     assert data.loc["surrogate", "verdict_mean"] == 1
     (note,) = (note for note in table.notes if note.startswith("Verdict:"))
-    for word in _lines.VERDICTS:
+    for word in WORDS:
         assert (f" {word}: " in note) == (word in ("UNDERSPECIFIED", "WORSE"))
     assert not any(note.startswith("No verdict") for note in table.notes)
 
 
 def test_every_verdict_is_explained_where_it_appears():
-    assert set(WORDS) <= set(_lines.VERDICTS)
+    assert set(MEANINGS) == set(WORDS)
     weak = {"verdict": Verdict("CONSISTENT", weak=True)}
     (note,) = _lines._verdicts_note([weak, {"verdict": None}])
-    assert "CONSISTENT: it is in the 95 % prediction interval" in note and "weak: this interval" in note
+    assert "CONSISTENT: the printed number is in the 95 % prediction interval" in note and "weak: the" in note
     assert list(_lines._verdicts_note([{"verdict": None}])) == []
 
 

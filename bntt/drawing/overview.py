@@ -17,7 +17,7 @@ from bntt.paper.claims import BNTT, Claim, Outcome
 from bntt.paper.decay import PAPER, RELEASED
 from bntt.paper.reproduction import Judged
 from bntt.paper.scores import headline, scores
-from bntt.paper.verdicts import DECIDED, WORDS
+from bntt.paper.verdicts import WORDS
 from bntt.results.collect import Results, at_threshold, gammas, last_step, select
 from bntt.results.dead import AT_CHANCE, SILENT, chance
 from bntt.results.facts import STATES, images_used, test_images
@@ -217,9 +217,7 @@ def provenance_table(results: Results) -> Markup:
 
 def verdict_counts(judged: Sequence[Judged]) -> str:
     """What chance would do, how often numbers are repeated, and the most frequent reason for NOT_RUN."""
-    lines = [f"{len(judged)} printed numbers."]
-    if any(one.verdict.word in DECIDED for one in judged):
-        lines = headline(judged)[-2:]
+    lines = [f"{len(judged)} printed numbers.", *headline(judged)[len(scores(judged)) :]]
     reasons = Counter(one.verdict.reason for one in judged if one.verdict.word == "NOT_RUN")
     if reasons:
         first, often = reasons.most_common(1)[0]

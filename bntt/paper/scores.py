@@ -12,7 +12,7 @@ from bntt.common.text import counted, listed
 from bntt.paper.admission import the_paper
 from bntt.paper.published import Cell, repeated
 from bntt.paper.reproduction import Judged, accuracy_cell, judge_values
-from bntt.paper.verdicts import FAVOURABLE, WORDS, Word, what_chance_does
+from bntt.paper.verdicts import DECIDED, FAVOURABLE, WORDS, Word, what_chance_does
 from bntt.results.dead import chance
 
 KINDS = {
@@ -24,9 +24,6 @@ KINDS = {
     "settings": "settings, which match by construction",
 }
 DEAD_SEEDS = 3
-DEAD = (  # what `dead_value` stands for
-    "A dead network: accuracy at chance, no spike, and every gamma at 0.01, so that it exits after one step"
-)
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def _score(kind: str, judged: Sequence[Judged]) -> Score:
 
 
 def is_decidable(cell: Cell) -> bool:
-    """Whether runs of the protocol can confirm or refute a number: one is printed, and its row is there and specified."""
+    """Whether runs of the protocol can decide a number: one is printed, and its row is there and specified."""
     paper = the_paper()
     has_row = cell.dataset in paper.datasets and cell.run in paper.rows_on(cell.dataset)
     return has_row and cell.value is not None and not cell.underspecified
@@ -97,7 +94,7 @@ def dead_value(cell: Cell) -> float:
 
 
 def headline(judged: Sequence[Judged]) -> list[str]:
-    """A sentence for each kind of number that could be confirmed or refuted, what chance does, and the repeats."""
+    """A sentence for each kind of number; then what chance alone does, and how many numbers are repeated."""
     found = scores(judged)
     lines = [
         f"{counted(score.counts.total(), 'number')} {score.kind}: {_verdicts(score)}."
@@ -110,8 +107,9 @@ def headline(judged: Sequence[Judged]) -> list[str]:
     ]
     distinct = [one for one in judged if repeated(one.cell) is None]
     measured = [one.verdict for one in distinct if one.cell.kind != "settings"]
-    repeats = f"{counted(len(judged) - len(distinct), 'number')} that the paper repeats count once."
-    return [*lines, what_chance_does(measured), repeats]
+    if any(one.word in DECIDED for one in measured):
+        lines.append(what_chance_does(measured))
+    return [*lines, f"{counted(len(judged) - len(distinct), 'number')} that the paper repeats count once."]
 
 
 def _verdicts(score: Score) -> str:

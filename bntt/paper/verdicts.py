@@ -16,7 +16,7 @@ and reproduction draw from one normal distribution, the printed number is outsid
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -36,6 +36,20 @@ Direction = Literal["higher", "lower", "none"]
 WORDS: tuple[Word, ...] = get_args(Word)
 DECIDED = frozenset(WORDS[:5])
 FAVOURABLE: frozenset[Word] = frozenset({"MATCH", "CONSISTENT", "BETTER"})
+
+MEANINGS: Mapping[Word, str] = {  # for readers of tables
+    "MATCH": "the mean over seeds is within the number's tolerance, mostly half a unit of its last digit",
+    "CONSISTENT": "the printed number is in the 95 % prediction interval for one new run",
+    "BETTER": "the printed number is outside of this interval, and the mean over seeds is better",
+    "WORSE": "the printed number is outside of this interval, and the mean is worse; or every seed failed, because it "
+    "diverged, or its network is silent or at chance",
+    "DIFFERS": "the printed number is outside of this interval, or every seed failed; neither side is better",
+    "INCOMPARABLE": "a cost or a gamma of networks that are less accurate than the paper's",
+    "INCOMPLETE": "fewer seeds than planned, or than three, have a network that works",
+    "UNDERSPECIFIED": "the paper does not give what a run needs, so only the difference to the printed number is shown",
+    "NOT_RUN": "no run may judge it",
+}
+WEAK = "weak: the interval reaches more than a point of accuracy, or a tenth of another number, to either side"
 
 FEWEST_SEEDS = 3
 WEAK_POINTS = 1.0  # half-width of the interval, in points of accuracy, above which MATCH and CONSISTENT are weak
@@ -69,6 +83,13 @@ class Verdict:
 
     def __str__(self) -> str:
         return f"{self.word}{' (weak)' if self.weak else ''}"
+
+
+def explained(verdicts: Iterable[Verdict]) -> str:
+    """What the words of these verdicts mean, for readers of a table."""
+    verdicts = list(verdicts)
+    meanings = [f"{word}: {MEANINGS[word]}" for word in WORDS if any(one.word == word for one in verdicts)]
+    return ". ".join([*meanings, *[WEAK] * any(one.weak for one in verdicts)]) + "."
 
 
 def interval_of(values: Sequence[float], whole: bool = False) -> Estimate | None:

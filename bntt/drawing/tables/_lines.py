@@ -15,24 +15,13 @@ from bntt.experiment.schema import Run
 from bntt.paper import published
 from bntt.paper.published import DATASETS, Cell
 from bntt.paper.reproduction import judge_cell
+from bntt.paper.verdicts import explained
 from bntt.results.collect import Results, at_threshold, last_step, select
 from bntt.results.comparison import accuracy_difference
 from bntt.results.dead import DEAD, chance_level
 from bntt.results.facts import images_used, is_cut, test_images, why_absent
 from bntt.results.intervals import Estimate, mean_std, standard_error, student_interval
 
-NEW_RUN = "the 95 % prediction interval for one new run"
-VERDICTS = {  # what each word means, for readers of a table
-    "MATCH": "the mean over seeds is within the number's tolerance, mostly half a unit of its last digit",
-    "CONSISTENT": f"it is in {NEW_RUN}",
-    "BETTER": f"it is outside of {NEW_RUN}, whose mean is better",
-    "WORSE": f"it is outside of {NEW_RUN}, whose mean is worse, or every seed diverged",
-    "DIFFERS": f"it is outside of {NEW_RUN}, and neither higher nor lower is better",
-    "INCOMPARABLE": "a cost is not judged, because the accuracy that it bought is worse than the paper's",
-    "INCOMPLETE": "there are fewer seeds than planned, or than three, or some diverged",
-    "UNDERSPECIFIED": "the paper does not give what a run needs; the mean minus the printed number is not judged",
-    "NOT_RUN": "no run may judge it, for the reason that the csv file gives",
-}
 TRAINING_METHODS = {"surrogate": "Surrogate gradient", "ann": "Dense network", "conversion": "ANN-SNN conversion"}
 
 # -- measured -----------------------------------------------------------------------------------------------------
@@ -278,11 +267,8 @@ def _verdicts_note(lines: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """What the verdicts in these lines mean, if there are any."""
     given = [line["verdict"] for line in lines if line["verdict"]]
     words = {one.word for one in given}
-    meanings = [f"{word}: {meaning}" for word, meaning in VERDICTS.items() if word in words]
-    if any(one.weak for one in given):
-        meanings.append("weak: this interval reaches more than a point, or a tenth of a ratio, to either side")
-    if meanings:
-        yield ". ".join(["Verdict: on the printed number in the line", *meanings]) + "."
+    if words:
+        yield f"Verdict: on the printed number in the line. {explained(given)}"
 
 
 def finished(
