@@ -1,7 +1,7 @@
 """Intervals and statistics of small arrays: pure functions whose results can be checked by hand.
 
-Every interval is two-sided at 95 %. Each function names its source. scipy is imported inside functions, so
-that `python -m bntt check --help` starts fast.
+Every interval is two-sided, at 95 % unless another ``level`` is given. Each function names its source. scipy is
+imported inside functions, so that `python -m bntt check --help` starts fast.
 """
 
 import math
@@ -56,15 +56,15 @@ def standard_error(right: float, images: int) -> float:
     return math.sqrt(share * (1 - share) / images)
 
 
-def paired_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
+def paired_difference(first: ArrayLike, second: ArrayLike, *, level: float = LEVEL) -> Estimate:
     """Difference of two proportions on the same images, ``first`` minus ``second``, with Tango's interval."""
     first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     if first.shape != second.shape:
         raise ValueError(f"paired images are needed, not {first.size} and {second.size}")
-    return tango(int((first & ~second).sum()), int((second & ~first).sum()), first.size)
+    return tango(int((first & ~second).sum()), int((second & ~first).sum()), first.size, level)
 
 
-def tango(only_first: int, only_second: int, pairs: int) -> Estimate:
+def tango(only_first: int, only_second: int, pairs: int, level: float = LEVEL) -> Estimate:
     """Difference of paired proportions, (b - c) / n, with its score interval (Tango 1998, Stat. Med. 17:891).
 
     Of n ``pairs``, b = ``only_first`` are right for the first alone, c = ``only_second`` for the second alone. The
@@ -74,11 +74,12 @@ def tango(only_first: int, only_second: int, pairs: int) -> Estimate:
     from scipy.optimize import brentq
 
     b, c, n = only_first, only_second, pairs
+    z = NormalDist().inv_cdf((1 + level) / 2)
 
     def excess(d: float, side: int) -> float:
         linear = -b - c + (2 * n - b + c) * d
         q = (math.sqrt(max(0.0, linear**2 + 8 * n * c * d * (1 - d))) - linear) / (4 * n)
-        return b - c - n * d - side * Z * math.sqrt(max(0.0, n * (2 * q + d * (1 - d))))
+        return b - c - n * d - side * z * math.sqrt(max(0.0, n * (2 * q + d * (1 - d))))
 
     value = (b - c) / n
     beside = 1e-12  # at the value itself the variance may be 0, and then the excess is 0
@@ -96,15 +97,20 @@ def mean_std(values: ArrayLike) -> tuple[float, float]:
     return float(array.mean()), float(array.std(ddof=1)) if array.size > 1 else math.nan
 
 
-def student_interval(values: ArrayLike) -> Estimate:
-    """Mean with Student's interval (Student 1908, Biometrika 6:1): mean -+ t(n - 1) s / sqrt(n); ValueError: n < 2."""
+def student_interval(values: ArrayLike, level: float = LEVEL, unit: float = 0.0) -> Estimate:
+    """Mean with Student's interval (Student 1908, Biometrika 6:1): mean -+ t(n - 1) s / sqrt(n); ValueError: n < 2.
+
+    Values that come in multiples of a ``unit``, as accuracies do, can be equal by rounding alone. Then s is at least
+    unit / sqrt(12), the deviation of a rounding error, so that the interval has a width (Sheppard 1898).
+    """
     from scipy.special import stdtrit
 
     count = np.asarray(values).size
     if count < 2:
         raise ValueError("an interval of a mean needs at least two values")
     mean, deviation = mean_std(values)
-    half = float(stdtrit(count - 1, (1 + LEVEL) / 2)) * deviation / math.sqrt(count)
+    deviation = max(deviation, unit / math.sqrt(12))
+    half = float(stdtrit(count - 1, (1 + level) / 2)) * deviation / math.sqrt(count)
     return Estimate(mean, mean - half, mean + half)
 
 
@@ -118,12 +124,12 @@ def prediction_interval(values: ArrayLike) -> Estimate:
     return Estimate(mean, mean - half, mean + half)
 
 
-def paired_mean_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
+def paired_mean_difference(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> Estimate:
     """Mean of ``first - second`` over pairs (images or seeds), with Student's interval of the differences."""
     first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if first.shape != second.shape:
         raise ValueError(f"paired images are needed, not {first.size} and {second.size}")
-    return student_interval(first - second)
+    return student_interval(first - second, level)
 
 
 # -- bootstrap and ranks -----------------------------------------------------------------------------------------
