@@ -50,7 +50,7 @@ Image(filename=style.save(figure, Path(output) / "figures", "figure3"), retina=T
 # %% [markdown]
 # ## When γ of each layer peaks
 #
-# The table gives the time-step with the largest average γ.
+# The table gives the time-step with the largest average γ, or `none` if γ does not fall clearly after it.
 
 # %%
 figure3.peaks(gamma, "gamma")

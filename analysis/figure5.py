@@ -46,8 +46,8 @@ Image(filename=style.save(figure, Path(output) / "figures", "figure5"), retina=T
 # %% [markdown]
 # ## When γ of each layer peaks
 #
-# The table gives the time-step with the largest mean γ. Below it are the histograms of the other rows that have a γ for
-# each time-step.
+# The table gives the time-step with the largest mean γ, or `none` if γ does not fall clearly after it. Below it are the
+# histograms of the other rows that have a γ for each time-step.
 
 # %%
 figure3.peaks(gamma, "gamma")

@@ -20,7 +20,8 @@ from bntt.paper.verdicts import DECIDED, WORDS, what_chance_does
 from bntt.results.collect import Results, at_threshold, gammas, last_step, select
 from bntt.results.dead import AT_CHANCE, SILENT, chance
 from bntt.results.facts import STATES, images_used, test_images
-from bntt.results.intervals import clear_peak, standard_error
+from bntt.results.intervals import standard_error
+from bntt.results.waves import clear_peak
 
 OUTCOMES: Mapping[str, tuple[str, str]] = {  # of claims, for one and for several
     "holds": ("holds", "hold"),
@@ -175,7 +176,7 @@ def decay_table(results: Results, dataset: str) -> Markup:
                 "Decay on gamma": f"{decay:g}",
                 "Budget (e-folds)": number(about["decay_budget"], 1),
                 "Peak step of mean gamma, by depth": ", ".join(
-                    str(clear_peak(one.mean(axis=1)) or "flat") for one in layers
+                    str(clear_peak(one.mean(axis=1)) or "none") for one in layers
                 )
                 or DASH,
                 "Largest mean gamma at T": number(max((one.iloc[-1].mean() for one in layers), default=None)),

@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 LEVEL = 0.95
 Z = NormalDist().inv_cdf((1 + LEVEL) / 2)  # 1.96
 DRAWS = 2000  # resamples of every bootstrap; an end of a 95 % interval then rests on 50 of them
-FLAT = 0.1  # a curve that changes by a smaller share of its largest magnitude is called flat
 SEED = 20210909  # of every bootstrap, so that the same measurements give the same interval
 
 
@@ -165,17 +164,6 @@ def kendall_tau(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
 def peak_step(scale: ArrayLike) -> int:
     """The time-step, from 1, at which the mean over channels of ``scale[T, C]`` is largest; the first of equals."""
     return int(np.asarray(scale, dtype=float).mean(1).argmax()) + 1
-
-
-def clear_peak(curve: ArrayLike) -> int | None:
-    """The step, from 1, at which a curve over time-steps is largest; None if it is flat, or has no value.
-
-    A curve is flat if it changes by at most a tenth of its largest magnitude. Its largest value is a matter of chance.
-    """
-    values = np.asarray(curve, dtype=float)
-    if not values.size or np.ptp(values) <= FLAT * np.abs(values).max():
-        return None
-    return int(values.argmax()) + 1
 
 
 def peak_delay(scales: Sequence[ArrayLike]) -> Estimate:

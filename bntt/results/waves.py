@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 CHANGE = 0.1  # the least change that counts, as a share of a curve's largest magnitude
-TAIL = 0.2  # the share of the steps that are the end of a curve
+TAIL = 5  # one in so many steps belongs to the end of a curve
 NEAR = 0.01  # distance from the undriven value, as a share of it, within which a gamma carries no information
 LEAST_LAYERS = 5  # one order of n layers has p = 1/n!: 0.042 for four, so only five can be significant at 0.025
 
@@ -48,7 +48,7 @@ def clear_peak(curve: ArrayLike, informative: ArrayLike | None = None) -> int | 
             raise ValueError(f"a curve of {values.size} steps needs as many marks, not {of_steps.size}")
         if not of_steps[peak]:
             return None
-    tail = values[-math.ceil(TAIL * values.size) :]
+    tail = values[-math.ceil(values.size / TAIL) :]
     return peak + 1 if values[peak] - tail.max() > CHANGE * np.abs(values).max() else None
 
 

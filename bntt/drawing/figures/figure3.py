@@ -16,7 +16,7 @@ from bntt.drawing import palette
 from bntt.drawing.figures import style
 from bntt.paper import figures as paper
 from bntt.results.collect import at_threshold, select
-from bntt.results.intervals import clear_peak
+from bntt.results.waves import clear_peak
 
 COLOURS = "mako"  # low values are dark, so that the yellow line is visible where gamma is small
 
@@ -29,10 +29,10 @@ def layer_means(frame: pd.DataFrame, value: str) -> pd.DataFrame:
 def peaks(frame: pd.DataFrame, value: str) -> pd.DataFrame:
     """For each layer, the time-step at which the mean of ``value`` (gamma or spikes) is largest, a column per row.
 
-    The word ``flat`` stands for a mean that hardly changes; see `clear_peak`.
+    The word ``none`` stands for a mean without a clear peak; see `clear_peak`.
     """
     means = {row: layer_means(select(frame, row=row), value) for row in style.paper_first(frame["row"])}
-    of_rows = {row: one.apply(lambda curve: clear_peak(curve.dropna()) or "flat", axis=1) for row, one in means.items()}
+    of_rows = {row: one.apply(lambda curve: clear_peak(curve.dropna()) or "none", axis=1) for row, one in means.items()}
     return pd.DataFrame(of_rows).rename_axis(index="layer").fillna(DASH)
 
 

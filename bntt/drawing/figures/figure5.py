@@ -12,7 +12,7 @@ from bntt.drawing import palette
 from bntt.drawing.figures import style
 from bntt.paper import figures as paper
 from bntt.results.collect import select
-from bntt.results.intervals import clear_peak
+from bntt.results.waves import clear_peak
 
 LAYERS = ("conv1", "conv4", "conv7")  # rows 1, 2, 3 of the paper
 BINS = 30
@@ -24,7 +24,7 @@ def draw(gamma: pd.DataFrame, summary: pd.DataFrame, row: str = "bntt", layers: 
     """Figure 5: for each of ``layers``, a panel of histograms of gamma over channels, one for each time-step.
 
     Each histogram stands at its time-step; time runs to the right, as in Figures 1 and 3. The channels of several
-    seeds are pooled. A line shows the mean; the histogram at its peak has another colour, unless the mean is flat.
+    seeds are pooled. A line shows the mean; the histogram at its peak has another colour, if it is a clear one.
     """
     of_row = select(gamma, row=row)
     parts = {layer: part for layer in layers if len(of_row) and len(part := select(of_row, layer=layer))}
@@ -90,13 +90,8 @@ def _histograms(axes: Axes, layer: str, gamma: pd.DataFrame, edges: np.ndarray, 
     if printed is not None:
         axes.axvline(printed, color=palette.GREY, linestyle=(0, (1, 1.5)), linewidth=1.2, gid="paper")
     low, high, end = (number(value) for value in (mean.min(), mean.max(), mean.iloc[-1]))
-    if peak is None:
-        course = f"is flat, {low}" + (f" to {high}" if low != high else "")
-    else:
-        course = (
-            f"peaks at t = {peak} with {high}, ends with {end}" if peak < len(mean) else f"is highest at the end, {end}"
-        )
-    axes.set_title(f"{layer}: mean γ {course}", loc="left")
+    course = f"has no clear peak, is {low} to {high}" if peak is None else f"peaks at t = {peak} with {high}"
+    axes.set_title(f"{layer}: mean γ {course}, ends with {end}", loc="left")
     axes.set_ylabel("γ", rotation=0, labelpad=8)
     axes.set(xlim=(0.35, len(mean) + 0.65), xticks=mean.index)
     axes.grid(False, axis="x")
