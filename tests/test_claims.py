@@ -13,9 +13,21 @@ from scipy import stats
 
 from bntt.drawing import overview
 from bntt.paper import claims
-from bntt.paper.claims import CLAIMS, Claim, Component, Evidence, Part, _behaviour, decide, over_seeds, together
+from bntt.paper.claims import (
+    CLAIMS,
+    Claim,
+    Component,
+    Evidence,
+    Part,
+    _behaviour,
+    decide,
+    ordered,
+    over_seeds,
+    together,
+)
 from bntt.results.collect import Results
 from bntt.results.intervals import Estimate, student_interval, tango
+from bntt.results.waves import Order
 from bntt.training.schedule import undriven
 
 IMAGES = 400  # accuracies are given as counts out of 200, each image twice
@@ -260,6 +272,15 @@ def test_a_word_names_one_seed_if_the_outcome_rests_on_it(parts, word):
     claim = Claim("", "", "", "", "", [Part("", None, outcome, seeds=seeds) for outcome, seeds in parts])
     assert claim.word == word
     assert claim.parts[0].word == parts[0][0] + (" (one seed)" if parts[0] in [("fails", 1), ("holds", 1)] else "")
+
+
+@pytest.mark.parametrize(
+    ("later", "earlier", "outcome"),
+    [(0.025, 1.0, "holds"), (0.026, 1.0, "undecided"), (1.0, 0.025, "fails"), (1.0, 0.026, "undecided")],
+)
+def test_an_order_is_decided_at_two_and_a_half_per_cent_on_either_side(later, earlier, outcome):
+    assert ordered(Order(0.0, later, earlier, 6, (1.0,) * 6)) == outcome
+    assert ordered(None) == "undecided"
 
 
 def test_intervals_over_seeds_by_hand():
@@ -668,6 +689,12 @@ def test_early_exit_that_loses_too_much_fails_and_on_the_border_is_undecided():
     assert judged("early-exit-saves", anytime=exit_accuracy(150)).outcome == "fails"
     lost = judged("early-exit-saves", anytime=exit_accuracy(193)).parts[1]  # 1.0 points, +- more than 1
     assert lost.estimate.value == pytest.approx(-1) and lost.outcome == "undecided"
+
+
+def test_equal_losses_of_three_seeds_are_known_to_a_rounding_error_only():
+    """1.0 points in each, +- 0.18: t * 0.25 / sqrt(12 * 3)."""
+    lost = judged("early-exit-saves", 3, anytime=exit_accuracy(193)).parts[1]
+    assert lost.estimate.low == pytest.approx(-1 - 4.302653 * 0.25 / 6) and lost.outcome == "undecided"
 
 
 def test_no_exit_fails_and_says_in_which_seeds():

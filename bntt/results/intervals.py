@@ -5,7 +5,6 @@ imported inside functions, so that `python -m bntt check --help` starts fast.
 """
 
 import math
-from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -14,8 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 
 LEVEL = 0.95
 Z = NormalDist().inv_cdf((1 + LEVEL) / 2)  # 1.96
-DRAWS = 2000  # resamples of every bootstrap; an end of a 95 % interval then rests on 50 of them
-SEED = 20210909  # of every bootstrap, so that the same measurements give the same interval
 
 
 class Estimate(NamedTuple):
@@ -131,62 +128,9 @@ def paired_mean_difference(first: ArrayLike, second: ArrayLike, level: float = L
     return student_interval(first - second, level)
 
 
-# -- bootstrap and ranks -----------------------------------------------------------------------------------------
-
-
-def bootstrap_mean(values: ArrayLike) -> Estimate:
-    """Mean with the percentile interval of its bootstrap (Efron and Tibshirani 1993, chapter 13)."""
-    array = np.asarray(values, dtype=float)
-    means = _resampled_means(array[None], np.random.default_rng(SEED))[:, 0]
-    return _percentiles(float(array.mean()), means)
-
-
-def bootstrap_median(values: ArrayLike) -> Estimate:
-    """Median with the percentile interval of its bootstrap; values may be infinite."""
-    array = np.asarray(values, dtype=float)
-    drawn = np.random.default_rng(SEED).choice(array, size=(DRAWS, array.size))
-    return _percentiles(float(np.median(array)), np.median(drawn, axis=1))
-
-
-def kendall_tau(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-    """Rank correlation tau-b (Kendall 1945, Biometrika 33:239) along the last axis; 0 if one side is all ties.
-
-    ``x`` is ``[n]``; ``y`` is ``[..., n]``, and the result is ``[...]``.
-    """
-    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    i, j = np.triu_indices(x.shape[-1], 1)
-    sign_x, sign_y = np.sign(x[..., j] - x[..., i]), np.sign(y[..., j] - y[..., i])
-    untied = np.sqrt((sign_x**2).sum(-1) * (sign_y**2).sum(-1))
-    concordance = (sign_x * sign_y).sum(-1)
-    return np.divide(concordance, untied, out=np.zeros_like(concordance * untied), where=untied > 0)
+# -- peaks -------------------------------------------------------------------------------------------------------------
 
 
 def peak_step(scale: ArrayLike) -> int:
     """The time-step, from 1, at which the mean over channels of ``scale[T, C]`` is largest; the first of equals."""
     return int(np.asarray(scale, dtype=float).mean(1).argmax()) + 1
-
-
-def peak_delay(scales: Sequence[ArrayLike]) -> Estimate:
-    """Kendall's tau between depth and peak step of layers ``[T, C]``; percentile bootstrap over their channels.
-
-    The channels of each layer are resampled independently of those of the other layers.
-    """
-    generator = np.random.default_rng(SEED)
-    layers = [np.asarray(scale, dtype=float) for scale in scales]
-    depth = np.arange(len(layers))
-    drawn = np.stack([_resampled_means(layer, generator).argmax(1) for layer in layers], axis=1)
-    value = kendall_tau(depth, [peak_step(layer) for layer in layers])
-    return _percentiles(float(value), kendall_tau(depth, drawn))
-
-
-def _resampled_means(rows: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
-    """Means ``[DRAWS, R]`` of ``rows[R, C]`` over columns drawn with replacement, the same ones for every row."""
-    columns = rows.shape[1]
-    times_drawn = generator.multinomial(columns, np.full(columns, 1 / columns), size=DRAWS)
-    means: NDArray[np.float64] = times_drawn @ rows.T / columns
-    return means
-
-
-def _percentiles(value: float, draws: NDArray[np.float64]) -> Estimate:
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
-    return Estimate(value, float(low), float(high))
