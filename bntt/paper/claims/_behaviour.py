@@ -36,13 +36,10 @@ from bntt.results.intervals import Estimate, paired_mean_difference
 from bntt.results.waves import LEAST_LAYERS, clear_peak, fall, peak_order, trained
 from bntt.training.schedule import undriven
 
-SAVED_PERCENT = (
-    15.0  # Section 4.2 says "~20 %" of savings of 17 to 40 %: 20, give or take half its last digit's unit, 5
-)
+# Section 4.2 calls savings of 17 to 40 % "~20 %": 20, give or take half the unit of its last digit, 5.
+SAVED_PERCENT = 15.0
 LITTLE_POINTS = 1.1  # Table 1's early exits lose 0.2, 0.8 and 1.0, the last from 57.8 and 56.8, which rounding may move
-HALF = (
-    0.5  # a gamma that "falls again" or "shrinks to zero" (Sections 3.4 and 4.4) ends below half of its peak at least
-)
+HALF = 0.5  # we take "falls again" and "shrinks to zero" (Sections 3.4 and 4.4) to mean: below half of the peak
 NO_HELP_POINTS = 1.0  # a gain of more than a point would be help
 STRONG_NOISE = 0.4  # the only intensity that Section 4.6 names: "degrades considerably for sigma > 0.4"
 STANDARD_BN = ("bn-pooled", "bn-repeated")  # both ways to use one batch norm for all time-steps
