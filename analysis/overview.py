@@ -100,8 +100,8 @@ Markdown(found.experiment.notes)
 # ## Accuracy under noise, for each sigma
 #
 # The table gives the points of accuracy by which `bntt` is better on the same noisy images, each method after all of
-# its own time-steps, for the first seed. A value is **bold** where Tango's 95 % interval for paired proportions does
-# not include 0.
+# its own time-steps, with the first seed alone. A value is **bold** where Tango's 95 % interval for paired proportions
+# does not include 0. This interval is over images and not over seeds, so another seed may decide otherwise.
 
 # %%
 for dataset in datasets:
