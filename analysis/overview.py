@@ -74,10 +74,13 @@ display(HTML(piece("grid", cards, 17)), Markdown(shown))
 # %% [markdown]
 # ## The paper's claims, on this data
 #
-# Each line is a claim; open it to see what it rests on. A claim *holds* or *fails* if the 95 % interval of its
-# statistic lies completely on one side of a limit. It is *undecided* if the interval includes the limit, or if a run is
-# missing, and *not decidable* if a network is silent or at chance. *Fails* is a finding about this data and these
-# networks, not an error of the benchmark.
+# Each line is a claim; open it to see what it rests on. A claim is about all its comparisons: every row, layer or noise
+# level that it names. It *holds* if in each of them the 95 % interval of the statistic lies completely on the claim's
+# side of a limit. It *fails* if in one of them the interval lies completely on the other side, at a level that allows
+# for the number of comparisons. Else, or if a run is missing or a network does not work, it is *undecided*; it is *not
+# decidable* if a network is silent or at chance. Intervals are over seeds. *One seed* means that the outcome is about a
+# single network, which another seed may reverse. *Fails* is a finding about this data and these networks, not an error
+# of the benchmark.
 
 # %%
 for dataset in datasets:
@@ -180,7 +183,7 @@ Markdown(" ".join(text))
 for dataset in datasets:
     display(Markdown(heading(dataset)), HTML(decay_table(found, dataset)))
     peaks = next(claim for claim in claims[dataset] if claim.name == "gamma-peaks-later")
-    taus = [f"`{part.label}` {interval(part.estimate)} ({part.outcome})" for part in peaks.parts if part.estimate]
+    taus = [f"`{part.label}` {interval(part.estimate)} ({part.word})" for part in peaks.parts if part.estimate]
     if taus:
         display(Markdown(f"Delay of the peak with depth, Kendall's tau: {listed(taus)}."))
 

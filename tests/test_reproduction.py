@@ -19,6 +19,7 @@ from bntt.paper.published import Cell, cells, published
 from bntt.paper.reproduction import judge_all, judge_cell
 from bntt.paper.verdicts import DECIDED
 from bntt.results.collect import Results
+from bntt.runs.directory import WEIGHTS
 
 PAPERS = {"paper", "cifar10"}  # experiments of the paper's protocol
 PAPER = load("paper")
@@ -107,12 +108,98 @@ def test_partial_data_earn_a_verdict_that_does_not_depend_on_the_differing_items
     assert judge_cell(made(PAPER, right, state="partial"), bntt("time_steps")).verdict.word == "MATCH"
 
 
-def test_seeds_trained_by_several_versions_of_the_code_are_remarked_on():
+def of_seeds(change, seeds=(1, 2)) -> Results:
+    """Results whose runs of these seeds are changed: ``change(run)`` gives the fields to replace."""
     found = made(PAPER)
+    found.runs[:] = [replace(one, **change(one)) if one.run.seed in seeds else one for one in found.runs]
+    return found
+
+
+REMARKS = {
+    "training code": (lambda o: {"code": "b"}, "its seeds were trained with 2 versions of the code"),
+    "evaluation code": (lambda o: {"measured": {"code": "f"}}, "its seeds were measured with 2 versions of the code"),
+    "a dirty tree in training": (
+        lambda o: {"records": {"provenance": {"dirty": True}}}, "2 of 3 runs trained with uncommitted changes"),
+    "a dirty tree in evaluation": (
+        lambda o: {"measured": {"provenance": {"dirty": True}}}, "2 of 3 runs measured with uncommitted changes"),
+    "precision": (
+        lambda o: {"records": {"precision": "fp32"}}, "its seeds were trained in different precision, bf16 and fp32"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REMARKS)
+def test_a_verdict_remarks_on_what_differs_among_its_seeds(name):
+    change, remark = REMARKS[name]
+    assert judge_cell(made(PAPER), bntt()).verdict.reason == ""
+    verdict = judge_cell(of_seeds(change), bntt()).verdict
+    assert (verdict.word, verdict.reason) == ("MATCH", remark)
+    assert judge_cell(of_seeds(change, (0, 1, 2)), bntt()).verdict.reason == (
+        remark.replace("2 of 3", "3 of 3") if "2 of 3" in remark else "")  # fmt: skip
+
+
+def test_a_start_run_made_with_uncommitted_changes_is_remarked_on():
+    found = made(PAPER)
+    found.runs[:] = [
+        replace(one, records={"provenance": {"dirty": True}}) if one.run.row == "ann" else one for one in found.runs
+    ]
+    reason = judge_cell(found, published("Table 3", "conversion-500", "latency")).verdict.reason
+    assert reason == "3 of 6 runs trained with uncommitted changes"
     assert judge_cell(found, bntt()).verdict.reason == ""
-    found.runs[:] = [replace(one, code=str(one.run.seed > 0)) for one in found.runs]
+
+
+REFUSED = {
+    "steps": (lambda o: {"records": {"steps": 23_399}}, "cifar10/bntt/seed-1 was trained for 23,399 steps, not 23,400"),
+    "images": (
+        lambda o: {"data": {"images": {"train": 49_000, "validation": 0, "test": 10_000}}},
+        "cifar10/bntt/seed-1 had other numbers of images than cifar10 has: 49,000 of 50,000 train, 0 of 0 validation "
+        "and 10,000 of 10,000 test",
+    ),
+    "state": (
+        lambda o: {"state": "fine"},
+        "the data of cifar10/bntt/seed-1 have the state 'fine', which is none of archive, content, partial and unknown",
+    ),
+    "content": (
+        lambda o: {"data": {"content_sha256": o.run.name}},
+        "its seeds were trained on 3 different contents of the data",
+    ),
+    "weights": (lambda o: {"records": {"files": {WEIGHTS: o.run.row}}}, "seeds 1 and 2 have the same weights"),
+    "measurements": (
+        lambda o: {"measured": {"files": {"anytime.csv": o.run.row}}}, "seeds 1 and 2 have the same measurements"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_recorded_must_agree_with_the_protocol(name):
+    change, reason = REFUSED[name]
+    for cell in (bntt(), bntt("time_steps")):
+        verdict = judge_cell(of_seeds(change), cell).verdict
+        assert (verdict.word, verdict.reason) == ("NOT_RUN", reason)
+
+
+def test_a_diverged_training_is_shorter_and_still_judged():
+    found = made(PAPER, status=("diverged",) * 3, records={"steps": 17})
     verdict = judge_cell(found, bntt()).verdict
-    assert (verdict.word, verdict.reason) == ("MATCH", "its seeds were trained with 2 versions of the code")
+    assert (verdict.word, verdict.reason) == ("WORSE", "all 3 seeds diverged")
+    assert judge_cell(found, published("Section 4.1", "cifar10/momentum", "value")).verdict.word == "MATCH"
+
+
+def test_accuracy_must_be_that_of_the_recorded_images():
+    found = made(PAPER, tables={"anytime.csv": lambda frame: frame.assign(accuracy=91.0)})
+    reason = judge_cell(found, bntt()).verdict.reason
+    assert reason == "cifar10/bntt/seed-0 records 91 % at step 25, but 9,040 of 10,000 right"
+
+
+@pytest.mark.parametrize(
+    ("right", "word"),
+    [
+        ((9015, 9015, 9016), "NOT_RUN"),  # the accuracy is WORSE than 90.3, or if some items are wrong CONSISTENT
+        ((8900, 8902, 8904), "INCOMPARABLE"),  # whatever the items are
+        ((9030, 9050, 9200), "MATCH"),  # CONSISTENT, whatever they are
+    ],
+)
+def test_a_cost_on_partial_data_must_not_depend_on_the_differing_items(right, word):
+    verdict = judge_cell(made(PAPER, right, state="partial"), bntt("time_steps", "bntt-early-exit")).verdict
+    assert verdict.word == word
 
 
 def edited(tmp_path: Path, change) -> Results:

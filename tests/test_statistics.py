@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from bntt.results import intervals
 from bntt.results.intervals import Estimate, Z
@@ -121,37 +120,7 @@ def test_paired_means_use_the_pairs():
     assert intervals.paired_mean_difference([11, 102, 1003], [10, 101, 1002]) == (1, 1, 1)
 
 
-# -- bootstrap and ranks
-
-
-def test_bootstrap_of_a_constant_is_the_constant():
-    assert intervals.bootstrap_mean([2, 2, 2]) == (2, 2, 2)
-    assert intervals.bootstrap_median([math.inf, math.inf]) == (math.inf,) * 3
-
-
-def test_bootstrap_mean_agrees_with_student_on_many_values():
-    values = np.random.default_rng(2).normal(size=500)
-    assert intervals.bootstrap_mean(values) == pytest.approx(intervals.student_interval(values), abs=0.01)
-    assert intervals.bootstrap_mean(values) == intervals.bootstrap_mean(values)
-
-
-def test_bootstrap_median_by_hand():
-    # of two values a resample's median is 0, 1/2 or 1 with probabilities 1/4, 1/2, 1/4: the interval is [0, 1]
-    assert intervals.bootstrap_median([0, 1]) == (0.5, 0, 1)
-    # three or more of five draws are the 3 in 5.8 %; their mean is above 1.8 in 0.7 %
-    assert intervals.bootstrap_median([0, 0, 0, 0, 3]) == (0, 0, 3)
-    assert intervals.bootstrap_mean([0, 0, 0, 0, 3]) == pytest.approx((0.6, 0, 1.8))
-
-
-def test_kendall_by_hand_and_by_scipy():
-    assert intervals.kendall_tau([0, 1, 2], [1, 3, 2]) == pytest.approx(1 / 3)  # 2 pairs rise, 1 falls
-    assert intervals.kendall_tau([0, 1, 2], [1, 1, 2]) == pytest.approx(2 / math.sqrt(3 * 2))  # one tie
-    assert intervals.kendall_tau([0, 1, 2], [4, 4, 4]) == 0
-    x, y = np.arange(8), [1, 4, 4, 5, 7, 6, 8, 7]
-    assert intervals.kendall_tau(x, y) == pytest.approx(stats.kendalltau(x, y).statistic)
-    assert intervals.kendall_tau(y, x) == pytest.approx(stats.kendalltau(y, x).statistic)
-    assert intervals.kendall_tau(y, [1, 1, *y[2:]]) == pytest.approx(stats.kendalltau(y, [1, 1, *y[2:]]).statistic)
-    assert np.asarray(intervals.kendall_tau(x, [y, y[::-1]])).shape == (2,)
+# -- peaks
 
 
 def wave(peak: int, channels: int = 4) -> np.ndarray:
@@ -163,17 +132,6 @@ def test_peak_step_is_counted_from_one():
     assert intervals.peak_step(wave(1)) == 1
     assert intervals.peak_step(wave(7)) == 7
     assert intervals.peak_step([[0, 5], [3, 3], [3, 3]]) == 2  # of the mean, not of a channel; the first of equals
-
-
-def test_peak_delay_of_certain_peaks():
-    assert intervals.peak_delay([wave(1), wave(4), wave(7)]) == (1, 1, 1)
-    assert intervals.peak_delay([wave(7), wave(4), wave(1)]) == (-1, -1, -1)
-
-
-def test_peak_delay_is_uncertain_where_channels_disagree():
-    mixed = np.concatenate([wave(2, 3), wave(9, 3)], axis=1)
-    value, low, high = intervals.peak_delay([wave(5), mixed])
-    assert low == -1 and high == 1 and value in (-1, 1)
 
 
 def test_estimates_change_their_unit():

@@ -13,7 +13,7 @@ from bntt.data import store
 from bntt.data.sheet import contact_sheet
 from bntt.drawing.page import figure, piece, table
 from bntt.drawing.tables import Table
-from bntt.paper.claims import BNTT, Claim, Outcome
+from bntt.paper.claims import BNTT, Claim
 from bntt.paper.decay import PAPER, RELEASED
 from bntt.paper.reproduction import Judged
 from bntt.paper.scores import headline, scores
@@ -24,9 +24,11 @@ from bntt.results.facts import STATES, images_used, test_images
 from bntt.results.intervals import standard_error
 from bntt.results.waves import clear_peak
 
-OUTCOMES: Mapping[Outcome, tuple[str, str]] = {  # of claims, for one and for several
+OUTCOMES: Mapping[str, tuple[str, str]] = {  # of claims, for one and for several
     "holds": ("holds", "hold"),
+    "holds (one seed)": ("holds (one seed)", "hold (one seed)"),
     "fails": ("fails", "fail"),
+    "fails (one seed)": ("fails (one seed)", "fail (one seed)"),
     "undecided": ("is undecided", "are undecided"),
     "not decidable": ("is not decidable", "are not decidable"),
 }
@@ -51,7 +53,7 @@ def what_ran(results: Results, accuracies: Table, claims: Mapping[str, Sequence[
             if of_word := list(dict.fromkeys(own.loc[own["dead"] == word, "row"])):
                 said.append(f"**{word.capitalize()}: {listed([f'`{row}`' for row in of_word])}.**")
         said += _reached(accuracies, dataset)
-        outcomes = Counter(claim.outcome for claim in claims[dataset])
+        outcomes = Counter(claim.word for claim in claims[dataset] if not claim.ours)
         counts = [f"{outcomes[word]} {forms[outcomes[word] > 1]}" for word, forms in OUTCOMES.items() if outcomes[word]]
         said.append(f"Of {counted(outcomes.total(), 'claim')} of the paper, {listed(counts)}.")
         lines.append(" ".join(said))
@@ -74,8 +76,13 @@ def _reached(accuracies: Table, dataset: str) -> Iterator[str]:
 
 
 def claims_list(claims: Sequence[Claim]) -> Markup:
-    """A line for each claim with its outcome; its statistic and the comparisons that it rests on are folded."""
-    return Markup().join(piece("claim", one) for one in claims)
+    """A line for each claim with its outcome; its statistic and the comparisons that it rests on are folded.
+
+    Claims of ours stand below those of the paper, under a heading of their own.
+    """
+    of_paper, ours = ([one for one in claims if one.ours == own] for own in (False, True))
+    heading = piece("minor", "Claims of ours, which the paper does not make") if ours else Markup()
+    return Markup().join([*(piece("claim", one) for one in of_paper), heading, *(piece("claim", one) for one in ours)])
 
 
 def recordings(datasets: Iterable[str], folder: Path) -> list[Markup]:

@@ -1,11 +1,10 @@
 """Intervals and statistics of small arrays: pure functions whose results can be checked by hand.
 
-Every interval is two-sided at 95 %. Each function names its source. scipy is imported inside functions, so
-that `python -m bntt check --help` starts fast.
+Every interval is two-sided, at 95 % unless another ``level`` is given. Each function names its source. scipy is
+imported inside functions, so that `python -m bntt check --help` starts fast.
 """
 
 import math
-from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -14,8 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 
 LEVEL = 0.95
 Z = NormalDist().inv_cdf((1 + LEVEL) / 2)  # 1.96
-DRAWS = 2000  # resamples of every bootstrap; an end of a 95 % interval then rests on 50 of them
-SEED = 20210909  # of every bootstrap, so that the same measurements give the same interval
 
 
 class Estimate(NamedTuple):
@@ -55,15 +52,15 @@ def standard_error(right: float, images: int) -> float:
     return math.sqrt(share * (1 - share) / images)
 
 
-def paired_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
+def paired_difference(first: ArrayLike, second: ArrayLike, *, level: float = LEVEL) -> Estimate:
     """Difference of two proportions on the same images, ``first`` minus ``second``, with Tango's interval."""
     first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     if first.shape != second.shape:
         raise ValueError(f"paired images are needed, not {first.size} and {second.size}")
-    return tango(int((first & ~second).sum()), int((second & ~first).sum()), first.size)
+    return tango(int((first & ~second).sum()), int((second & ~first).sum()), first.size, level)
 
 
-def tango(only_first: int, only_second: int, pairs: int) -> Estimate:
+def tango(only_first: int, only_second: int, pairs: int, level: float = LEVEL) -> Estimate:
     """Difference of paired proportions, (b - c) / n, with its score interval (Tango 1998, Stat. Med. 17:891).
 
     Of n ``pairs``, b = ``only_first`` are right for the first alone, c = ``only_second`` for the second alone. The
@@ -73,11 +70,12 @@ def tango(only_first: int, only_second: int, pairs: int) -> Estimate:
     from scipy.optimize import brentq
 
     b, c, n = only_first, only_second, pairs
+    z = NormalDist().inv_cdf((1 + level) / 2)
 
     def excess(d: float, side: int) -> float:
         linear = -b - c + (2 * n - b + c) * d
         q = (math.sqrt(max(0.0, linear**2 + 8 * n * c * d * (1 - d))) - linear) / (4 * n)
-        return b - c - n * d - side * Z * math.sqrt(max(0.0, n * (2 * q + d * (1 - d))))
+        return b - c - n * d - side * z * math.sqrt(max(0.0, n * (2 * q + d * (1 - d))))
 
     value = (b - c) / n
     beside = 1e-12  # at the value itself the variance may be 0, and then the excess is 0
@@ -95,15 +93,20 @@ def mean_std(values: ArrayLike) -> tuple[float, float]:
     return float(array.mean()), float(array.std(ddof=1)) if array.size > 1 else math.nan
 
 
-def student_interval(values: ArrayLike) -> Estimate:
-    """Mean with Student's interval (Student 1908, Biometrika 6:1): mean -+ t(n - 1) s / sqrt(n); ValueError: n < 2."""
+def student_interval(values: ArrayLike, level: float = LEVEL, unit: float = 0.0) -> Estimate:
+    """Mean with Student's interval (Student 1908, Biometrika 6:1): mean -+ t(n - 1) s / sqrt(n); ValueError: n < 2.
+
+    Values that come in multiples of a ``unit``, as accuracies do, can be equal by rounding alone. Then s is at least
+    unit / sqrt(12), the deviation of a rounding error, so that the interval has a width (Sheppard 1898).
+    """
     from scipy.special import stdtrit
 
     count = np.asarray(values).size
     if count < 2:
         raise ValueError("an interval of a mean needs at least two values")
     mean, deviation = mean_std(values)
-    half = float(stdtrit(count - 1, (1 + LEVEL) / 2)) * deviation / math.sqrt(count)
+    deviation = max(deviation, unit / math.sqrt(12))
+    half = float(stdtrit(count - 1, (1 + level) / 2)) * deviation / math.sqrt(count)
     return Estimate(mean, mean - half, mean + half)
 
 
@@ -135,70 +138,17 @@ def prediction_interval_of_steps(values: ArrayLike) -> Estimate:
     return Estimate(mean, mean - max(half, 1.0), mean + max(half, 1.0))
 
 
-def paired_mean_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
+def paired_mean_difference(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> Estimate:
     """Mean of ``first - second`` over pairs (images or seeds), with Student's interval of the differences."""
     first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if first.shape != second.shape:
         raise ValueError(f"paired images are needed, not {first.size} and {second.size}")
-    return student_interval(first - second)
+    return student_interval(first - second, level)
 
 
-# -- bootstrap and ranks -----------------------------------------------------------------------------------------
-
-
-def bootstrap_mean(values: ArrayLike) -> Estimate:
-    """Mean with the percentile interval of its bootstrap (Efron and Tibshirani 1993, chapter 13)."""
-    array = np.asarray(values, dtype=float)
-    means = _resampled_means(array[None], np.random.default_rng(SEED))[:, 0]
-    return _percentiles(float(array.mean()), means)
-
-
-def bootstrap_median(values: ArrayLike) -> Estimate:
-    """Median with the percentile interval of its bootstrap; values may be infinite."""
-    array = np.asarray(values, dtype=float)
-    drawn = np.random.default_rng(SEED).choice(array, size=(DRAWS, array.size))
-    return _percentiles(float(np.median(array)), np.median(drawn, axis=1))
-
-
-def kendall_tau(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-    """Rank correlation tau-b (Kendall 1945, Biometrika 33:239) along the last axis; 0 if one side is all ties.
-
-    ``x`` is ``[n]``; ``y`` is ``[..., n]``, and the result is ``[...]``.
-    """
-    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    i, j = np.triu_indices(x.shape[-1], 1)
-    sign_x, sign_y = np.sign(x[..., j] - x[..., i]), np.sign(y[..., j] - y[..., i])
-    untied = np.sqrt((sign_x**2).sum(-1) * (sign_y**2).sum(-1))
-    concordance = (sign_x * sign_y).sum(-1)
-    return np.divide(concordance, untied, out=np.zeros_like(concordance * untied), where=untied > 0)
+# -- peaks -------------------------------------------------------------------------------------------------------------
 
 
 def peak_step(scale: ArrayLike) -> int:
     """The time-step, from 1, at which the mean over channels of ``scale[T, C]`` is largest; the first of equals."""
     return int(np.asarray(scale, dtype=float).mean(1).argmax()) + 1
-
-
-def peak_delay(scales: Sequence[ArrayLike]) -> Estimate:
-    """Kendall's tau between depth and peak step of layers ``[T, C]``; percentile bootstrap over their channels.
-
-    The channels of each layer are resampled independently of those of the other layers.
-    """
-    generator = np.random.default_rng(SEED)
-    layers = [np.asarray(scale, dtype=float) for scale in scales]
-    depth = np.arange(len(layers))
-    drawn = np.stack([_resampled_means(layer, generator).argmax(1) for layer in layers], axis=1)
-    value = kendall_tau(depth, [peak_step(layer) for layer in layers])
-    return _percentiles(float(value), kendall_tau(depth, drawn))
-
-
-def _resampled_means(rows: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
-    """Means ``[DRAWS, R]`` of ``rows[R, C]`` over columns drawn with replacement, the same ones for every row."""
-    columns = rows.shape[1]
-    times_drawn = generator.multinomial(columns, np.full(columns, 1 / columns), size=DRAWS)
-    means: NDArray[np.float64] = times_drawn @ rows.T / columns
-    return means
-
-
-def _percentiles(value: float, draws: NDArray[np.float64]) -> Estimate:
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
-    return Estimate(value, float(low), float(high))
