@@ -15,8 +15,9 @@
 # later in deeper layers. Inference can end once the γ of every layer is below a threshold and stays there. With the
 # threshold 0.1 this is after t = 20 (yellow dotted line). This step is known before any image is seen.
 #
-# How far γ falls depends on the *decay budget*: the sum of learning rate times weight decay on γ over all updates,
-# divided by one minus the momentum. It is about 18 e-folds in the paper's protocol. Each panel names its own budget.
+# How far weight decay alone can shrink γ is the *decay budget*: the sum of learning rate times weight decay on γ over
+# all updates, divided by one minus the momentum. It is about 18 e-folds in the paper's protocol. Each panel names its
+# own budget.
 
 # %% tags=["parameters"]
 experiment = "demo"

@@ -1,6 +1,7 @@
 """Tables and the overview's helpers on small results made by hand: numbers, n/a, seeds, the paper's column, files."""
 
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -690,11 +691,15 @@ def test_the_overview_begins_with_what_ran_six_figures_and_a_line_for_each_claim
     assert "The paper reports" not in source[: places[4]]
 
 
-def test_decay_is_shown_beside_the_papers(tmp_path):
+def test_decay_is_shown_beside_the_papers(tmp_path, monkeypatch):
+    monkeypatch.setitem(ROWS, "my-norm", ROWS["my-norm"] | {"weight_decay": 0.125, "gamma_decay": 0.25})
     found = results(tmp_path)
     page = overview.decay_table(found, "digits")
     assert ">bntt<" in page and ">my-norm<" in page and ">surrogate<" not in page
     assert "0.005" in page and "18.3" in page and "3.1" in page
+    words = " ".join(re.sub("<[^>]+>", " ", page).split())
+    assert "Decay on gamma On other weights" in words
+    assert "my-norm 0.25 0.125" in words and "released code, CIFAR-10 0.0001 0.0001" in words
     assert overview.gamma_decay({"norm": "bntt", "weight_decay": 0.1, "gamma_decay": None}) == 0.1
     assert overview.gamma_decay({"norm": "bntt", "weight_decay": 0.1, "gamma_decay": 0.0}) == 0.0
     assert overview.gamma_decay({"norm": "none", "weight_decay": 0.1}) is None

@@ -156,7 +156,7 @@ def gamma_decay(options: Mapping[str, Any]) -> float | None:
 
 
 def decay_table(results: Results, dataset: str) -> Markup:
-    """Decay, its budget and the resulting gamma of rows with a norm; then the paper's and the released code's decay."""
+    """Weight decay, its budget and the resulting gamma of rows with a norm; then the paper's and the code's decay."""
     lines = []
     several = len({run.seed for run in results.experiment.runs}) > 1
     for run in (one.run for one in results.runs if one.run.dataset == dataset):
@@ -175,6 +175,7 @@ def decay_table(results: Results, dataset: str) -> Markup:
             {
                 "": ", ".join(filter(None, [run.row, f"seed {run.seed}" if several else "", about["dead"]])),
                 "Decay on gamma": f"{decay:g}",
+                "On other weights": f"{run.options['weight_decay']:g}",
                 "Budget (e-folds)": number(about["decay_budget"], 1),
                 "Peak step of mean gamma, by depth": ", ".join(
                     str(clear_peak(one.mean(axis=1)) or "none") for one in layers
@@ -187,7 +188,8 @@ def decay_table(results: Results, dataset: str) -> Markup:
             }
         )
     for source, decay, _, budget in (PAPER, RELEASED):
-        stated = {"Decay on gamma": f"{decay:g}", "Budget (e-folds)": number(budget, 1)}
+        stated = dict.fromkeys(("Decay on gamma", "On other weights"), f"{decay:g}")
+        stated["Budget (e-folds)"] = number(budget, 1)
         lines.append({"": piece("small", source)} | stated)
     return table(pd.DataFrame(lines).fillna(DASH))
 

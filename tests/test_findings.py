@@ -1,0 +1,127 @@
+"""What docs/findings.md says of the committed measurements is computed again from their files."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny import PROJECT
+
+from bntt.common.text import interval
+from bntt.results.intervals import paired_difference
+
+PAGE = (PROJECT / "docs/findings.md").read_text(encoding="utf-8")
+LEASE, SMALL = (
+    PAGE.partition(f"results/reference/{name}`)")[2].partition("\n## ")[0]
+    for name in ("cifar10-lease", "cifar10-small")
+)
+IMAGES = 10_000
+
+
+def measured(experiment: str, row: str, name: str) -> pd.DataFrame:
+    folder = PROJECT / f"results/reference/{experiment}/runs/cifar10/{row}/seed-0"
+    return pd.read_csv(folder / name, dtype={"correct": str})
+
+
+def right(experiment: str, row: str, step: int | None = None) -> np.ndarray:
+    """Which test images are classified correctly after a step, or after the last one."""
+    found = measured(experiment, row, "anytime.csv").set_index("time_step")["correct"]
+    digits = found[step] if step else found.iloc[-1]
+    return np.array([bit == "1" for digit in digits for bit in f"{int(digit, 16):04b}"])[:IMAGES]
+
+
+def accuracy(correct: np.ndarray) -> str:
+    share = correct.mean()
+    return f"{100 * share:.2f} ± {100 * (share * (1 - share) / len(correct)) ** 0.5:.2f}"
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> str:
+    return interval(paired_difference(one, other).times(100))
+
+
+def spikes(experiment: str, row: str) -> float:
+    """Spikes per neuron after the last step, weighted by the layers' operations."""
+    energy = measured(experiment, row, "energy.csv")
+    last = energy[energy["time_step"] == energy["time_step"].max()]
+    return np.average(last["count_own"], weights=last["macs"])
+
+
+def over_draws(experiment: str, row: str) -> str:
+    draws = measured(experiment, row, "draws.csv")
+    return f"{draws[draws['time_step'] == draws['time_step'].max()]['accuracy'].std():.2f}"
+
+
+def cells(text: str, first: str) -> list[str]:
+    line = re.search(rf"^\| {re.escape(first)} \|.*$", text, flags=re.MULTILINE)
+    return [cell.strip() for cell in line[0].strip("|").split("|")]
+
+
+@pytest.mark.parametrize("row", ["bntt", "surrogate", "ann", "conversion", "rmp"])
+def test_the_table_of_the_small_cifar10(row):
+    correct, noise = right("cifar10-small", row), measured("cifar10-small", row, "noise.csv")
+    last = noise[(noise["sigma"] == 0.2) & (noise["time_step"] == noise["time_step"].max())]["accuracy"].item()
+    shown = cells(SMALL, f"`{row}`")
+    assert shown[2].removesuffix(", no exit") == accuracy(correct)
+    assert shown[4] == ("" if row == "bntt" else difference(correct, right("cifar10-small", "bntt")))
+    assert shown[7] == f"{last:.2f}"
+    if row != "ann":
+        count = spikes("cifar10-small", row)
+        assert (shown[3], shown[5]) == (over_draws("cifar10-small", row), f"{count:.3f}")
+        assert shown[6] == f"{4.6 / (0.9 * count):.3g}"  # 4.6 pJ for each operation, 0.9 pJ for each spike's
+
+
+def test_the_table_of_the_lease():
+    last, left = right("cifar10-lease", "bntt"), right("cifar10-lease", "bntt", 18)
+    count = spikes("cifar10-lease", "bntt")
+    exits = measured("cifar10-lease", "bntt", "early_exit.csv").set_index("threshold")["exit_step"]
+    change = difference(left, last)
+    assert (
+        cells(LEASE, "accuracy at T = 25")[1] == f"{accuracy(last)}; over draws {over_draws('cifar10-lease', 'bntt')}"
+    )
+    assert cells(LEASE, "early exit at threshold 0.1")[1] == f"t = {exits[0.1]}"
+    assert cells(LEASE, "accuracy there")[1] == f"{accuracy(left)}; {change} more"
+    assert cells(LEASE, "spikes per neuron, weighted by operations")[1] == f"{count:.3f}"
+    assert cells(LEASE, "E_ANN/E_method")[1] == f"{4.6 / (0.9 * count):.2f}"
+    assert f"changes the accuracy by {change} points" in " ".join(LEASE.split())
+    earlier = difference(right("cifar10-lease", "bntt", 13), last)
+    assert exits[0.3] == 13 and f"at t = 13, changes it by {earlier}." in LEASE
+
+
+@pytest.mark.parametrize(("experiment", "text"), [("cifar10-lease", LEASE), ("cifar10-small", SMALL)])
+def test_gamma_ends_where_decay_alone_takes_it(experiment, text):
+    """SGD with momentum and coupled weight decay on a parameter whose gradient is 0, at the run's learning rates."""
+    training = json.loads((PROJECT / f"results/reference/{experiment}/runs/cifar10/bntt/seed-0/train.json").read_text())
+    options, rates = training["config"]["options"], measured(experiment, "bntt", "history.csv")["learning_rate"]
+    gamma, velocity = 1.0, 0.0
+    for rate in np.repeat(rates, training["steps"] // len(rates)):
+        velocity = options["momentum"] * velocity + options["weight_decay"] * gamma
+        gamma -= rate * velocity
+    assert f"goes from 1 to {gamma:.3f} in these {training['steps']:,} steps" in " ".join(text.split())
+    last = (
+        measured(experiment, "bntt", "gamma.csv")
+        .groupby(["time_step", "layer"])["gamma"]
+        .mean()
+        .loc[options["time_steps"]]
+    )
+    if experiment == "cifar10-lease":
+        assert f"between {last.min():.3f} and {last.max():.3f} in all layers" in " ".join(text.split())
+    else:
+        conv1 = measured(experiment, "bntt", "gamma.csv").query("layer == 'conv1' and time_step >= 10")
+        assert (
+            conv1["gamma"] - gamma
+        ).abs().max() < 0.001 and "From t = 10 on all gammas of conv1 are within 0.001" in text
+        assert (last.drop("fc1") - gamma).abs().max() < 0.002 and f"fc1 ({last['fc1']:.3f})" in text
+
+
+def test_the_differences_in_spikes_and_under_noise():
+    rows = ("bntt", "surrogate", "ann")
+    of_image = [measured("cifar10-small", row, "image_spikes.csv")["spikes"].to_numpy() for row in rows[:2]]
+    more = of_image[0] - of_image[1]
+    half = 1.96 * more.std(ddof=1) / len(more) ** 0.5
+    text = " ".join(SMALL.split())
+    assert f"images {of_image[0].mean():.3f} and {of_image[1].mean():.3f}" in text
+    assert f"a difference of {more.mean():.3f} [{more.mean() - half:.3f}, {more.mean() + half:.3f}]" in text
+    accuracies = [measured("cifar10-small", row, "noise.csv").groupby("sigma")["accuracy"].last() for row in rows]
+    lost = [f"{one[0.0] - one[0.2]:.1f}" for one in accuracies]
+    assert f"cost the dense network {lost[2]} points, BNTT {lost[0]} and the network without a norm {lost[1]}" in text
