@@ -745,7 +745,7 @@ def test_one_noise_level_refutes_and_images_without_noise_do_not_count():
     ann = line(claim, "ann")
     assert ann.estimate.value == pytest.approx(-5) and ann.outcome == claim.outcome == "fails"
     assert ann.note == "worst of 2 sigmas: 0.8; holds in 1 of 2; fails in 0.8"
-    by_level = claims.noise_differences(evidence(noise=frame)).set_index(["row", "sigma"])["difference"]
+    by_level = claims.noise_differences([evidence(noise=frame)]).set_index(["row", "sigma"])["difference"]
     assert by_level.loc["ann"].to_dict() == pytest.approx({0.0: -50, 0.4: 30, 0.8: -5})
     clean = judged("better-under-noise", noise=of_levels(ann=(200, 100, 100), bntt=(100, 180, 180)))
     assert clean.outcome == "holds"
@@ -768,15 +768,29 @@ def test_strong_noise_is_above_what_the_paper_names():
 
 
 def test_noise_sigma_by_sigma():
-    frame = claims.noise_differences(evidence(noise=noise(bntt=150, ann=190)))
+    frame = claims.noise_differences([evidence(noise=noise(bntt=150, ann=190))])
     ann = frame[frame["row"] == "ann"]
     assert ann["sigma"].tolist() == [0, 0.4, 0.8]
     assert ann["difference"].tolist() == pytest.approx([-20] * 3)
-    assert (ann["high"] < 0).all()
+    assert (ann["high"] < 0).all() and set(ann["seeds"]) == {1}
+
+
+def test_noise_of_several_seeds_is_paired_by_seed():
+    """Differences to ann of 10, 20 and 30 points at each sigma: 20 ± 4.303 * 10 / sqrt(3). One row has one seed."""
+    seeds = [evidence(noise=noise(bntt=100 + 2 * gain, ann=100)) for gain in (10, 20, 30)]
+    seeds[1:] = [
+        replace(one, frames=one.frames | {"noise": one.frames["noise"].query("row != 'bn-pooled'")}) for one in seeds[1:]
+    ]
+    frame = claims.noise_differences(seeds).set_index(["row", "sigma"])
+    for sigma in (0, 0.4, 0.8):
+        ann = frame.loc["ann", sigma]
+        assert ann["difference"] == pytest.approx(20) and ann["seeds"] == 3
+        assert ann["high"] - 20 == pytest.approx(4.302652729911275 * 10 / math.sqrt(3))
+        assert frame.loc["bn-pooled", sigma]["seeds"] == 1
 
 
 def test_differences_under_noise_are_given_of_dead_networks_too():
-    found = claims.noise_differences(evidence(dead={"bntt": "at chance", "ann": "at chance"}))
+    found = claims.noise_differences([evidence(dead={"bntt": "at chance", "ann": "at chance"})])
     assert set(found["row"]) == set(METHODS) - {"bntt"}
 
 

@@ -482,12 +482,13 @@ def test_every_verdict_is_explained_where_it_appears():
     assert list(_lines._verdicts_note([{"verdict": None}])) == []
 
 
-def test_differences_under_noise_are_said_to_be_of_one_seed():
-    columns = ["row", "sigma", "difference", "low", "high"]
-    differences = pd.DataFrame([("ann", 0.1, 2.0, 1.0, 3.0), ("ann", 0.2, 2.0, -1.0, 3.0)], columns=columns)
-    page = overview.noise_table(differences, {"bntt": "at chance"})
-    assert "bntt, at chance, one seed, minus" in page
-    assert page.count("<b>2.0</b>") == 1
+def test_differences_under_noise_say_if_they_are_of_one_seed():
+    columns = ["row", "sigma", "difference", "low", "high", "seeds"]
+    lines = [("ann", 0.1, 2.0, 1.0, 3.0, 1), ("ann", 0.2, 2.0, -1.0, 3.0, 1), ("rmp", 0.1, 5.0, 4.0, 6.0, 3)]
+    page = overview.noise_table(pd.DataFrame(lines, columns=columns), {"bntt": "at chance"})
+    assert "bntt, at chance minus" in page
+    assert page.count("<b>2.0</b>") == 1 and page.count("<b>5.0</b>") == 1
+    assert page.count(">one seed<") == 1 and page.count(">3<") == 1
 
 
 def test_condensed_leaves_out_reported_steps_and_details(tmp_path):

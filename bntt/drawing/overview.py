@@ -97,7 +97,7 @@ def recordings(datasets: Iterable[str], folder: Path) -> list[Markup]:
 
 
 def noise_table(differences: pd.DataFrame, dead: Mapping[str, str]) -> Markup:
-    """Accuracy of bntt minus each row's at each sigma, of one seed; bold if the interval over images excludes 0.
+    """Accuracy of bntt minus each row's at each sigma; bold if its interval excludes 0, with the number of seeds.
 
     ``dead`` gives ``silent`` or ``at chance`` for rows that are so.
     """
@@ -113,9 +113,10 @@ def noise_table(differences: pd.DataFrame, dead: Mapping[str, str]) -> Markup:
             )
             for one in part.itertuples()
         }
-        lines.append({f"{name(BNTT)}, one seed, minus": name(str(row))} | cells)
+        seeds = {"Seeds": "one seed" if part["seeds"].max() == 1 else str(part["seeds"].max())}
+        lines.append({f"{name(BNTT)} minus": name(str(row))} | seeds | cells)
     frame = pd.DataFrame(lines).fillna(DASH)
-    return table(frame, right=list(frame.columns[1:]))
+    return table(frame, right=list(frame.columns[2:]))
 
 
 def runs_table(results: Results) -> Markup:

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bntt.common.text import counted, listed, number
-from bntt.paper.claims._decision import Value, ordered
+from bntt.paper.claims._decision import Value, component, ordered
 from bntt.paper.claims._evidence import (
     ANN,
     BNTT,
@@ -32,7 +32,7 @@ from bntt.paper.claims._evidence import (
 from bntt.results.collect import at_threshold, gammas, last_step
 from bntt.results.dead import chance
 from bntt.results.energy import READINGS, energy_ratios, ratio
-from bntt.results.intervals import Estimate, paired_mean_difference
+from bntt.results.intervals import LEVEL, Estimate, paired_mean_difference
 from bntt.results.waves import LEAST_LAYERS, clear_peak, fall, peak_order, trained
 from bntt.training.schedule import undriven
 
@@ -392,20 +392,19 @@ def surrogate_beats_dense_under_strong_noise(seeds: Seeds) -> list[Group | Part]
     return [row_of(f"{SURROGATE}, {ANN}", seeds, compare, noun="sigma")]
 
 
-def noise_differences(evidence: Evidence) -> pd.DataFrame:
-    """Accuracy of bntt minus that of each other row at each sigma, in points, with Tango's paired interval.
+def noise_differences(seeds: Seeds) -> pd.DataFrame:
+    """Accuracy of bntt minus that of each other row at each sigma, in points, with its interval and number of seeds.
 
-    Differences to and from dead networks are among them.
+    Paired by seed, with Student's interval; with one common seed by image, with Tango's. Dead networks are included.
     """
-    rows = evidence.has("noise")
-    evidence = evidence.admitting(*rows)
-    lines = [
-        (row, sigma, *gain.interval())
-        for row in rows
-        if BNTT in rows and row != BNTT
-        for sigma, gain in evidence.gain_under_noise(BNTT, row, zero=True).items()
-    ]
-    return pd.DataFrame(lines, columns=["row", "sigma", "difference", "low", "high"])
+    values: dict[tuple[str, float], list[Value]] = {}
+    for row in first_with(seeds, lambda one: one.has("noise")):
+        for one in seeds:
+            if row != BNTT and {row, BNTT} <= set(one.has("noise")):
+                for sigma, gain in one.admitting(row, BNTT).gain_under_noise(BNTT, row, zero=True).items():
+                    values.setdefault((row, sigma), []).append(gain)
+    lines = [(*key, *component("", gains).interval(LEVEL), len(gains)) for key, gains in values.items()]
+    return pd.DataFrame(lines, columns=["row", "sigma", "difference", "low", "high", "seeds"])
 
 
 @claim(
