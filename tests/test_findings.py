@@ -9,6 +9,7 @@ import pytest
 from tiny import PROJECT
 
 from bntt.common.text import interval
+from bntt.experiment.schema import load
 from bntt.results.intervals import paired_difference
 
 PAGE = (PROJECT / "docs/findings.md").read_text(encoding="utf-8")
@@ -88,29 +89,29 @@ def test_the_table_of_the_lease():
     assert exits[0.3] == 13 and f"at t = 13, changes it by {earlier}." in LEASE
 
 
+def undriven(rates: np.ndarray, decay: float) -> float:
+    """Where SGD with momentum 0.9 and coupled weight decay takes a gamma of 1 whose gradient is 0 in all steps."""
+    gamma, velocity = 1.0, 0.0
+    for rate in rates:
+        velocity = 0.9 * velocity + decay * gamma
+        gamma -= rate * velocity
+    return gamma
+
+
 @pytest.mark.parametrize(("experiment", "text"), [("cifar10-lease", LEASE), ("cifar10-small", SMALL)])
 def test_gamma_ends_where_decay_alone_takes_it(experiment, text):
-    """SGD with momentum and coupled weight decay on a parameter whose gradient is 0, at the run's learning rates."""
     training = json.loads((PROJECT / f"results/reference/{experiment}/runs/cifar10/bntt/seed-0/train.json").read_text())
     options, rates = training["config"]["options"], measured(experiment, "bntt", "history.csv")["learning_rate"]
-    gamma, velocity = 1.0, 0.0
-    for rate in np.repeat(rates, training["steps"] // len(rates)):
-        velocity = options["momentum"] * velocity + options["weight_decay"] * gamma
-        gamma -= rate * velocity
+    gamma = undriven(np.repeat(rates, training["steps"] // len(rates)), options["weight_decay"])
     assert f"goes from 1 to {gamma:.3f} in these {training['steps']:,} steps" in " ".join(text.split())
-    last = (
-        measured(experiment, "bntt", "gamma.csv")
-        .groupby(["time_step", "layer"])["gamma"]
-        .mean()
-        .loc[options["time_steps"]]
-    )
+    gammas = measured(experiment, "bntt", "gamma.csv")
+    last = gammas.groupby(["time_step", "layer"])["gamma"].mean().loc[options["time_steps"]]
     if experiment == "cifar10-lease":
         assert f"between {last.min():.3f} and {last.max():.3f} in all layers" in " ".join(text.split())
     else:
-        conv1 = measured(experiment, "bntt", "gamma.csv").query("layer == 'conv1' and time_step >= 10")
-        assert (
-            conv1["gamma"] - gamma
-        ).abs().max() < 0.001 and "From t = 10 on all gammas of conv1 are within 0.001" in text
+        conv1 = gammas.query("layer == 'conv1' and time_step >= 10")
+        assert (conv1["gamma"] - gamma).abs().max() < 0.001
+        assert "From t = 10 on all gammas of conv1 are within 0.001" in text
         assert (last.drop("fc1") - gamma).abs().max() < 0.002 and f"fc1 ({last['fc1']:.3f})" in text
 
 
@@ -125,3 +126,13 @@ def test_the_differences_in_spikes_and_under_noise():
     accuracies = [measured("cifar10-small", row, "noise.csv").groupby("sigma")["accuracy"].last() for row in rows]
     lost = [f"{one[0.0] - one[0.2]:.1f}" for one in accuracies]
     assert f"cost the dense network {lost[2]} points, BNTT {lost[0]} and the network without a norm {lost[1]}" in text
+
+
+def test_where_decay_alone_takes_gamma_in_the_demo():
+    epochs = np.array([20, 8, 8, 4])  # until each milestone, and to the end; an epoch has 17 steps
+    rates = np.repeat([0.3, 0.03, 0.003, 0.0003], 17 * epochs)
+    decays = {run.row: run.options.get("weight_decay") for run in load("demo").runs if run.dataset == "digits"}
+    ends = [f"{undriven(rates, decays[row]):.3f}" for row in ("bntt-unscaled", "bntt")]
+    assert f"takes it from 1 to {ends[0]} in `bntt-unscaled` and to {ends[1]} in `bntt`" in " ".join(PAGE.split())
+    demo = " ".join((PROJECT / "docs/demo.md").read_text(encoding="utf-8").split())
+    assert f"Its mean gamma ends at {ends[0]} in every layer" in demo
