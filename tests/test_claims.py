@@ -778,9 +778,9 @@ def test_noise_sigma_by_sigma():
 def test_noise_of_several_seeds_is_paired_by_seed():
     """Differences to ann of 10, 20 and 30 points at each sigma: 20 ± 4.303 * 10 / sqrt(3). One row has one seed."""
     seeds = [evidence(noise=noise(bntt=100 + 2 * gain, ann=100)) for gain in (10, 20, 30)]
-    seeds[1:] = [
-        replace(one, frames=one.frames | {"noise": one.frames["noise"].query("row != 'bn-pooled'")}) for one in seeds[1:]
-    ]
+    for k in (1, 2):
+        left = seeds[k].frames["noise"].query("row != 'bn-pooled'")
+        seeds[k] = replace(seeds[k], frames=seeds[k].frames | {"noise": left})
     frame = claims.noise_differences(seeds).set_index(["row", "sigma"])
     for sigma in (0, 0.4, 0.8):
         ann = frame.loc["ann", sigma]
