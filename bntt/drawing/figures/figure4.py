@@ -45,7 +45,7 @@ def draw(
         "(a) Sum over all T steps; legend: accuracy / T." if left.containers else "",
         "Error bars: ± 1 s.d. over seeds." if bars else "",
         "Open triangles: layers without a spike." if dead else "",
-        f"(b) Gaussian noise, {' or '.join(spaces)}; the same noisy images for all rows with one seed."
+        f"(b) Gaussian noise, {' or '.join(spaces)}; rows with the same seed see the same noisy images."
         if spaces
         else "",
         style.errors_sentence(counts, images),
