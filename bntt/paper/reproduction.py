@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
+import numpy as np
 import pandas as pd
 
 from bntt.common.text import counted, listed
@@ -95,7 +96,6 @@ class _Referee:
     def __init__(self, results: Results) -> None:
         self.results = results
         self.admitted = cache(partial(admitted, results))  # by dataset and row
-        self.failures = cache(self._failures)
         self.outcomes = cache(self._outcomes)
         self.table = cache(self._table)  # by run and file
 
@@ -123,13 +123,8 @@ class _Referee:
             raise NotAdmitted(f"the paper prints {cell.printed} here, no number that a row could reproduce{why}")
         runs = self.admitted(cell.dataset, cell.run)
         # A setting is what a run was told to do, however it does.
-        step = cell.time_step if cell.metric in ("accuracy", "energy_ratio") else None
-        failures = {} if cell.kind == "settings" else self.failures(cell.dataset, cell.run, step)
-        working = [one for one in runs.ended if one.run.seed not in failures]
-        readings = [
-            _Reading(partial(self.table, one.run.dataset, one.run.row, one.run.seed), one, cell).estimate
-            for one in working
-        ]
+        failures = {} if cell.kind == "settings" else self._failures(cell, runs.ended)
+        readings = [self._reading(one, cell).estimate for one in runs.ended if one.run.seed not in failures]
         values, low, high = (tuple(bounds) for bounds in zip(*readings, strict=True)) if readings else ((), (), ())
         how = list(failures.values())
         verdict = _verdict(cell, values, runs.planned, how)
@@ -143,13 +138,16 @@ class _Referee:
             raise NotAdmitted(f"{dataset}/{row}/seed-{seed} has no {name}")
         return frame
 
-    def _failures(self, dataset: str, row: str, step: int | None) -> dict[int, str]:
-        """The seeds whose network failed, and how: it diverged, or is silent or at chance after ``step`` steps."""
+    def _reading(self, one: Found, cell: Cell) -> "_Reading":
+        return _Reading(partial(self.table, one.run.dataset, one.run.row, one.run.seed), one, cell)
+
+    def _failures(self, cell: Cell, ended: Sequence[Found]) -> dict[int, str]:
+        """The seeds whose network failed, and how: it diverged, or is silent or at chance where the cell reads it."""
         failures = {}
-        for one in self.admitted(dataset, row).ended:
+        for one in ended:
             if one.status == "diverged":
                 failures[one.run.seed] = "diverged"
-            elif dead := self.results.dead(one, step):
+            elif dead := self.results.dead(one, self._reading(one, cell).step):
                 failures[one.run.seed] = dead.word
         return failures
 
@@ -187,6 +185,13 @@ class _Reading:
     def estimate(self) -> Estimate:
         read = getattr(self, self.cell.metric)()
         return read if isinstance(read, Estimate) else Estimate.exact(read)
+
+    @property
+    def step(self) -> int | None:
+        """The step whose answers the cell is about; None if it is about the whole run."""
+        if self.cell.metric == "exit_accuracy":
+            return self.exit_step()
+        return self.cell.time_step if self.cell.metric in ("accuracy", "energy_ratio") else None
 
     def accuracy(self) -> Estimate:
         step = self.cell.time_step
@@ -227,8 +232,10 @@ class _Reading:
     def mean_gamma(self) -> float:
         return float(self._gammas().loc[self.cell.time_step].mean())
 
-    def peak_step(self) -> int:
-        return peak_step(self._gammas())
+    def peak_step(self) -> float:
+        """NaN if a gamma is no number, since the largest is not known then."""
+        wave = self._gammas()
+        return peak_step(wave) if np.isfinite(wave).all(axis=None) else math.nan
 
     def time_steps(self) -> float:
         """T. A conversion can be read at any step, so for it the printed step, if it runs that long."""
