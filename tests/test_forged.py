@@ -194,6 +194,22 @@ def test_a_gamma_that_is_no_number_is_no_peak(value):
     assert (found.word, found.reason) == ("DIFFERS", "not a finite number")
 
 
+def test_what_lacks_steps_is_not_read_as_if_it_were_whole():
+    """A wave without its first four steps would peak four steps early; without the last, T would be another."""
+    peaks = (
+        published("Section 4.4", "conv4", "peak_step"),
+        "cifar10/bntt/seed-0 has gammas of conv4 at other steps than 1..25",
+    )
+    accuracy = (
+        published("Table 1", "cifar10/bntt", "accuracy"),
+        "cifar10/bntt/seed-0 was not measured at time_step 25",
+    )
+    cut = tables(gamma=lambda f: f[f["time_step"] > 4], anytime=lambda f: f[f["time_step"] < 25])
+    for cell, reason in (peaks, accuracy):
+        found = judge_cell(cut, cell).verdict
+        assert (found.word, found.reason) == ("NOT_RUN", reason)
+
+
 def test_gammas_alone_would_match_and_do_not():
     gammas = [cell for cell in cells() if cell.metric == "mean_gamma"]
     alive, worse = every(tables=PERFECT), every(right=(8000, 8010, 8020), tables=PERFECT)

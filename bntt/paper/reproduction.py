@@ -187,6 +187,11 @@ class _Reading:
         return read if isinstance(read, Estimate) else Estimate.exact(read)
 
     @property
+    def last(self) -> int:
+        """T; a dense network has one step."""
+        return int(self.found.run.options.get("time_steps", 1))
+
+    @property
     def step(self) -> int | None:
         """The step whose answers the cell is about; None if it is about the whole run."""
         if self.cell.metric == "exit_accuracy":
@@ -194,8 +199,7 @@ class _Reading:
         return self.cell.time_step if self.cell.metric in ("accuracy", "energy_ratio") else None
 
     def accuracy(self) -> Estimate:
-        step = self.cell.time_step
-        return self._accuracy(int(self.table("anytime.csv")["time_step"].max()) if step is None else step)
+        return self._accuracy(self.last if self.cell.time_step is None else self.cell.time_step)
 
     def exit_accuracy(self) -> Estimate:
         return self._accuracy(self.exit_step())
@@ -206,18 +210,19 @@ class _Reading:
         exits = at_threshold(self.table("early_exit.csv"), threshold)
         if exits.empty:
             raise NotAdmitted(f"{self.found.run.name} was not measured at threshold {threshold:g}")
-        step, last = exits["exit_step"].iloc[0], self.found.run.options["time_steps"]
-        if step not in range(1, last + 1):
-            raise NotAdmitted(f"{self.found.run.name} says that it exits at step {step:g}, which is not in 1..{last}")
+        step = exits["exit_step"].iloc[0]
+        if step not in range(1, self.last + 1):
+            raise NotAdmitted(
+                f"{self.found.run.name} says that it exits at step {step:g}, which is not in 1..{self.last}"
+            )
         return int(step)
 
     def saved_steps(self) -> float:
         """The time-steps that early exit saves, in % of T."""
-        steps = self.found.run.options["time_steps"]
-        return float(100 * (steps - self.exit_step()) / steps)
+        return 100 * (self.last - self.exit_step()) / self.last
 
     def energy_ratio(self) -> Estimate:
-        step = self.found.run.options.get("time_steps", 1) if self.cell.time_step is None else self.cell.time_step
+        step = self.last if self.cell.time_step is None else self.cell.time_step
         line = self._at_step(energy_ratios(self.table("energy.csv")), step)
         images, items = self._test_items()
         if not items:
@@ -239,8 +244,8 @@ class _Reading:
 
     def time_steps(self) -> float:
         """T. A conversion can be read at any step, so for it the printed step, if it runs that long."""
-        run, steps = self.found.run, self.found.run.options.get("time_steps", 1)
-        return min(steps, self.cell.value or steps) if run.method == "conversion" else steps
+        converted = self.found.run.method == "conversion"
+        return min(self.last, self.cell.value or self.last) if converted else self.last
 
     def setting(self) -> float:
         name, _, index = self.cell.option.partition(".")
@@ -283,4 +288,9 @@ class _Reading:
         layers = gammas(select(self.table("gamma.csv"), layer=self.cell.layer))
         if self.cell.layer not in layers:
             raise NotAdmitted(f"{self.found.run.name} has no layer {self.cell.layer}")
-        return layers[self.cell.layer]
+        wave = layers[self.cell.layer]
+        if list(wave.index) != list(range(1, self.last + 1)):
+            raise NotAdmitted(
+                f"{self.found.run.name} has gammas of {self.cell.layer} at other steps than 1..{self.last}"
+            )
+        return wave
