@@ -39,6 +39,15 @@ def gammas(value: float) -> Callable[[pd.DataFrame], pd.DataFrame]:
     return lambda frame: frame.assign(gamma=value)
 
 
+def chance_until(step: int) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Until a step every image gets the same answer."""
+    correct = np.packbits(np.arange(10_000) < 1000).tobytes().hex()
+    return lambda f: f.assign(
+        accuracy=f["accuracy"].where(f["time_step"] > step, 10.0),
+        correct=f["correct"].where(f["time_step"] > step, correct),
+    )
+
+
 def spent(energy: float) -> Callable[[pd.DataFrame], pd.DataFrame]:
     return lambda frame: frame.assign(own_mj=energy)
 
@@ -169,8 +178,36 @@ def test_words_of_dead_networks():
     assert word(dead, "Table 3", "bntt", "energy_ratio") == "WORSE"  # all its seeds failed
     assert word(dead, "Table 1", "cifar10/bntt", "time_steps") == "MATCH"  # a setting
     assert word(every(right=(AT_CHANCE, 9050, 9060)), "Table 1", "cifar10/bntt", "accuracy") == "INCOMPLETE"
+    early = seeds(lambda o: replace(o, exit_step=1, tables={"anytime.csv": chance_until(1)}), (0,))
+    assert word(early, "Table 1", "cifar10/bntt", "accuracy") == "MATCH"
+    exits = judge_cell(early, published("Table 1", "cifar10/bntt-early-exit", "accuracy")).verdict
+    assert (exits.word, exits.reason) == ("INCOMPLETE", "2 of 3 planned seeds; at least 3 are needed; 1 seed at chance")
     late = every(right=(2310, 2320, 2330), tables=PERFECT)
     assert word(late, "Table 3", "bntt", "energy_ratio") == "INCOMPARABLE"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_gamma_that_is_no_number_is_no_peak(value):
+    """It stands where the paper's wave of conv4 peaks, in one of two channels."""
+    broken = tables(gamma=lambda f: f.assign(gamma=f["gamma"].mask((f["time_step"] == 9) & (f["channel"] == 0), value)))
+    found = judge_cell(broken, published("Section 4.4", "conv4", "peak_step")).verdict
+    assert (found.word, found.reason) == ("DIFFERS", "not a finite number")
+
+
+def test_what_lacks_steps_is_not_read_as_if_it_were_whole():
+    """A wave without its first four steps would peak four steps early; without the last, T would be another."""
+    peaks = (
+        published("Section 4.4", "conv4", "peak_step"),
+        "cifar10/bntt/seed-0 has gammas of conv4 at other steps than 1..25",
+    )
+    accuracy = (
+        published("Table 1", "cifar10/bntt", "accuracy"),
+        "cifar10/bntt/seed-0 was not measured at time_step 25",
+    )
+    cut = tables(gamma=lambda f: f[f["time_step"] > 4], anytime=lambda f: f[f["time_step"] < 25])
+    for cell, reason in (peaks, accuracy):
+        found = judge_cell(cut, cell).verdict
+        assert (found.word, found.reason) == ("NOT_RUN", reason)
 
 
 def test_gammas_alone_would_match_and_do_not():

@@ -396,6 +396,8 @@ def test_a_number_is_bought_at_an_accuracy_of_its_own_run() -> None:
         (("Table 1", "cifar10/bntt", "accuracy"), None),
         (("Table 2", "ac", "energy"), None),  # the same 0.9 as ADD, of another operation
         (("Figure 3", "conv2", "25"), None),  # the same 0.01 as others, of another layer or step
+        (("Table 3", "conversion-100", "latency"), None),  # of the same run as 500
+        (("Section 4.3", "cifar10/energy", "value"), None),  # about 9, where Table 3 prints 9.14
         (("Table 1", "tiny-imagenet/surrogate", "accuracy"), None),  # n/a, as elsewhere
         (("Table 1", "cifar100/han-2020", "accuracy"), None),  # the same 70.9 as Sengupta et al., of another method
     ],
@@ -408,6 +410,7 @@ def test_a_number_that_is_printed_again_is_found(cell: tuple[str, str, str], fir
 def test_a_cell_belongs_to_a_table_the_figures_the_text_or_the_settings() -> None:
     assert published("Table 1", "cifar10/bntt", "accuracy").kind == "Table 1"
     assert published("Table 1", "cifar10/bntt", "time_steps").kind == "settings"
+    assert published("Table 1", "cifar10/cao-2015", "time_steps").kind == "Table 1"  # of no run of ours
     assert published("Table 2", "mac", "energy").kind == "Table 2"
     assert published("Table 3", "bntt", "latency").kind == "settings"
     assert published("Table 3", "bntt", "energy_ratio").kind == "Table 3"

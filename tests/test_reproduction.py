@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from made import RIGHT, made
+from made import AT_CHANCE, RIGHT, made
 
 from bntt.commands.check import check
 from bntt.drawing.overview import verdict_counts, verdicts_table
@@ -20,6 +20,7 @@ from bntt.paper.reproduction import judge_all, judge_cell
 from bntt.paper.verdicts import DECIDED
 from bntt.results.collect import Results
 from bntt.runs.directory import WEIGHTS
+from bntt.runs.status import Status
 
 PAPERS = {"paper", "cifar10"}  # experiments of the paper's protocol
 PAPER = load("paper")
@@ -137,13 +138,12 @@ def test_a_verdict_remarks_on_what_differs_among_its_seeds(name):
         remark.replace("2 of 3", "3 of 3") if "2 of 3" in remark else "")  # fmt: skip
 
 
-def test_a_start_run_made_with_uncommitted_changes_is_remarked_on():
-    found = made(PAPER)
-    found.runs[:] = [
-        replace(one, records={"provenance": {"dirty": True}}) if one.run.row == "ann" else one for one in found.runs
-    ]
+@pytest.mark.parametrize(("what", "record"), [("trained", "records"), ("measured", "measured")])
+def test_a_start_run_made_with_uncommitted_changes_is_remarked_on(what, record):
+    found, dirty = made(PAPER), {record: {"provenance": {"dirty": True}}}
+    found.runs[:] = [replace(one, **dirty) if one.run.row == "ann" else one for one in found.runs]
     reason = judge_cell(found, published("Table 3", "conversion-500", "latency")).verdict.reason
-    assert reason == "3 of 6 runs trained with uncommitted changes"
+    assert reason == f"3 of 6 runs {what} with uncommitted changes"
     assert judge_cell(found, bntt()).verdict.reason == ""
 
 
@@ -174,6 +174,30 @@ def test_what_is_recorded_must_agree_with_the_protocol(name):
     for cell in (bntt(), bntt("time_steps")):
         verdict = judge_cell(of_seeds(change), cell).verdict
         assert (verdict.word, verdict.reason) == ("NOT_RUN", reason)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"data": {"content_sha256": "other"}}, "its seeds were trained on 2 different contents of the data"),
+        ({"records": {"steps": 1}}, "cifar10/ann/seed-0 was trained for 1 steps, not 23,400"),
+    ],
+)
+def test_a_start_run_is_held_to_the_same(change, reason):
+    found = made(PAPER)
+    found.runs[:] = [replace(one, **change) if one.run.row == "ann" else one for one in found.runs]
+    verdict = judge_cell(found, published("Table 3", "conversion-500", "latency")).verdict
+    assert (verdict.word, verdict.reason) == ("NOT_RUN", reason)
+    assert judge_cell(found, bntt()).verdict.word == "MATCH"
+
+
+def test_dead_networks_may_be_equal():
+    """They always give the same answer, so equal measurements do not show that a run was copied."""
+    same = {"files": {"anytime.csv": "same"}}
+    assert judge_cell(made(PAPER, (AT_CHANCE,) * 3, measured=same), bntt()).verdict.word == "WORSE"
+    assert (
+        judge_cell(made(PAPER, measured=same), bntt()).verdict.reason == "seeds 0, 1 and 2 have the same measurements"
+    )
 
 
 def test_a_diverged_training_is_shorter_and_still_judged():
@@ -212,6 +236,8 @@ def edited(tmp_path: Path, change) -> Results:
 
 CHANGES = {
     "fewer epochs": (lambda d: d["datasets"]["cifar10"].update(epochs=119), "epochs of bntt is 119, not 120"),
+    "more time-steps": (
+        lambda d: d["datasets"]["cifar10"].update(time_steps=30), "time_steps of bntt is 30, not 25"),
     "a subset of the training images": (lambda d: d["protocol"].update(train_limit=10_000), "train_limit"),
     "a subset of the test images": (lambda d: d["protocol"].update(test_limit=9_728), "test_limit of bntt is 9728"),
     "selection on test images": (lambda d: d["protocol"].update(selection="best-test"), "selection"),
@@ -252,8 +278,15 @@ def test_what_changes_numbers_by_rounding_alone_is_allowed(tmp_path):
 def test_more_seeds_than_declared_are_planned_seeds(tmp_path):
     found = edited(tmp_path, lambda d: d.update(seeds=[0, 1, 2, 3, 4]))
     assert judge_cell(found, bntt()).verdict.word == "MATCH"
-    fewer = edited(tmp_path, lambda d: d.update(seeds=[0, 1]))
-    assert judge_cell(fewer, bntt()).verdict.word == "INCOMPLETE"
+    found.runs[:] = [replace(one, status=Status.MISSING) if one.run.seed == 4 else one for one in found.runs]
+    assert judge_cell(found, bntt()).verdict.reason == "4 of 5 planned seeds; at least 3 are needed"
+
+
+@pytest.mark.parametrize(("seeds", "reason"), [([0, 1], "2 of 3 planned seeds"), ([3, 4, 5], "3 of 6 planned seeds")])
+def test_seeds_that_the_protocol_declares_are_planned_even_where_others_were_run(tmp_path, seeds, reason):
+    """So nobody chooses seeds."""
+    verdict = judge_cell(edited(tmp_path, lambda d: d.update(seeds=seeds)), bntt()).verdict
+    assert (verdict.word, verdict.reason) == ("INCOMPLETE", f"{reason}; at least 3 are needed")
 
 
 def test_an_edited_paper_yaml_is_not_the_paper(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 
 from bntt.measurements.operations import AC_PJ, MAC_PJ
 from bntt.results import facts
-from bntt.results.collect import Results, at_threshold, gammas, last_step, select
+from bntt.results.collect import Results, at_threshold, gammas, images_of, last_step, select
 from bntt.results.comparison import BY_IMAGE, BY_SEED, accuracy_difference
 from bntt.results.energy import energy_ratios, exit_energy_ratios
 from bntt.results.intervals import tango
@@ -145,3 +145,6 @@ def test_the_test_images_are_those_of_the_dataset_within_the_limit():
     runs = [run("a", 5, None), run("a", 5, 8), run("b", 50, 9), run("c", None, 10), run("d", None, None)]
     found = SimpleNamespace(runs=runs)
     assert [facts.test_images(found, dataset) for dataset in "abcd"] == [5, 9, 10, None]
+    held_out = run("a", 50, 9)
+    held_out.run.options["held_out"] = 20
+    assert (images_of(runs[0]), images_of(held_out)) == (None, {"train": 70, "test": 9})

@@ -117,6 +117,7 @@ def test_a_number_that_is_not_finite_is_no_match_and_no_merit():
     assert judge(9.14, [math.inf] * 3, 3, 0.005, "none").word == "DIFFERS"
     some = judge(9.14, [0.2, math.inf, 0.2], 3, 0.005, "higher")
     assert (some.word, some.reason) == ("INCOMPLETE", "1 of 3 seeds give no finite number")
+    assert some.values == (0.2, math.inf, 0.2)
 
 
 def test_every_word_is_listed_and_beyond_gives_one_of_them():
@@ -185,7 +186,7 @@ def accuracy(*values: float) -> Verdict:
 ENERGY = {
     "BETTER": [12.0, 12.1, 12.2],
     "MATCH": [9.14] * 3,
-    "CONSISTENT": [9.0, 9.1, 9.3],
+    "CONSISTENT": [8.9, 9.1, 9.3],  # weak: 0.99 to either side
     "WORSE": [5.0, 5.1, 5.2],
 }
 
@@ -197,6 +198,7 @@ ENERGY = {
         ([90.0, 90.2, 90.4], True),  # CONSISTENT
         ([95.0, 95.1, 95.2], True),  # BETTER
         ([89.9, 89.9, 89.9], False),  # WORSE, though within a point
+        ([89.0, 89.5, 90.0], True),  # CONSISTENT, a point under on the dot
         ([80.0, 89.0, 99.0], False),  # CONSISTENT, with a mean of 89.33, more than a point under
         ([60.0, 75.0, 90.0], False),  # CONSISTENT, 15 points under
         ([10.0, 10.0, 10.0], False),
@@ -211,14 +213,19 @@ def test_a_cost_is_judged_together_with_its_accuracy(word, reached, comparable):
     assert found.word == (word if comparable or word == "WORSE" else "INCOMPARABLE")
     assert found.values == cost.values
     if found.word == "INCOMPARABLE":
-        assert found.reason.startswith(f"{word} by itself, but its accuracy, {np.mean(reached):.2f} %, is ")
+        less = "WORSE than" if accuracy(*reached).word == "WORSE" else "more than 1 point under"
+        assert found.reason == (
+            f"{word} by itself, but its accuracy, {np.mean(reached):.2f} %, is {less} the printed 90.5 %"
+        )
+        assert cost.weak == (word == "CONSISTENT")
         assert not found.weak and found.word not in DECIDED
 
 
 def test_a_cost_without_a_decided_accuracy_is_as_open_as_that():
-    cost = judge(9.14, ENERGY["BETTER"], 3, 0.005, "higher")
+    cost = judge(9.14, ENERGY["CONSISTENT"], 3, 0.005, "higher")
     found = bought_at(cost, accuracy(90.5, 90.5), 90.5)
     assert (found.word, found.reason) == ("INCOMPLETE", "its accuracy: 2 of 3 planned seeds; at least 3 are needed")
+    assert cost.weak and not found.weak
     open_cost = judge(9.14, [9.14], 3, 0.005, "higher")
     assert bought_at(open_cost, accuracy(10, 10, 10), 90.5) == open_cost
 

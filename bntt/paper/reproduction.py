@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
+import numpy as np
 import pandas as pd
 
 from bntt.common.text import counted, listed
@@ -95,7 +96,6 @@ class _Referee:
     def __init__(self, results: Results) -> None:
         self.results = results
         self.admitted = cache(partial(admitted, results))  # by dataset and row
-        self.failures = cache(self._failures)
         self.outcomes = cache(self._outcomes)
         self.table = cache(self._table)  # by run and file
 
@@ -123,13 +123,8 @@ class _Referee:
             raise NotAdmitted(f"the paper prints {cell.printed} here, no number that a row could reproduce{why}")
         runs = self.admitted(cell.dataset, cell.run)
         # A setting is what a run was told to do, however it does.
-        step = cell.time_step if cell.metric in ("accuracy", "energy_ratio") else None
-        failures = {} if cell.kind == "settings" else self.failures(cell.dataset, cell.run, step)
-        working = [one for one in runs.ended if one.run.seed not in failures]
-        readings = [
-            _Reading(partial(self.table, one.run.dataset, one.run.row, one.run.seed), one, cell).estimate
-            for one in working
-        ]
+        failures = {} if cell.kind == "settings" else self._failures(cell, runs.ended)
+        readings = [self._reading(one, cell).estimate for one in runs.ended if one.run.seed not in failures]
         values, low, high = (tuple(bounds) for bounds in zip(*readings, strict=True)) if readings else ((), (), ())
         how = list(failures.values())
         verdict = _verdict(cell, values, runs.planned, how)
@@ -143,13 +138,16 @@ class _Referee:
             raise NotAdmitted(f"{dataset}/{row}/seed-{seed} has no {name}")
         return frame
 
-    def _failures(self, dataset: str, row: str, step: int | None) -> dict[int, str]:
-        """The seeds whose network failed, and how: it diverged, or is silent or at chance after ``step`` steps."""
+    def _reading(self, one: Found, cell: Cell) -> "_Reading":
+        return _Reading(partial(self.table, one.run.dataset, one.run.row, one.run.seed), one, cell)
+
+    def _failures(self, cell: Cell, ended: Sequence[Found]) -> dict[int, str]:
+        """The seeds whose network failed, and how: it diverged, or is silent or at chance where the cell reads it."""
         failures = {}
-        for one in self.admitted(dataset, row).ended:
+        for one in ended:
             if one.status == "diverged":
                 failures[one.run.seed] = "diverged"
-            elif dead := self.results.dead(one, step):
+            elif dead := self.results.dead(one, self._reading(one, cell).step):
                 failures[one.run.seed] = dead.word
         return failures
 
@@ -188,9 +186,20 @@ class _Reading:
         read = getattr(self, self.cell.metric)()
         return read if isinstance(read, Estimate) else Estimate.exact(read)
 
+    @property
+    def last(self) -> int:
+        """T; a dense network has one step."""
+        return int(self.found.run.options.get("time_steps", 1))
+
+    @property
+    def step(self) -> int | None:
+        """The step whose answers the cell is about; None if it is about the whole run."""
+        if self.cell.metric == "exit_accuracy":
+            return self.exit_step()
+        return self.cell.time_step if self.cell.metric in ("accuracy", "energy_ratio") else None
+
     def accuracy(self) -> Estimate:
-        step = self.cell.time_step
-        return self._accuracy(int(self.table("anytime.csv")["time_step"].max()) if step is None else step)
+        return self._accuracy(self.last if self.cell.time_step is None else self.cell.time_step)
 
     def exit_accuracy(self) -> Estimate:
         return self._accuracy(self.exit_step())
@@ -201,18 +210,19 @@ class _Reading:
         exits = at_threshold(self.table("early_exit.csv"), threshold)
         if exits.empty:
             raise NotAdmitted(f"{self.found.run.name} was not measured at threshold {threshold:g}")
-        step, last = exits["exit_step"].iloc[0], self.found.run.options["time_steps"]
-        if step not in range(1, last + 1):
-            raise NotAdmitted(f"{self.found.run.name} says that it exits at step {step:g}, which is not in 1..{last}")
+        step = exits["exit_step"].iloc[0]
+        if step not in range(1, self.last + 1):
+            raise NotAdmitted(
+                f"{self.found.run.name} says that it exits at step {step:g}, which is not in 1..{self.last}"
+            )
         return int(step)
 
     def saved_steps(self) -> float:
         """The time-steps that early exit saves, in % of T."""
-        steps = self.found.run.options["time_steps"]
-        return float(100 * (steps - self.exit_step()) / steps)
+        return 100 * (self.last - self.exit_step()) / self.last
 
     def energy_ratio(self) -> Estimate:
-        step = self.found.run.options.get("time_steps", 1) if self.cell.time_step is None else self.cell.time_step
+        step = self.last if self.cell.time_step is None else self.cell.time_step
         line = self._at_step(energy_ratios(self.table("energy.csv")), step)
         images, items = self._test_items()
         if not items:
@@ -227,13 +237,15 @@ class _Reading:
     def mean_gamma(self) -> float:
         return float(self._gammas().loc[self.cell.time_step].mean())
 
-    def peak_step(self) -> int:
-        return peak_step(self._gammas())
+    def peak_step(self) -> float:
+        """NaN if a gamma is no number, since the largest is not known then."""
+        wave = self._gammas()
+        return peak_step(wave) if np.isfinite(wave).all(axis=None) else math.nan
 
     def time_steps(self) -> float:
         """T. A conversion can be read at any step, so for it the printed step, if it runs that long."""
-        run, steps = self.found.run, self.found.run.options.get("time_steps", 1)
-        return min(steps, self.cell.value or steps) if run.method == "conversion" else steps
+        converted = self.found.run.method == "conversion"
+        return min(self.last, self.cell.value or self.last) if converted else self.last
 
     def setting(self) -> float:
         name, _, index = self.cell.option.partition(".")
@@ -276,4 +288,9 @@ class _Reading:
         layers = gammas(select(self.table("gamma.csv"), layer=self.cell.layer))
         if self.cell.layer not in layers:
             raise NotAdmitted(f"{self.found.run.name} has no layer {self.cell.layer}")
-        return layers[self.cell.layer]
+        wave = layers[self.cell.layer]
+        if list(wave.index) != list(range(1, self.last + 1)):
+            raise NotAdmitted(
+                f"{self.found.run.name} has gammas of {self.cell.layer} at other steps than 1..{self.last}"
+            )
+        return wave
