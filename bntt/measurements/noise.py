@@ -1,7 +1,7 @@
 """Accuracy under Gaussian noise on the input image (Fig. 4(b)).
 
-The noise is drawn anew for each seed, so seeds are independent. Methods with the same seed see the same noisy images, so
-they can be paired by image.
+The noise is drawn anew for each seed, so seeds are independent. Methods with the same seed see the same noisy images,
+so they can be paired by image.
 """
 
 from torch import Tensor

@@ -88,7 +88,7 @@ def dead_value(cell: Cell) -> float:
         case "exit_step" | "peak_step":
             return 1.0
         case "saved_steps":
-            return 100.0
+            return 100.0  # one step of many
         case _:
             return cell.number
 

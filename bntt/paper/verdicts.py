@@ -43,7 +43,7 @@ MEANINGS: Mapping[Word, str] = {  # for readers of tables
     "BETTER": "the printed number is outside of this interval, and the mean over seeds is better",
     "WORSE": "the printed number is outside of this interval, and the mean is worse; or every seed failed, because it "
     "diverged, or its network is silent or at chance",
-    "DIFFERS": "the printed number is outside of this interval, or every seed failed; neither side is better",
+    "DIFFERS": "the printed number is outside of this interval, and neither side is better",
     "INCOMPARABLE": "a cost or a gamma of networks that are less accurate than the paper's",
     "INCOMPLETE": "fewer seeds than planned, or than three, have a network that works",
     "UNDERSPECIFIED": "the paper does not give what a run needs, so only the difference to the printed number is shown",
@@ -163,12 +163,13 @@ def bought_at(verdict: Verdict, accuracy: Verdict, printed: float) -> Verdict:
         return verdict
     if accuracy.word not in DECIDED:
         return replace(verdict, word=accuracy.word, reason=f"its accuracy: {accuracy.reason}", weak=False)
+    because = f" ({verdict.reason})" if verdict.reason else ""
     reached = f", {number(accuracy.mean)} %," if accuracy.mean is not None else ""
     less = "WORSE than" if accuracy.word == "WORSE" else f"more than {PRICE_POINTS:g} point under"
     return replace(
         verdict,
         word="INCOMPARABLE",
-        reason=f"{verdict.word} by itself, but its accuracy{reached} is {less} the printed {printed:g} %",
+        reason=f"{verdict.word} by itself{because}, but its accuracy{reached} is {less} the printed {printed:g} %",
         weak=False,
     )
 
