@@ -775,6 +775,14 @@ def test_one_noise_level_refutes_and_images_without_noise_do_not_count():
     assert clean.outcome == "holds"
 
 
+@pytest.mark.parametrize("fewer", range(3))
+def test_seeds_with_different_noise_levels_are_not_compared(fewer):
+    one = {"noise": noise().query("sigma < 0.8")}
+    claim = over("better-under-noise", *(one if seed == fewer else {} for seed in range(3)))
+    assert claim.outcome == "undecided"
+    assert {part.note for part in claim.parts} == {"the seeds do not have the same measurements"}
+
+
 def test_bntt_with_other_options_is_no_other_method():
     options = OPTIONS | {"bn-pooled": OPTIONS["bntt"]}
     claim = BY_NAME["better-under-noise"]([replace(evidence(noise=noise(**{"bn-pooled": 190})), options=options)])
