@@ -860,6 +860,12 @@ def test_wrong_spikes_are_counted_over_all_layers():
     assert claim.note == "All layers together: 50 wrong spikes for every 100 spikes."
 
 
+def test_ratios_of_variances_are_averaged_as_logarithms():
+    ratios = (1.1, 1.3, 2.0)
+    claim = over("variance-alike", *({"approximations": approximations(variance=(1.0, one))} for one in ratios))
+    assert estimate(claim) == pytest.approx(np.exp(student_interval(np.log(ratios))))
+
+
 @pytest.mark.parametrize("seeds", [1, 3])
 @pytest.mark.parametrize("layer", range(len(LAYERS)))
 def test_a_layer_without_a_value_is_not_left_out(layer, seeds):
