@@ -25,6 +25,7 @@ from bntt.paper.claims import (
     over_seeds,
     together,
 )
+from bntt.paper.claims._evidence import Disqualified, Group
 from bntt.results.collect import Results
 from bntt.results.intervals import Estimate, student_interval, tango
 from bntt.results.waves import Order
@@ -250,6 +251,16 @@ def test_an_undecided_part_says_that_it_is_only_by_the_level():
     assert "on the other side at 95 %, but not at 98.3 %, which refuting needs here" in part.note
 
 
+def test_the_worst_component_is_worst_by_outcome_and_then_by_distance():
+    """A value far on the other side but uncertain is not as bad as one that refutes."""
+    far = Component("far", lambda level: Estimate(-9, -99, 99))
+    near = Component("near", lambda level: Estimate(-1, -2, -0.5))
+    for components in ([far, near], [near, far]):
+        part = Group("row", components, 3, noun="layer").part(decide(components), 0.975)
+        assert part.outcome == "fails" and part.estimate == (-1, -2, -0.5)
+        assert part.note == "worst of 2 layers: near; holds in 0 of 2; undecided in far; fails in near"
+
+
 @pytest.mark.parametrize(
     ("verdicts", "outcome"),
     [("hhh", "holds"), ("huh", "undecided"), ("huf", "fails"), ("", "undecided"), ("hF", "holds"), ("F", "undecided"),
@@ -290,6 +301,12 @@ def test_intervals_over_seeds_by_hand():
     assert over_seeds(np.exp([1, 2, 3]), log=True)(0.95) == pytest.approx(np.exp([2, 2 - half, 2 + half]))
     assert over_seeds([math.inf] * 2)(0.95) == (math.inf,) * 3
     assert over_seeds([math.inf, 1])(0.95) == (math.inf, -math.inf, math.inf)
+    value, *ends = over_seeds([math.nan, 1])(0.95)
+    assert math.isnan(value) and ends == [-math.inf, math.inf]
+
+
+def test_an_interval_of_ratios_too_wide_for_a_float_is_infinite():
+    assert over_seeds([1e300, 1.0], log=True)(0.95) == (pytest.approx(1e150), 0.0, math.inf)
 
 
 def test_equal_accuracies_leave_the_error_of_rounding():
@@ -487,6 +504,13 @@ def test_bntt_must_work_where_it_saves_something(name):
     )
     assert not any("under ann" in part.note for part in without_dense.parts)
     assert without_dense.outcome == ("holds" if name == "early-exit-saves" else "undecided")
+
+
+def test_a_network_is_compared_with_the_one_that_it_was_made_from():
+    made = replace(evidence(anytime=anytime(bntt=149, surrogate=160)), starts={"bntt": "surrogate"})
+    made.working("bntt", dense="ann")
+    with pytest.raises(Disqualified, match="points under surrogate, from which it was made"):
+        replace(made, frames=made.frames | {"anytime": anytime(bntt=149, surrogate=194)}).working("bntt", dense="ann")
 
 
 def test_a_conversion_whose_dense_network_is_unknown_is_not_compared():
@@ -751,6 +775,14 @@ def test_one_noise_level_refutes_and_images_without_noise_do_not_count():
     assert clean.outcome == "holds"
 
 
+@pytest.mark.parametrize("fewer", range(3))
+def test_seeds_with_different_noise_levels_are_not_compared(fewer):
+    one = {"noise": noise().query("sigma < 0.8")}
+    claim = over("better-under-noise", *(one if seed == fewer else {} for seed in range(3)))
+    assert claim.outcome == "undecided"
+    assert {part.note for part in claim.parts} == {"the seeds do not have the same measurements"}
+
+
 def test_bntt_with_other_options_is_no_other_method():
     options = OPTIONS | {"bn-pooled": OPTIONS["bntt"]}
     claim = BY_NAME["better-under-noise"]([replace(evidence(noise=noise(**{"bn-pooled": 190})), options=options)])
@@ -840,6 +872,28 @@ def test_the_worst_layer_is_that_of_each_seed_and_the_note_counts_layers_that_ar
 def test_wrong_spikes_are_counted_over_all_layers():
     claim = judged("threshold-equivalent", approximations=approximations(wrong=[0.0] * 5 + [3.0]))
     assert claim.note == "All layers together: 50 wrong spikes for every 100 spikes."
+
+
+def test_ratios_of_variances_are_averaged_as_logarithms():
+    ratios = (1.1, 1.3, 2.0)
+    claim = over("variance-alike", *({"approximations": approximations(variance=(1.0, one))} for one in ratios))
+    assert estimate(claim) == pytest.approx(np.exp(student_interval(np.log(ratios))))
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("layer", range(len(LAYERS)))
+def test_a_layer_without_a_value_is_not_left_out(layer, seeds):
+    changes = [math.nan if k == layer else 0.01 for k in range(len(LAYERS))]
+    claim = judged("scale-varies-slowly", seeds, approximations=approximations(scale_change=changes))
+    assert claim.outcome == "undecided" and decisive(claim).note == f"row bntt has no value in {LAYERS[layer]}"
+
+
+def test_a_layer_without_spikes_says_nothing_of_its_threshold_unless_spikes_were_added():
+    none = judged("threshold-equivalent", approximations=approximations(spikes=[0.0] + [1.0] * 5, wrong=0.0))
+    assert none.outcome == "undecided" and decisive(none).note == "row bntt has no value in conv1"
+    added = judged("threshold-equivalent", approximations=approximations(spikes=[0.0] + [1.0] * 5, wrong=0.01))
+    assert added.outcome == "fails" and estimate(added).value == math.inf
+    assert judged("threshold-equivalent", approximations=approximations(spikes=0.0, wrong=0.0)).note == ""
 
 
 def test_a_layer_with_a_variance_of_zero_is_not_alike():

@@ -44,6 +44,7 @@ def test_a_step_informs_if_fewer_than_half_of_its_channels_are_undriven():
     ]
     assert trained(gamma, 0.5).tolist() == [False, True, False, True, True]
     assert trained([[0.0, 0.0], [1e-30, 1e-30]], 0.0).tolist() == [False, True]
+    assert trained([[-0.504], [-0.506]], -0.5).tolist() == [False, True]
 
 
 # -- peaks ---------------------------------------------------------------------------------------------------

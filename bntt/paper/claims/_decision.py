@@ -111,13 +111,20 @@ def component(
 def over_seeds(values: ArrayLike, log: bool = False, unit: float = 0.0) -> Interval:
     """Student's interval of the mean over two or more seeds; with ``log``, of the geometric mean of positive values.
 
-    ``unit`` is the resolution of the values. If all are infinite, so is the interval; if some are, nothing is known.
+    ``unit`` is the resolution of the values. If all are infinite, so is the interval; if some are, or one is NaN,
+    nothing is known.
     """
     array = np.asarray(values, dtype=float)
     if not np.isfinite(array).all():
         infinite = Estimate.exact(math.inf)
-        return lambda level: infinite if np.isposinf(array).all() else Estimate(math.inf, -math.inf, math.inf)
+        unknown = Estimate(float(array.mean()), -math.inf, math.inf)
+        return lambda level: infinite if np.isposinf(array).all() else unknown
     if not log:
         return partial(student_interval, array, unit=unit)
-    logs = np.log(array)
-    return lambda level: Estimate(*(math.exp(end) for end in student_interval(logs, level)))
+    return partial(_geometric_mean, np.log(array))
+
+
+def _geometric_mean(logs: ArrayLike, level: float) -> Estimate:
+    """Student's interval of the logarithms, as ratios; an end beyond the largest float is infinite."""
+    with np.errstate(over="ignore"):
+        return Estimate(*np.exp(student_interval(logs, level)).tolist())

@@ -427,20 +427,25 @@ def worst_layer(
 ) -> Group | Part:
     """Whether a statistic of bntt is below a border in every layer: its largest value over layers in each seed.
 
-    The paper says it of the network, so layers are no sample; the note says in how many it is true.
+    The paper says it of the network, so layers are no sample; the note says in how many it is true. Missing if some
+    layer has no value.
     """
+
+    def largest(one: Evidence) -> dict[str, Value]:
+        values = statistic(one)
+        if unknown := [layer for layer, value in values.items() if math.isnan(value)]:
+            raise Missing(f"row {BNTT} has no value in {listed(unknown)}")
+        return {"": Value(max(values.values()))}
 
     def note(found: Seeds) -> str:
         values = [statistic(one) for one in found]
         layers = [layer for layer in values[0] if all(of[layer] < border for of in values)]
-        largest = max(values[0], key=lambda layer: math.fsum(of[layer] for of in values))
+        worst = max(values[0], key=lambda layer: math.fsum(of[layer] for of in values))
         said = f"below {border:g} in {len(layers)} of {counted(len(values[0]), 'layer')}"
         said += " in every seed" if len(found) > 1 else ""
-        return said + (f": {listed(layers)}" if 0 < len(layers) < len(values[0]) else "") + f"; largest in {largest}"
+        return said + (f": {listed(layers)}" if 0 < len(layers) < len(values[0]) else "") + f"; largest in {worst}"
 
-    return row_of(
-        BNTT, seeds, lambda one: {"": Value(max(statistic(one).values()))}, border, above=False, log=log, note=note
-    )
+    return row_of(BNTT, seeds, largest, border, above=False, log=log, note=note)
 
 
 def first_with(seeds: Seeds, rows: Callable[[Evidence], Sequence[str]]) -> list[str]:

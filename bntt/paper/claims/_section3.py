@@ -31,12 +31,14 @@ def _layers(
 
 
 def _wrong_share(frame: pd.DataFrame) -> float:
-    return ratio(frame["wrong"].sum(), frame["spikes"].sum())
+    """Wrong spikes over spikes; NaN without either, where there is nothing to compare."""
+    wrong, spikes = frame["wrong"].sum(), frame["spikes"].sum()
+    return ratio(wrong, spikes) if wrong or spikes else math.nan
 
 
 def _wrong_together(seeds: Seeds) -> str:
     share = _wrong_share(pd.concat([select(one.frames["approximations"], row=BNTT) for one in seeds]))
-    if math.isinf(share):
+    if not math.isfinite(share):
         return ""
     return f"All layers together: {number(100 * share, 0)} wrong spikes for every 100 spikes."
 
