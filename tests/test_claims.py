@@ -746,7 +746,7 @@ def test_noise_says_who_wins_and_where():
     outcomes = {part.label: part.outcome for part in claim.parts}
     assert outcomes == {"surrogate": "holds", "conversion": "holds", "ann": "fails", "bn-pooled": "holds"}
     assert decisive(claim).label == "ann" and estimate(claim).value == pytest.approx(-5)
-    assert decisive(claim).note == "worst of 2 sigmas: 0.4; holds in 0 of 2; fails in 0.4 and 0.8"
+    assert decisive(claim).note == "worst of 2 noise levels: 0.4; holds in 0 of 2; fails in 0.4 and 0.8"
     assert claim.note.startswith("Mean accuracy over sigma > 0: ann 95.0 %, bntt 90.0 %")
 
 
@@ -768,7 +768,7 @@ def test_one_noise_level_refutes_and_images_without_noise_do_not_count():
     claim = judged("better-under-noise", noise=frame)
     ann = line(claim, "ann")
     assert ann.estimate.value == pytest.approx(-5) and ann.outcome == claim.outcome == "fails"
-    assert ann.note == "worst of 2 sigmas: 0.8; holds in 1 of 2; fails in 0.8"
+    assert ann.note == "worst of 2 noise levels: 0.8; holds in 1 of 2; fails in 0.8"
     by_level = claims.noise_differences([evidence(noise=frame)]).set_index(["row", "sigma"])["difference"]
     assert by_level.loc["ann"].to_dict() == pytest.approx({0.0: -50, 0.4: 30, 0.8: -5})
     clean = judged("better-under-noise", noise=of_levels(ann=(200, 100, 100), bntt=(100, 180, 180)))
@@ -794,7 +794,7 @@ def test_strong_noise_is_above_what_the_paper_names():
     """At 0.4 the dense network is better, at 0.8 the surrogate."""
     frame = of_levels(ann=(190, 150, 60), surrogate=(150, 100, 120))
     claim = judged("surrogate-beats-dense-under-strong-noise", noise=frame)
-    assert claim.word == "holds (one seed)" and decisive(claim).note == "sigma 0.8"
+    assert claim.word == "holds (one seed)" and decisive(claim).note == "noise level 0.8"
     weak = judged("surrogate-beats-dense-under-strong-noise", noise=frame[frame["sigma"] < 0.5])
     assert weak.outcome == "undecided" and decisive(weak).note == "no sigma above 0.4 was measured"
 

@@ -284,6 +284,13 @@ def test_arrays_that_are_not_as_declared_are_refused(prepared, kind, change, sai
     assert_one_line(raised.value, f"{prepared}: test ", said)
 
 
+def test_fewer_images_and_labels_than_the_manifest_says_are_refused(prepared):
+    for kind in ("labels", "pixels"):
+        exchange(prepared / f"test-{kind}.npy", lambda array: array[1:])
+    with pytest.raises(UserError, match="539 pictures and 539 labels, not 540 of each as in the manifest"):
+        store.load("digits", incomplete=True)
+
+
 @pytest.mark.slow
 def test_several_processes_may_prepare_at_once(place):
     command = [sys.executable, "-m", "bntt", "data", "prepare", "digits"]

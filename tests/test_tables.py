@@ -417,6 +417,17 @@ def test_notes_explain_only_the_columns_and_signs_that_are_shown(tmp_path):
     assert "Over draws" not in notes(tables.condensed(tables.table1(one)))
 
 
+def test_the_spread_over_draws_is_pooled_over_seeds(tmp_path):
+    """Standard deviations of 2 and 14 in two seeds: sqrt((4 + 196) / 2) = 10; their mean would be 8."""
+    two = results(tmp_path, seeds=(0, 1))
+    for found in two.runs:
+        if found.run.row == "bntt":
+            half = (2, 14)[found.run.seed] / math.sqrt(2)
+            accuracies = [50 - half, 50 + half]
+            found.measured["draws.csv"] = pd.DataFrame({"draw": [0, 1], "time_step": [4, 4], "accuracy": accuracies})
+    assert line(tables.table1(two), "bntt")["Over draws"] == "10.00"
+
+
 def test_an_accuracy_or_a_difference_of_one_seed_says_so(tmp_path):
     """Among several seeds an accuracy does, at early exit and in Table 3 too; a difference always does."""
     alone = "87.50 ± 11.69 (n = 1, binomial)"

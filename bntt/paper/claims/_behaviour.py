@@ -293,7 +293,9 @@ def early_exit_saves(seeds: Seeds) -> list[Group | Part]:
 
     def used(found: Seeds, row: str) -> str:
         steps = [exits(one, row) for one in found]
-        said = f"{listed([str(step) for step, _ in steps])} of {counted(steps[0][1], 'step')}"
+        taken = [str(step) for step, _ in steps]
+        alike = len(found) > 1 and len(set(taken)) == 1
+        said = f"{listed(taken[:1] if alike else taken)} of {counted(steps[0][1], 'step')}{' in every seed' * alike}"
         none = [str(one.seed) for one, (step, last) in zip(found, steps, strict=True) if step == last]
         if not none:
             return said
@@ -355,7 +357,7 @@ def better_under_noise(seeds: Seeds) -> list[Group | Part]:
             seeds,
             partial(compare, row=row),
             counts=not (diverged_everywhere(seeds, row) or _is_bntt(seeds, row)),
-            noun="sigma",
+            noun="noise level",
         )
         for row in [*papers, *others]
     ]
@@ -389,7 +391,7 @@ def surrogate_beats_dense_under_strong_noise(seeds: Seeds) -> list[Group | Part]
             raise Missing(f"no sigma above {STRONG_NOISE:g} was measured")
         return _by_sigma(strong)
 
-    return [row_of(f"{SURROGATE}, {ANN}", seeds, compare, noun="sigma")]
+    return [row_of(f"{SURROGATE}, {ANN}", seeds, compare, noun="noise level")]
 
 
 def noise_differences(seeds: Seeds) -> pd.DataFrame:
