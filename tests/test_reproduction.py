@@ -10,6 +10,7 @@ import yaml
 from made import AT_CHANCE, RIGHT, made
 
 from bntt.commands.check import check
+from bntt.data import store
 from bntt.drawing.overview import verdict_counts, verdicts_table
 from bntt.experiment import schema
 from bntt.experiment.schema import CONFIG, load
@@ -198,6 +199,15 @@ def test_dead_networks_may_be_equal():
     assert (
         judge_cell(made(PAPER, measured=same), bntt()).verdict.reason == "seeds 0, 1 and 2 have the same measurements"
     )
+
+
+def test_partial_data_of_a_dataset_that_lists_no_differing_items_are_refused():
+    cell = published("Table 1", "cifar100/bntt", "accuracy")
+    assert "partial" not in store.facts("cifar100")
+    assert judge_cell(made(PAPER), cell).verdict.word in DECIDED
+    verdict = judge_cell(made(PAPER, state="partial"), cell).verdict
+    assert verdict.word == "NOT_RUN"
+    assert verdict.reason.endswith("have the state 'partial', but cifar100 names no such items")
 
 
 def test_a_diverged_training_is_shorter_and_still_judged():

@@ -131,7 +131,12 @@ def _check_training(found: Found) -> None:
     if data["state"] not in STATES:
         states = listed(list(STATES))
         raise NotAdmitted(f"the data of {run.name} have the state {data['state']!r}, which is none of {states}")
-    images, whole = data["images"], store.facts(run.dataset)["images"]
+    known = store.facts(run.dataset)
+    if data["state"] == "partial" and "partial" not in known:
+        raise NotAdmitted(
+            f"the data of {run.name} have the state 'partial', but {run.dataset} lists no items that differ"
+        )
+    images, whole = data["images"], known["images"]
     if any(images[part] != count for part, count in whole.items()):
         counts = [f"{images[part]:,} of {count:,} {part}" for part, count in whole.items()]
         raise NotAdmitted(f"{run.name} had other numbers of images than {run.dataset} has: {listed(counts)}")
