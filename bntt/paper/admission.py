@@ -133,9 +133,7 @@ def _check_training(found: Found) -> None:
         raise NotAdmitted(f"the data of {run.name} have the state {data['state']!r}, which is none of {states}")
     known = store.facts(run.dataset)
     if data["state"] == "partial" and "partial" not in known:
-        raise NotAdmitted(
-            f"the data of {run.name} have the state 'partial', but {run.dataset} lists no items that differ"
-        )
+        raise NotAdmitted(f"the data of {run.name} have the state 'partial', but {run.dataset} names no such items")
     images, whole = data["images"], known["images"]
     if any(images[part] != count for part, count in whole.items()):
         counts = [f"{images[part]:,} of {count:,} {part}" for part, count in whole.items()]
