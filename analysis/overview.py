@@ -41,7 +41,7 @@ from bntt.drawing.overview import (
 )
 from bntt.drawing.page import figure, piece
 from bntt.drawing.tables import condensed, table1, to_html
-from bntt.paper.claims import BNTT, Evidence, noise_differences, weigh
+from bntt.paper.claims import BNTT, noise_differences, of_all_seeds, weigh
 from bntt.paper.decay import PAPER, RELEASED
 from bntt.paper.published import DATASETS
 from bntt.paper.reproduction import judge_all
@@ -108,8 +108,7 @@ Markdown(found.experiment.notes)
 
 # %%
 for dataset in datasets:
-    seeds = dict.fromkeys(run.seed for run in found.experiment.runs if run.dataset == dataset)
-    differences = noise_differences([Evidence.of(found, dataset, seed) for seed in seeds])
+    differences = noise_differences(of_all_seeds(found, dataset))
     words = select(found.summary, dataset=dataset).set_index("row")["dead"]
     dead = words[words != ""].to_dict()
     display(

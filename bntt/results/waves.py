@@ -77,7 +77,7 @@ def peak_order(peaks: Sequence[Sequence[int | None]]) -> Order | None:
     count. Tau-b is that of Kendall (1945, Biometrika 33:239). The p-values are exact, also with ties: all orders of the
     observed steps are equally likely. ValueError: the seeds have different numbers of layers.
     """
-    steps = tuple(_mean_step(of_seeds) for of_seeds in zip(*peaks, strict=True))
+    steps = tuple(mean_step(of_seeds) for of_seeds in zip(*peaks, strict=True))
     observed = [step for step in steps if step is not None]
     if len(observed) < LEAST_LAYERS:
         return None
@@ -89,7 +89,8 @@ def peak_order(peaks: Sequence[Sequence[int | None]]) -> Order | None:
     return Order(tau, sum(orders[: falling + 1]) / total, sum(orders[falling:]) / total, len(observed), steps)
 
 
-def _mean_step(peaks: Sequence[int | None]) -> float | None:
+def mean_step(peaks: Sequence[int | None]) -> float | None:
+    """The mean step of a layer over the seeds in which it has a peak; None if it has none in most seeds."""
     found = [peak for peak in peaks if peak is not None]
     return sum(found) / len(found) if found and 2 * len(found) >= len(peaks) else None
 

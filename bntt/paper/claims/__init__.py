@@ -19,11 +19,17 @@ from bntt.paper.claims._evidence import BNTT, CLAIMS, Claim, Evidence, Part
 from bntt.results.collect import Results
 
 __all__ = [
-    "BNTT", "CLAIMS", "Claim", "Component", "Evidence", "Outcome", "Part", "decide", "noise_differences", "ordered",
-    "over_seeds", "together", "weigh",
+    "BNTT", "CLAIMS", "Claim", "Component", "Evidence", "Outcome", "Part", "decide", "noise_differences",
+    "of_all_seeds", "ordered", "over_seeds", "together", "weigh",
 ]  # fmt: skip
 
 OF_IMAGES = (_behaviour.better_under_noise, _behaviour.surrogate_beats_dense_under_strong_noise)
+
+
+def of_all_seeds(results: Results, dataset: str) -> list[Evidence]:
+    """The evidence that ``results`` has on a dataset, for each seed that is planned."""
+    seeds = dict.fromkeys(run.seed for run in results.experiment.runs if run.dataset == dataset)
+    return [Evidence.of(results, dataset, seed) for seed in seeds]
 
 
 def weigh(results: Results, dataset: str) -> list[Claim]:
@@ -31,7 +37,6 @@ def weigh(results: Results, dataset: str) -> list[Claim]:
 
     For recordings of events the claims about Gaussian noise, which concern images, are left out.
     """
-    seeds = dict.fromkeys(run.seed for run in results.experiment.runs if run.dataset == dataset)
-    evidence = [Evidence.of(results, dataset, seed) for seed in seeds]
-    claims = [claim(evidence) for claim in CLAIMS if claim not in OF_IMAGES or not is_of_recordings(dataset)]
+    seeds = of_all_seeds(results, dataset)
+    claims = [claim(seeds) for claim in CLAIMS if claim not in OF_IMAGES or not is_of_recordings(dataset)]
     return sorted(claims, key=lambda claim: claim.ours)

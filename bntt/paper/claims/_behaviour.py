@@ -1,7 +1,7 @@
 """Claims about what BNTT does: peaks of gamma, spikes, early exit, noise, training, energy (Sections 1, 3.4 and 4)."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -17,9 +17,11 @@ from bntt.paper.claims._evidence import (
     Disqualified,
     Evidence,
     Group,
+    Lines,
     Missing,
     Part,
     Seeds,
+    Weigh,
     baselines,
     claim,
     diverged_everywhere,
@@ -27,13 +29,14 @@ from bntt.paper.claims._evidence import (
     in_every_seed,
     mean_accuracy,
     row_of,
+    versus,
     worst_layer,
 )
 from bntt.results.collect import at_threshold, gammas, last_step
 from bntt.results.dead import chance
 from bntt.results.energy import READINGS, energy_ratios, ratio
 from bntt.results.intervals import LEVEL, Estimate, paired_mean_difference
-from bntt.results.waves import LEAST_LAYERS, clear_peak, fall, peak_order, trained
+from bntt.results.waves import LEAST_LAYERS, clear_peak, fall, mean_step, peak_order, trained
 from bntt.training.schedule import undriven
 
 # Section 4.2 calls savings of 17 to 40 % "~20 %": 20, give or take half the unit of its last digit, 5.
@@ -48,19 +51,18 @@ TANGO = "Tango's interval over test images, paired by image, for one seed"
 PAIRED_SEEDS = "Student's interval over {seeds}, paired by seed"
 LOG_SEEDS = "Student's interval of its logarithm over {seeds}"
 OF_LAYERS = "exact permutation test over layers, with the mean step of {seeds}"
-ORDER = (
-    "Kendall's tau-b between depth and the step at which {curve} peaks. It holds or fails if a random order of the "
-    "layers would give such a tau, or a more extreme one, in at most 2.5 % of cases"
-)
 
 
-@claim(
-    "Gamma peaks later in deeper layers.",
-    "Section 4.4, Figs. 3 and 5",
-    ORDER.format(curve="mean gamma"),
-    by_seed=OF_LAYERS,
-    by_image=OF_LAYERS.format(seeds="one seed"),
-)
+def _claim_of_order(text: str, where: str, curve: str) -> Callable[[Lines], Weigh]:
+    """The decorator of a claim that a ``curve`` peaks later in deeper layers."""
+    statistic = (
+        f"Kendall's tau-b between depth and the step at which {curve} peaks. It holds or fails if a random order of "
+        "the layers would give such a tau, or a more extreme one, in at most 2.5 % of cases"
+    )
+    return claim(text, where, statistic, by_seed=OF_LAYERS, by_image=OF_LAYERS.format(seeds="one seed"))
+
+
+@_claim_of_order("Gamma peaks later in deeper layers.", "Section 4.4, Figs. 3 and 5", "mean gamma")
 def gamma_peaks_later(seeds: Seeds) -> list[Part]:
     def peaks(one: Evidence, row: str) -> dict[str, int | str]:
         layers = gammas(one.table("gamma", row))
@@ -91,8 +93,7 @@ def _order(row: str, seeds: Seeds, peaks: Callable[[Evidence], Mapping[str, int 
     found = in_every_seed(row, seeds, peaks, counts)
     if isinstance(found, Part):
         return found
-    steps = [[step if isinstance(step, int) else None for step in of_seed.values()] for of_seed in found.values]
-    order = peak_order(steps)
+    order = peak_order([_steps(of_seed.values()) for of_seed in found.values])
     typical = {layer: _typical([of_seed[layer] for of_seed in found.values]) for layer in found.values[0]}
     clear = [f"{layer} {step:.3g}" for layer, step in typical.items() if isinstance(step, float)]
     notes = [f"peak steps: {', '.join(clear)}"] if clear else []
@@ -109,18 +110,17 @@ def _order(row: str, seeds: Seeds, peaks: Callable[[Evidence], Mapping[str, int 
 
 def _typical(peaks: Sequence[int | str]) -> float | str:
     """The mean over seeds of a layer's peak step, or, if most seeds have none, the most frequent reason."""
-    steps = [peak for peak in peaks if isinstance(peak, int)]
-    if steps and 2 * len(steps) >= len(peaks):
-        return sum(steps) / len(steps)
-    return Counter(peak for peak in peaks if isinstance(peak, str)).most_common(1)[0][0]
+    step = mean_step(_steps(peaks))
+    return Counter(peak for peak in peaks if isinstance(peak, str)).most_common(1)[0][0] if step is None else step
 
 
-@claim(
-    "Each layer's spikes peak and then decrease, later in deeper layers.",
-    "Section 1, Fig. 1(c)",
-    ORDER.format(curve="spikes per neuron"),
-    by_seed=OF_LAYERS,
-    by_image=OF_LAYERS.format(seeds="one seed"),
+def _steps(peaks: Iterable[int | str]) -> list[int | None]:
+    """The steps of peaks, without the reasons why there is none."""
+    return [peak if isinstance(peak, int) else None for peak in peaks]
+
+
+@_claim_of_order(
+    "Each layer's spikes peak and then decrease, later in deeper layers.", "Section 1, Fig. 1(c)", "spikes per neuron"
 )
 def spikes_peak_later(seeds: Seeds) -> list[Part]:
     def peaks(one: Evidence) -> dict[str, int | str]:
@@ -166,19 +166,7 @@ def fewer_spikes(seeds: Seeds) -> list[Group | Part]:
     def note(found: Seeds, row: str) -> str:
         return f"T = {found[0].last_step(row)}"
 
-    return [
-        row_of(
-            row,
-            seeds,
-            partial(compare, row=row),
-            border=1.0,
-            log=True,
-            counts=not diverged_everywhere(seeds, row),
-            noun="layer",
-            note=partial(note, row=row),
-        )
-        for row in baselines(seeds)
-    ]
+    return versus(baselines(seeds), seeds, compare, note, border=1.0, log=True, noun="layer")
 
 
 def _both_work(one: Evidence, row: str) -> None:
@@ -210,16 +198,7 @@ def fewer_spikes_at_equal_steps(seeds: Seeds) -> list[Group | Part]:
         accuracies = [f"{name} {mean_accuracy(found, name, step)}" for name in (row, BNTT)]
         return f"accuracy after {counted(step, 'step')}: {', '.join(accuracies)}"
 
-    return [
-        row_of(
-            row,
-            seeds,
-            partial(compare, row=row),
-            counts=not diverged_everywhere(seeds, row),
-            note=partial(note, row=row),
-        )
-        for row in baselines(seeds)
-    ]
+    return versus(baselines(seeds), seeds, compare, note)
 
 
 @claim(
@@ -248,18 +227,7 @@ def low_energy(seeds: Seeds) -> list[Group | Part]:
         same = int(((means > 0) == (means["own"] > 0)).sum())
         return f"same outcome under {same} of {counted(len(means), 'reading')} of the formula"
 
-    return [
-        row_of(
-            row,
-            seeds,
-            partial(compare, row=row),
-            border=1.0,
-            log=True,
-            counts=not diverged_everywhere(seeds, row),
-            note=partial(note, row=row),
-        )
-        for row in [ANN, *baselines(seeds)]
-    ]
+    return versus([ANN, *baselines(seeds)], seeds, compare, note, border=1.0, log=True)
 
 
 # -- early exit ----------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -462,6 +462,34 @@ def baselines(seeds: Seeds, *further: str) -> list[str]:
     """The surrogate row and every conversion, then further rows; without a conversion, one that will be missing."""
     conversions = first_with(seeds, lambda one: [row for row, method in one.rows.items() if method == "conversion"])
     return [SURROGATE, *(conversions or ["conversion"]), *further]
+
+
+def versus(
+    rows: Sequence[str],
+    seeds: Seeds,
+    compare: Callable[..., Mapping[str, Value]],
+    note: Callable[..., str],
+    border: float = 0.0,
+    log: bool = False,
+    noun: str = "",
+) -> list[Group | Part]:
+    """A line for each row that bntt is compared with: ``compare(seed, row)``, ``note(seeds, row)``, as for `row_of`.
+
+    A row that diverged in every seed does not count.
+    """
+    return [
+        row_of(
+            row,
+            seeds,
+            partial(compare, row=row),
+            border=border,
+            log=log,
+            counts=not diverged_everywhere(seeds, row),
+            noun=noun,
+            note=partial(note, row=row),
+        )
+        for row in rows
+    ]
 
 
 def diverged_everywhere(seeds: Seeds, row: str) -> bool:
