@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from tiny import PROJECT
+from tiny import PROJECT, SCHEDULE
 
 from bntt.experiment.schema import load
 from bntt.training.schedule import (
@@ -19,17 +19,7 @@ from bntt.training.schedule import (
     undriven,
 )
 
-OPTIONS = {
-    "epochs": 3,
-    "batch_size": 5,
-    "drop_last": False,
-    "learning_rate": 0.1,
-    "momentum": 0.9,
-    "weight_decay": 0.01,
-    "gamma_decay": None,
-    "milestones": [0.5, 0.7, 0.9],
-    "decay_factor": 10.0,
-}
+OPTIONS = SCHEDULE
 
 
 def rates(epochs, milestones=(0.5, 0.7, 0.9)):

@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from tiny import EXPERIMENT, assert_one_line, images, one_row, result, same
+from tiny import EXPERIMENT, SCHEDULE, assert_one_line, images, one_row, result, same
 from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm as loop_tqdm
@@ -23,20 +23,7 @@ from bntt.training.loop import fit
 
 torch.set_num_threads(1)
 
-OPTIONS = {
-    "epochs": 3,
-    "batch_size": 5,
-    "drop_last": False,
-    "learning_rate": 0.1,
-    "momentum": 0.9,
-    "weight_decay": 0.01,
-    "gamma_decay": None,
-    "milestones": [0.5, 0.7, 0.9],
-    "decay_factor": 10.0,
-    "selection": "last",
-    "crop_padding": 1,
-    "flip": True,
-}
+OPTIONS = SCHEDULE | {"selection": "last", "crop_padding": 1, "flip": True}
 
 
 # -- steps ------------------------------------------------------------------------------------------------

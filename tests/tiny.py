@@ -55,6 +55,19 @@ EXPERIMENT = {
 }
 
 
+SCHEDULE = {  # a training of three epochs
+    "epochs": 3,
+    "batch_size": 5,
+    "drop_last": False,
+    "learning_rate": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 0.01,
+    "gamma_decay": None,
+    "milestones": [0.5, 0.7, 0.9],
+    "decay_factor": 10.0,
+}
+
+
 def write_experiment(folder: Path, name: str = "tiny", **changed) -> Path:
     """The tiny experiment as a file, with top-level keys exchanged."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -64,8 +64,8 @@ def _line(one: Judged) -> str:
         digits = 2 if abs(verdict.mean) >= 1 else 4
         width = "" if verdict.half_width is None else f" ± {number(verdict.half_width, digits)}"
         text += f", reproduced {number(verdict.mean, digits)}{width} (n = {len(verdict.values)})"
-        if cell.value is not None and verdict.word in ("UNDERSPECIFIED", "INCOMPARABLE"):
-            text += f", difference {number(verdict.mean - cell.value, digits)}"
+        if one.difference is not None and verdict.word in ("UNDERSPECIFIED", "INCOMPARABLE"):
+            text += f", difference {number(one.difference, digits)}"
     return text + (f"; {verdict.reason}" if verdict.reason else "")
 
 

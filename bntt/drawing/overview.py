@@ -16,13 +16,14 @@ from bntt.drawing.tables import Table
 from bntt.paper.claims import BNTT, Claim
 from bntt.paper.decay import PAPER, RELEASED
 from bntt.paper.reproduction import Judged
-from bntt.paper.scores import headline, scores
+from bntt.paper.scores import remarks, scores
 from bntt.paper.verdicts import WORDS
 from bntt.results.collect import Results, at_threshold, gammas, last_step, select
 from bntt.results.dead import AT_CHANCE, SILENT, chance
 from bntt.results.facts import STATES, images_used, test_images
 from bntt.results.intervals import standard_error
 from bntt.results.waves import clear_peak
+from bntt.training import schedule
 
 OUTCOMES: Mapping[str, tuple[str, str]] = {  # of claims, for one and for several
     "holds": ("holds", "hold"),
@@ -152,8 +153,7 @@ def gamma_decay(options: Mapping[str, Any]) -> float | None:
     """Weight decay on gamma: ``gamma_decay``, else ``weight_decay``; None for a row without a norm."""
     if options.get("norm", "none") == "none" or "weight_decay" not in options:
         return None
-    own = options.get("gamma_decay")
-    return float(options["weight_decay"] if own is None else own)
+    return schedule.gamma_decay({"gamma_decay": None, **options})
 
 
 def decay_table(results: Results, dataset: str) -> Markup:
@@ -227,7 +227,7 @@ def provenance_table(results: Results) -> Markup:
 
 def verdict_counts(judged: Sequence[Judged]) -> str:
     """What chance would do, how often numbers are repeated, and the most frequent reason for NOT_RUN."""
-    lines = [f"{len(judged)} printed numbers.", *headline(judged)[len(scores(judged)) :]]
+    lines = [f"{len(judged)} printed numbers.", *remarks(judged)]
     reasons = Counter(one.verdict.reason for one in judged if one.verdict.word == "NOT_RUN")
     if reasons:
         first, often = reasons.most_common(1)[0]
@@ -265,9 +265,7 @@ def verdicts_table(judged: Sequence[Judged]) -> Markup:
                 "Reproduced": DASH
                 if verdict.mean is None
                 else f"{number(verdict.mean, digits)} (n = {len(verdict.values)})",
-                "Difference": DASH
-                if verdict.mean is None or cell.value is None
-                else number(verdict.mean - cell.value, digits),
+                "Difference": number(one.difference, digits),
                 "One new run": ends(verdict.interval, digits) if verdict.half_width else DASH,
                 "Note": piece("small", verdict.reason),
             }

@@ -40,6 +40,12 @@ class Judged:
     cell: Cell
     verdict: Verdict
 
+    @property
+    def difference(self) -> float | None:
+        """The mean over seeds minus the printed number; None if there is no such mean or number."""
+        mean, printed = self.verdict.mean, self.cell.value
+        return None if mean is None or printed is None else mean - printed
+
 
 def judge_all(results: Results) -> list[Judged]:
     """Every printed number with its verdict, in the order of `cells`."""

@@ -94,8 +94,7 @@ def dead_value(cell: Cell) -> float:
 
 
 def headline(judged: Sequence[Judged]) -> list[str]:
-    """A sentence for each kind of number; then what chance alone does, and how many numbers are repeated."""
-    found = scores(judged)
+    """A sentence for each kind of number; then the `remarks`."""
     lines = [
         f"{counted(score.counts.total(), 'number')} {score.kind}: {_verdicts(score)}."
         + (
@@ -103,13 +102,17 @@ def headline(judged: Sequence[Judged]) -> list[str]:
             if score.dead
             else ""
         )
-        for score in found
+        for score in scores(judged)
     ]
+    return [*lines, *remarks(judged)]
+
+
+def remarks(judged: Sequence[Judged]) -> list[str]:
+    """What chance alone does to the measured numbers, if any is decided, and how many numbers are repeated."""
     distinct = [one for one in judged if repeated(one.cell) is None]
     measured = [one.verdict for one in distinct if one.cell.kind != "settings"]
-    if any(one.word in DECIDED for one in measured):
-        lines.append(what_chance_does(measured))
-    return [*lines, f"{counted(len(judged) - len(distinct), 'number')} that the paper repeats count once."]
+    chance_does = [what_chance_does(measured)] if any(one.word in DECIDED for one in measured) else []
+    return [*chance_does, f"{counted(len(judged) - len(distinct), 'number')} that the paper repeats count once."]
 
 
 def _verdicts(score: Score) -> str:

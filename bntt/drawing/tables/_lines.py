@@ -14,7 +14,7 @@ from bntt.drawing.tables._table import Table
 from bntt.experiment.schema import Run
 from bntt.paper import published
 from bntt.paper.published import DATASETS, Cell
-from bntt.paper.reproduction import judge_cell
+from bntt.paper.reproduction import Judged, judge_cell
 from bntt.paper.verdicts import explained
 from bntt.results.collect import Results, at_threshold, last_step, select
 from bntt.results.comparison import accuracy_difference
@@ -257,10 +257,8 @@ def verdict(line: Mapping[str, Any]) -> str:
 
 def _minus_paper(line: Mapping[str, Any]) -> float:
     """The mean that the verdict rests on, minus the printed number; NaN if there is no such mean or number."""
-    judged, printed = line["verdict"], line["paper"]
-    if judged is None or judged.mean is None or printed.value is None:
-        return math.nan
-    return float(judged.mean - printed.value)
+    difference = Judged(line["paper"], line["verdict"]).difference if line["verdict"] else None
+    return math.nan if difference is None else difference
 
 
 def _verdicts_note(lines: Iterable[Mapping[str, Any]]) -> Iterator[str]:
