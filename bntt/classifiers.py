@@ -1,21 +1,48 @@
 """The interface of a trained classifier for measurements: from images to the running logits of every time-step.
 
-A method makes one of these two classes from its weights. A dense classifier has one time-step.
+A method makes one of these classes from its weights. All but the spiking one have a single time-step.
 """
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any, Protocol
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from bntt.data.images import ImageData
+from bntt.data.events.streams import Streams
+from bntt.data.images import ImageData, Images
 from bntt.spiking.encoding import encode, rates
 from bntt.spiking.kernels import spikes_held_in
 from bntt.spiking.layers import LayerStep
-from bntt.spiking.networks import DenseNetwork, SpikingNetwork, WeightLayer
+from bntt.spiking.networks import DenseNetwork, WeightLayer
+from bntt.spiking.norms import TemporalNorm
 
 Observer = Callable[[int, str, LayerStep], None]
+
+
+class Resumable(Protocol):
+    """A spiking network as a classifier needs it: `SpikingNetwork`, or a `StatefulNetwork` of any neuron."""
+
+    description: list[WeightLayer]
+    time_steps: int
+    readout: str
+
+    def resume(
+        self,
+        spikes: Tensor,
+        start: int,
+        state: dict[str, Any],
+        observe: Callable[[str, LayerStep], None] | None = None,
+    ) -> Tensor:
+        """Contributions of steps ``start ..`` to the logits, ``[T, N, classes]``; ``state`` is updated."""
+
+    def norms(self) -> dict[str, TemporalNorm]:
+        """The temporal norm of every layer that has one."""
+
+    def eval(self) -> nn.Module:
+        """Switch to inference."""
 
 
 class SpikingClassifier:
@@ -25,9 +52,11 @@ class SpikingClassifier:
     """
 
     spiking = True
+    not_spiking = ""  # why there are no spikes to count
 
-    def __init__(self, network: SpikingNetwork, signed: bool, chunk: int = 25, rates: bool = False) -> None:
-        self.network, self.signed, self.chunk, self.rates = network.eval(), signed, chunk, rates
+    def __init__(self, network: Resumable, signed: bool, chunk: int = 25, rates: bool = False) -> None:
+        network.eval()
+        self.network, self.signed, self.chunk, self.rates = network, signed, chunk, rates
 
     @property
     def time_steps(self) -> int:
@@ -40,6 +69,9 @@ class SpikingClassifier:
     def scaled(self, data: ImageData, unit: Tensor) -> Tensor:
         return rates(unit, self.signed) if self.rates else data.scaled(unit, self.signed)
 
+    def given(self, data: ImageData, part: Images, samples: Tensor) -> Tensor:
+        return self.scaled(data, part.unit(samples))
+
     @torch.no_grad()
     def running_logits(
         self, scaled: Tensor, samples: Tensor, key: int, observe: Observer | None = None
@@ -48,7 +80,7 @@ class SpikingClassifier:
 
         ``observe(start, layer, step)`` gets the `LayerStep` of each layer and chunk. Memory does not grow with T.
         """
-        state: dict[str, Tensor] = {}
+        state: dict[str, Any] = {}
         held_in = spikes_held_in(scaled)
         voltage = torch.zeros((), device=scaled.device)
         for start in range(0, self.time_steps, self.chunk):
@@ -73,6 +105,7 @@ class DenseClassifier:
     spiking = False
     rates = False
     time_steps = 1
+    not_spiking = "a dense network has no spikes"
 
     def __init__(self, network: DenseNetwork, signed: bool) -> None:
         self.network, self.signed = network.eval(), signed
@@ -84,6 +117,9 @@ class DenseClassifier:
     def scaled(self, data: ImageData, unit: Tensor) -> Tensor:
         return data.scaled(unit, self.signed)
 
+    def given(self, data: ImageData, part: Images, samples: Tensor) -> Tensor:
+        return self.scaled(data, part.unit(samples))
+
     @torch.no_grad()
     def running_logits(
         self, scaled: Tensor, samples: Tensor, key: int, observe: Observer | None = None
@@ -94,4 +130,37 @@ class DenseClassifier:
         return {}
 
 
-Classifier = SpikingClassifier | DenseClassifier
+class EventClassifier:
+    """A classifier of recordings by features of their single events; ``decide`` gives its scores.
+
+    ``decide(streams) -> float [N, classes]`` gets the recordings to classify. There is one time-step, and there are no
+    layers whose spikes or operations could be counted as those of a network.
+    """
+
+    spiking = False
+    rates = False
+    time_steps = 1
+    layers: tuple[WeightLayer, ...] = ()
+    not_spiking = "features of single events have no layers of neurons with time-steps"
+
+    def __init__(self, decide: Callable[[Streams], np.ndarray]) -> None:
+        self.decide = decide
+
+    def given(self, data: ImageData, part: Images, samples: Tensor) -> Tensor:
+        """The scores ``[N, classes]`` of recordings of a part."""
+        return torch.from_numpy(np.asarray(self.decide(part.streams(samples)), np.float64))
+
+    def scaled(self, data: ImageData, unit: Tensor) -> Tensor:
+        """Raise TypeError: these classifiers see events, and not frames."""
+        raise TypeError("a classifier of single events is given events, not frames")
+
+    def running_logits(
+        self, scaled: Tensor, samples: Tensor, key: int, observe: Observer | None = None
+    ) -> Iterator[tuple[int, Tensor]]:
+        yield 0, scaled[None]
+
+    def gammas(self) -> dict[str, Tensor]:
+        return {}
+
+
+Classifier = SpikingClassifier | DenseClassifier | EventClassifier

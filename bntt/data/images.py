@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bntt.common.errors import UserError
+from bntt.data.events.streams import Streams
 from bntt.spiking import randomness
 
 OPTIONS = {
@@ -62,10 +63,14 @@ RELEASED = {"mean": (0.4914, 0.4822, 0.4465), "deviation": (0.2023, 0.1994, 0.20
 
 @dataclass(frozen=True)
 class Images:
-    """One part: ``pixels`` uint8 ``[N, C, H, W]``, or ``[N, T, 2, H, W]`` for recordings; ``labels`` int64 ``[N]``."""
+    """One part: ``pixels`` uint8 ``[N, C, H, W]``, or ``[N, T, 2, H, W]`` for recordings; ``labels`` int64 ``[N]``.
+
+    ``events`` are the single events of the recordings, if the method asked for them.
+    """
 
     pixels: Tensor
     labels: Tensor
+    events: Streams | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -74,6 +79,17 @@ class Images:
         """The images with the indices ``samples``, float32: images in [0, 1], recordings unchanged."""
         chosen = self.pixels[samples].float()
         return chosen if chosen.dim() == 5 else chosen / 255
+
+    def streams(self, samples: Tensor) -> Streams:
+        """The events of the recordings with these indices; ValueError if there are none."""
+        if self.events is None:
+            raise ValueError("these data have no single events")
+        return self.events.take(samples.tolist())
+
+    def some(self, those: slice) -> "Images":
+        """The images of a slice."""
+        events = None if self.events is None else self.events.take(range(len(self))[those])
+        return Images(self.pixels[those], self.labels[those], events)
 
 
 @dataclass(frozen=True)
@@ -129,22 +145,22 @@ class ImageData:
                 raise UserError(f"dataset {self.name} has validation images of its own: leave held_out at 0")
             if held_out + 2 > len(train):
                 raise UserError(f"held_out {held_out} leaves too few of {len(train)} training images")
-            validation = Images(train.pixels[-held_out:], train.labels[-held_out:])
-            train = Images(train.pixels[:-held_out], train.labels[:-held_out])
+            train, validation = train.some(slice(-held_out)), train.some(slice(-held_out, None))
         if self.recordings and image_size not in (None, self.shape[-1]):
             raise UserError(
                 f"the frames of {self.name} have a side of {self.shape[-1]} and are not resized: leave image_size out"
             )
 
         def moved(images: Images, limit: int | None = None) -> Images:
-            pixels = images.pixels[:limit].to(device)
+            images = images if limit is None else images.some(slice(limit))
+            pixels = images.pixels.to(device)
             if self.recordings and not event_counts:
                 pixels = pixels.sign()
             if image_size is not None and pixels.shape[-1] != image_size and len(pixels):
                 size = (image_size, image_size)
                 smooth = F.interpolate(pixels.float(), size, mode="bilinear", align_corners=False, antialias=True)
                 pixels = smooth.round().clamp(0, 255).to(torch.uint8)
-            return Images(pixels, images.labels[:limit].to(device))
+            return Images(pixels, images.labels.to(device), images.events)
 
         train = moved(train, train_limit)
         mean, deviation = self.mean.to(device), self.deviation.to(device)

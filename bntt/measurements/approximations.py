@@ -11,6 +11,7 @@ from torch import Tensor
 from bntt.classifiers import SpikingClassifier
 from bntt.measurements import Rows, Subject
 from bntt.spiking.encoding import encode
+from bntt.spiking.networks import SpikingNetwork
 from bntt.spiking.neurons import as_rows
 
 IMAGES = 100  # test images used; they give some million neuron-steps, which is enough for a mean
@@ -48,6 +49,8 @@ def measure(subject: Subject) -> Rows | str:
     if not isinstance(classifier, SpikingClassifier) or not classifier.gammas():
         return "no scale that changes with time"
     network = classifier.network
+    if not isinstance(network, SpikingNetwork):
+        return "Eq. 16 is about the paper's neuron"
     if any(layer.neuron.reset != "soft" for layer in network.hidden().values()):
         return "Eq. 16 is about soft reset"
     samples = torch.arange(min(IMAGES, len(data.test)), device=data.mean.device)

@@ -29,8 +29,10 @@ COLUMNS = {
 MJ_PER_PJ = 1e-9
 
 
-def measure(subject: Subject) -> Rows:
+def measure(subject: Subject) -> Rows | str:
     """One row per reported step and layer. For a dense network all counts and energies except ``dense_mj`` are NaN."""
+    if not subject.classifier.layers:
+        return "a classifier without layers has no operations of layers"
     seen, images = subject.observation, len(subject.data.test)
     rows: Rows = []
     for step in subject.report_steps:

@@ -12,7 +12,7 @@ COLUMNS = {
 def measure(subject: Subject) -> Rows | str:
     """One row per reported step and test image."""
     if not subject.classifier.spiking:
-        return "a dense network has no spikes"
+        return subject.classifier.not_spiking
     neurons = sum(layer.neurons for layer in subject.classifier.layers[:-1])
     total = subject.observation.spikes_by_image.cumsum(0) / neurons
     return [

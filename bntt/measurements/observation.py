@@ -48,7 +48,7 @@ def observe(subject: Subject) -> Observation:
             seen.spikes_by_image[window, columns] += step.spike_counts.cpu()
 
         labels = data.test.labels[batch]
-        scaled = classifier.scaled(data, data.test.unit(batch))
+        scaled = classifier.given(data, data.test, batch)
         for start, logits in classifier.running_logits(scaled, batch, subject.noise_key(), watch):
             window = slice(start, start + len(logits))
             seen.right[window, columns] = (logits.argmax(2) == labels).cpu()
@@ -70,8 +70,7 @@ def right_at_reported_steps(
     classifier, data, key = subject.classifier, subject.data, subject.noise_key(draw)
     right = {step: torch.zeros(len(data.test), dtype=torch.bool) for step in subject.report_steps}
     for batch in torch.arange(len(data.test), device=data.mean.device).split(subject.run.evaluation["batch_size"]):
-        unit = data.test.unit(batch)
-        given = classifier.scaled(data, unit) if scaled is None else scaled(unit, batch)
+        given = classifier.given(data, data.test, batch) if scaled is None else scaled(data.test.unit(batch), batch)
         for start, logits in classifier.running_logits(given, batch, key):
             for step, of_step in right.items():
                 if start < step <= start + len(logits):

@@ -12,7 +12,7 @@ COLUMNS = {
 def measure(subject: Subject) -> Rows | str:
     """One row per hidden layer and time-step. The sum over steps is the spike count R."""
     if not subject.classifier.spiking:
-        return "a dense network has no spikes"
+        return subject.classifier.not_spiking
     images, spikes = len(subject.data.test), subject.observation.spikes
     return [
         {"layer": layer.name, "time_step": t, "spikes": value}
