@@ -205,6 +205,7 @@ EFFECTS = {
     "batch_size": Effect(5, **ONLY_TRAINING),
     "drop_last": Effect(True, **ONLY_TRAINING, given={"batch_size": 5}),
     "learning_rate": Effect(0.2, **ONLY_TRAINING),
+    "optimiser": Effect("adam", **ONLY_TRAINING),
     "momentum": Effect(0.5, **ONLY_TRAINING),
     "weight_decay": Effect(0.1, **ONLY_TRAINING),
     "surrogate.gamma_decay": Effect(0.1, **ONLY_TRAINING),

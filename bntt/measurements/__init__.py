@@ -41,7 +41,7 @@ class Subject:
     def why_not_drawn(self) -> str | None:
         """Why the input spikes are not random; None if they are, so that another draw gives other spikes."""
         if not self.classifier.spiking:
-            return "a classifier that is not spiking is given no random spikes"
+            return self.classifier.not_spiking
         if self.data.recordings and not self.classifier.rates:
             return "the frames of recordings are spikes already; nothing is drawn"
         return None

@@ -7,7 +7,6 @@ dense control that has a norm, as BNTT has (rows named ``ann-bn``). The paper ha
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from bntt.classifiers import DenseClassifier
@@ -16,7 +15,7 @@ from bntt.experiment.schema import Run
 from bntt.methods import Task, Trained
 from bntt.spiking.encoding import rates
 from bntt.spiking.networks import DenseNetwork, initialise, place, weight_layers
-from bntt.spiking.randomness import key
+from bntt.spiking.randomness import key, seed_torch
 from bntt.training.loop import fit
 
 EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding"]
@@ -46,9 +45,7 @@ def train(task: Task) -> Trained:
 
     def forward(unit: Tensor, samples: Tensor, noise: int) -> Tensor:
         if network.training:
-            dropout = key(noise, "dropout", int(samples[0])) >> 1
-            # On the CPU, torch.manual_seed takes a millisecond: it notes the stack for every kind of absent device.
-            (torch.default_generator.manual_seed if unit.device.type == "cpu" else torch.manual_seed)(dropout)
+            seed_torch(key(noise, "dropout", int(samples[0])), unit.device)
         return network(rates(data.scaled(unit, signed), signed))
 
     outcome = fit(network, forward, data, options, seed, task.keeper, task.run.name)

@@ -1,10 +1,12 @@
 """Surrogate-gradient training of a spiking network from scratch, with any temporal norm or none (Algorithm 2)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from bntt.classifiers import SpikingClassifier
 from bntt.data.images import ImageData
@@ -15,7 +17,9 @@ from bntt.spiking.kernels import computes_in_bfloat16, name_for
 from bntt.spiking.networks import SpikingNetwork, initialise, place, weight_layers
 from bntt.spiking.neurons import LIF
 from bntt.spiking.norms import TemporalNorm
-from bntt.training.loop import fit
+from bntt.spiking.randomness import key, seed_torch
+from bntt.spiking.stateful import StatefulNetwork
+from bntt.training.loop import Loss, fit
 from bntt.training.schedule import decay_budget
 
 EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding"]
@@ -94,28 +98,54 @@ def build(options: Mapping[str, Any], data: ImageData, norm: type[TemporalNorm] 
 
 def train(task: Task, norm: type[TemporalNorm] | None = None) -> Trained:
     """Back-propagation through all T steps, with a cross-entropy loss on the accumulated voltage (Algorithm 2)."""
-    options, data, seed = task.options, task.data, task.run.seed
-    network = build(options, data, norm)
-    initialise(network, seed, options["gain"])
-    place(network, data.mean.device)
-    signed = options["coding"] == "signed"
+    options, device = task.options, task.data.mean.device
+    network = build(options, task.data, norm)
+    initialise(network, task.run.seed, options["gain"])
     precision = options["precision"]
     if precision == "auto":
-        precision = "bf16" if computes_in_bfloat16(data.mean.device) else "fp32"
+        precision = "bf16" if computes_in_bfloat16(device) else "fp32"
+
+    def contributions(spikes: Tensor) -> Tensor:
+        return network(spikes, options["time_chunk"] if network.training else None)
+
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    trained = fit_spiking(task, network, contributions=contributions, dtype=dtype)
+    facts = {"precision": precision, "kernels": name_for(device)}
+    return replace(trained, facts={**trained.facts, **facts})
+
+
+def fit_spiking(
+    task: Task,
+    network: SpikingNetwork | StatefulNetwork,
+    *,
+    loss: Loss | None = None,
+    contributions: Callable[[Tensor], Tensor] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Trained:
+    """Train an initialised spiking network on the task's data in its coding, and return what it came to.
+
+    ``loss(contributions [T, N, classes], labels [N])`` is by default the cross-entropy of the logits. ``contributions``
+    runs the network on spikes ``[T, N, ...]`` of type ``dtype``; by default it calls it. PyTorch's generator is seeded
+    for each batch, by the epoch and the first sample, for modules that draw from it.
+    """
+    options, data, seed = task.options, task.data, task.run.seed
+    place(network, data.mean.device)
+    signed, run = options["coding"] == "signed", contributions or network
 
     def forward(unit: Tensor, samples: Tensor, noise: int) -> Tensor:
+        if network.training:
+            seed_torch(key(noise, "dropout", int(samples[0])), unit.device)
         scaled = data.scaled(unit, signed)
-        spikes = encode(scaled, options["time_steps"], noise, samples, signed=signed, dtype=dtype)
-        return network.logits(network(spikes, options["time_chunk"] if network.training else None))
+        return run(encode(scaled, options["time_steps"], noise, samples, signed=signed, dtype=dtype))
 
-    outcome = fit(network, forward, data, options, seed, task.keeper, task.run.name)
-    facts = {
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "precision": precision,
-        "kernels": name_for(data.mean.device),
-    }
-    if network.norms():
+    def cross_entropy(output: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(network.logits(output), labels)
+
+    outcome = fit(
+        network, forward, data, options, seed, task.keeper, task.run.name, loss or cross_entropy, network.logits
+    )
+    facts: dict[str, Any] = {"parameters": sum(p.numel() for p in network.parameters())}
+    if network.norms() and options["optimiser"] == "sgd":
         facts["decay_budget"] = decay_budget(options, len(data.train))
     return Trained(network.state_dict(), outcome, facts)
 

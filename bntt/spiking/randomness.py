@@ -25,6 +25,12 @@ def generator(*parts: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(key(*parts) >> 1)
 
 
+def seed_torch(key: int, device: torch.device) -> None:
+    """Seed PyTorch's own generator, from which modules such as dropout draw, for the next batch on a device."""
+    # On the CPU, torch.manual_seed takes a millisecond: it notes the stack for every kind of absent device.
+    (torch.default_generator.manual_seed if device.type == "cpu" else torch.manual_seed)(key >> 1)
+
+
 def _mix(h: Tensor) -> Tensor:
     """The 32-bit finaliser of MurmurHash3 (Appleby 2011), a bijection, on int64 tensors holding 32-bit words.
 

@@ -3,8 +3,8 @@
 It uses no test images, except if the option ``selection`` is ``best-test``, which is what the released code does.
 
 SGD with momentum and coupled weight decay, cross-entropy on the logits, and the learning rate divided at fixed shares
-of the epochs (Section 4.1). A stopped training continues from its last saved state. Randomness is keyed by epoch and
-sample, so the result is bit-identical to that of a training without a stop.
+of the epochs (Section 4.1); a method may have another loss. A stopped training continues from its last saved state.
+Randomness is keyed by epoch and sample, so the result is bit-identical to that of a training without a stop.
 """
 
 import math
@@ -33,6 +33,11 @@ OPTIONS = {
         "others in each epoch.",
     },
     "learning_rate": {"default": 0.3, "above": 0.0, "help": "Base learning rate of SGD."},
+    "optimiser": {
+        "default": "sgd",
+        "choices": ["sgd", "adam"],
+        "help": "`sgd`, or `adam`: AMSGrad with coupled weight decay, as in Rathi et al. 2020; it has no `momentum`.",
+    },
     "momentum": {"default": 0.9, "min": 0.0, "below": 1.0, "help": "Momentum of SGD."},
     "weight_decay": {"default": 5e-4, "min": 0.0, "help": "Weight decay, coupled to the learning rate."},
     "gamma_decay": {
@@ -57,7 +62,8 @@ OPTIONS = {
 }
 SELECTION_EPOCHS = 10
 
-Forward = Callable[[Tensor, Tensor, int], Tensor]  # (images in [0, 1], their indices, key) -> logits
+Forward = Callable[[Tensor, Tensor, int], Tensor]  # (images in [0, 1], their indices, key) -> output
+Loss = Callable[[Tensor, Tensor], Tensor]  # (output, labels) -> the mean over images, a scalar
 
 
 class Keeper(Protocol):
@@ -98,12 +104,15 @@ def fit(
     seed: int,
     keeper: Keeper,
     label: str = "",
+    loss: Loss = F.cross_entropy,
+    logits: Callable[[Tensor], Tensor] = lambda output: output,
 ) -> Outcome:
     """Train ``model`` in place; returns its `Outcome`.
 
-    ``forward(unit_images, samples, key) -> logits`` scales, encodes and classifies a batch; ``key`` seeds its noise.
-    A loss, weight or output that is not finite ends the training, and ``diverged`` says so. Raises Stopped if
-    ``keeper`` does, and UserError if ``batch_size`` leaves a single image for the last batch, or no batch at all.
+    ``forward(unit_images, samples, key) -> output`` scales, encodes and classifies a batch; ``key`` seeds its noise.
+    The output is the logits ``[N, classes]``, or anything else of which ``loss`` and ``logits`` are functions. A loss,
+    weight or output that is not finite ends the training, and ``diverged`` says so. Raises Stopped if ``keeper`` does,
+    and UserError if ``batch_size`` leaves a single image for the last batch, or no batch at all.
     """
     size, images = options["batch_size"], len(data.train)
     used = images_per_epoch(options, images)
@@ -114,7 +123,7 @@ def fit(
         )
     if not used:
         raise UserError(f"batch_size {size} is more than the {images} training images, so drop_last leaves no batch")
-    training = _Training(model, forward, data, options, seed, keeper)
+    training = _Training(model, forward, data, options, seed, keeper, loss, logits)
     progress = training.progress
     first = len(progress.history)
     epochs = tqdm(range(first, options["epochs"]), label, options["epochs"], initial=first, disable=None)
@@ -135,8 +144,8 @@ def fit(
     return outcome
 
 
-def _sgd(model: nn.Module, options: dict[str, Any]) -> torch.optim.SGD:
-    """SGD whose weight decay is ``gamma_decay`` for the parameters of temporal norms, if it is given."""
+def _optimiser(model: nn.Module, options: dict[str, Any]) -> torch.optim.Optimizer:
+    """The optimiser, whose weight decay is ``gamma_decay`` for the parameters of temporal norms, if it is given."""
     of_norms = {id(p) for m in model.modules() if hasattr(m, "temporal_scale") for p in m.parameters()}
     others = [p for p in model.parameters() if id(p) not in of_norms]
     gammas = [p for p in model.parameters() if id(p) in of_norms]
@@ -144,6 +153,8 @@ def _sgd(model: nn.Module, options: dict[str, Any]) -> torch.optim.SGD:
         {"params": others, "weight_decay": options["weight_decay"]},
         {"params": gammas, "weight_decay": gamma_decay(options)},
     ]
+    if options["optimiser"] == "adam":
+        return torch.optim.Adam(groups, lr=options["learning_rate"], amsgrad=True, fused=True)
     return torch.optim.SGD(groups, lr=options["learning_rate"], momentum=options["momentum"], fused=True)
 
 
@@ -170,10 +181,12 @@ class _Training:
     options: dict[str, Any]
     seed: int
     keeper: Keeper
+    loss: Loss
+    logits: Callable[[Tensor], Tensor]
 
     def __post_init__(self) -> None:
         """Begin, or continue from the keeper's state, if it has one."""
-        self.optimiser = _sgd(self.model, self.options)
+        self.optimiser = _optimiser(self.model, self.options)
         self.progress = _Progress(self.keeper.seconds, torch.zeros(()), torch.zeros((), dtype=torch.long))
         state = self.keeper.load()
         if state is not None:
@@ -203,13 +216,13 @@ class _Training:
         for batch in order.split(options["batch_size"])[progress.batches_done :]:
             images = augment(train.unit(batch), shifts, batch, options["crop_padding"], options["flip"])
             labels = train.labels[batch]
-            logits = self.forward(images, batch, noise)
-            loss = F.cross_entropy(logits, labels)
+            output = self.forward(images, batch, noise)
+            loss = self.loss(output, labels)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
             self.optimiser.step()
             progress.total_loss += loss.detach() * len(batch)
-            progress.correct += (logits.detach().argmax(1) == labels).sum()
+            progress.correct += (self.logits(output).detach().argmax(1) == labels).sum()
             progress.batches_done += 1
             progress.steps += 1
             if self.keeper.due():
@@ -224,7 +237,7 @@ class _Training:
         # NaN never exceeds a threshold, so a network with NaN weights emits no spikes and its loss is finite.
         if not all(torch.isfinite(parameter).all() for parameter in self.model.parameters()):
             return f"weights were not finite in epoch {epoch + 1}"
-        accuracy = validate(self.model, self.forward, self.data, self.seed, self.options["batch_size"])
+        accuracy = validate(self.model, self._answers, self.data, self.seed, self.options["batch_size"])
         if math.isnan(accuracy) and len(self.data.validation):
             return f"the network's outputs were not finite after epoch {epoch + 1}"
         progress.history.append(
@@ -244,10 +257,13 @@ class _Training:
         progress.correct.zero_()
         return None
 
+    def _answers(self, unit: Tensor, samples: Tensor, noise: int) -> Tensor:
+        return self.logits(self.forward(unit, samples, noise))
+
     def _select(self, epoch: int, images: Images) -> None:
         """Keep the weights if they do better on these images than the weights that were kept before."""
         noise = key(self.seed, "selection noise")
-        accuracy = _accuracy(self.model, self.forward, images, noise, self.options["batch_size"])
+        accuracy = _accuracy(self.model, self._answers, images, noise, self.options["batch_size"])
         best = self.progress.best
         if best is None or accuracy > best["accuracy"]:
             weights = {name: value.clone() for name, value in self.model.state_dict().items()}

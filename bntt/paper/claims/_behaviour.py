@@ -76,6 +76,8 @@ def gamma_peaks_later(seeds: Seeds) -> list[Part]:
 
 def _undriven(one: Evidence, row: str) -> float | None:
     """The value of a gamma that no gradient reached; None for a method of other options than the paper's training."""
+    if one.options[row].get("optimiser", "sgd") != "sgd":
+        return None
     try:
         return undriven(dict(one.options[row]), one.train_images[row])
     except KeyError:
