@@ -313,6 +313,54 @@ def test_weights_that_are_not_finite_after_the_last_step_are_diverged_too(tmp_pa
     assert RunDirectory.of(run, tmp_path).training()["status"] == "diverged"
 
 
+def test_adam_takes_the_steps_of_amsgrad_written_by_hand(tmp_path):
+    """Rathi et al. 2020; with coupled weight decay, and the decay of norms apart."""
+    data, options = images(train=10), OPTIONS | {"optimiser": "adam", "epochs": 1, "gamma_decay": 0.3, "flip": False}
+    options |= {"crop_padding": 0, "learning_rate": 0.01}
+    model = torch.nn.Linear(64, 3).double()
+    weights = [model.weight.detach().clone(), model.bias.detach().clone()]
+
+    def forward(unit, samples, noise):
+        return model(unit.flatten(1).double())
+
+    fit(model, forward, data, options, 0, Checkpoints(tmp_path))
+    order = randomness.permutation(key(0, "order", 0), 10)
+    first, second, largest = ([torch.zeros_like(w) for w in weights] for _ in range(3))
+    for step, batch in enumerate(order.split(5), 1):
+        leaves = [w.clone().requires_grad_() for w in weights]
+        x = (data.train.pixels[batch].float() / 255).flatten(1).double()
+        F.cross_entropy(x @ leaves[0].T + leaves[1], data.train.labels[batch]).backward()
+        for i, leaf in enumerate(leaves):
+            g = leaf.grad + options["weight_decay"] * weights[i]
+            first[i] = 0.9 * first[i] + 0.1 * g
+            second[i] = 0.999 * second[i] + 0.001 * g * g
+            largest[i] = torch.maximum(largest[i], second[i])
+            size = (largest[i] / (1 - 0.999**step)).sqrt() + 1e-8
+            weights[i] = weights[i] - 0.01 * first[i] / (1 - 0.9**step) / size
+    torch.testing.assert_close([model.weight.detach(), model.bias.detach()], weights)
+
+
+def test_a_loss_of_ones_own_gets_the_output_and_logits_decide_the_accuracy(tmp_path):
+    data, seen = images(train=10), []
+    model = torch.nn.Linear(64, 6)
+
+    def loss(output, labels):
+        seen.append((output.shape, labels.shape))
+        return output.square().mean()
+
+    def forward(unit, samples, noise):
+        return model(unit.flatten(1)).unflatten(1, (2, 3)).movedim(1, 0)  # [2, N, classes]
+
+    def logits(output):
+        labels = data.train.labels if output.shape[1] == 5 else data.validation.labels
+        return F.one_hot(labels[:1].expand(output.shape[1]), 3).float()  # of class 0, always
+
+    made = fit(model, forward, data, OPTIONS | {"epochs": 1}, 0, Checkpoints(tmp_path), "", loss, logits)
+    assert seen == [((2, 5, 3), (5,))] * 2
+    of_class_0 = [100 * (part.labels == 0).double().mean().item() for part in (data.train, data.validation)]
+    assert [made.history[0][f"{part}_accuracy"] for part in ("train", "validation")] == pytest.approx(of_class_0)
+
+
 # -- numbers depend on nothing else -----------------------------------------------------------------------
 
 

@@ -60,6 +60,7 @@ SCHEDULE = {  # a training of three epochs
     "batch_size": 5,
     "drop_last": False,
     "learning_rate": 0.1,
+    "optimiser": "sgd",
     "momentum": 0.9,
     "weight_decay": 0.01,
     "gamma_decay": None,
