@@ -35,7 +35,7 @@ from bntt.data import (
 )
 from bntt.data._fetch import Archive
 from bntt.data._parts import Parts
-from bntt.data.events.aedat import Events, write
+from bntt.data.events.aedat import Events, encode, write
 from bntt.data.images import RELEASED, ImageData, Images, augment, channel_statistics
 from bntt.spiking.randomness import key
 
@@ -689,7 +689,7 @@ def test_digits_dvs_is_what_was_committed(place):
         assert min(image.size) > 300
 
 
-def test_the_camera_never_sees_a_label(monkeypatch):
+def test_the_camera_never_sees_a_label(monkeypatch, tmp_path):
     pixels, labels = digits_dvs.digits.scans()
     seen = []
     monkeypatch.setattr(digits_dvs.digits, "scans", lambda: (pixels[:3], labels[:3]))
@@ -697,15 +697,18 @@ def test_the_camera_never_sees_a_label(monkeypatch):
         digits_dvs.splits, "committed_split", lambda name: {"train": [0], "validation": [1], "test": [2]}
     )
 
-    def record(*given):
+    def recorded(*given):
         seen.append(given)
-        return Events(np.zeros(1, int), *(np.zeros(1, np.uint8) for _ in range(2)), np.ones(1, bool))
+        for number in range(3):
+            yield encode(Events(np.arange(1), *(np.full(1, number, np.uint8) for _ in range(2)), np.ones(1, bool)))
 
-    monkeypatch.setattr(digits_dvs, "record", record)
-    parts = digits_dvs.read(None, None)
-    assert [number for _, _, number in seen] == [0, 1, 2]
-    assert all(np.array_equal(picture, pixels[number, 0]) for picture, _, number in seen)
+    monkeypatch.setattr(digits_dvs, "recorded", recorded)
+    parts = digits_dvs.read(None, tmp_path)
+    ((pictures, of_camera),) = seen
+    assert np.array_equal(pictures, pixels[:3, 0])
+    assert of_camera == digits_dvs.camera()
     assert parts.test[1].tolist() == [labels[2]]
+    assert parts.events["test"][0].tolist() == [2 << 8 | 2 << 1 | 1]
 
 
 # -- what a run sees --------------------------------------------------------------------------------------

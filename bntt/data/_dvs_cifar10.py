@@ -10,14 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from bntt.common.errors import UserError
 from bntt.common.text import listed
 from bntt.data._fetch import Archive, fetch, matches, member, opened_zip
-from bntt.data._parts import Parts, divided
-from bntt.data.events.aedat import decode
-from bntt.data.events.frames import Tally, to_frames
+from bntt.data._parts import Parts
+from bntt.data._recordings import assembled
 
 # Publisher's names, file numbers at the host, md5. The host's address for browsers answers programs with an empty page.
 ARCHIVES = [
@@ -63,22 +61,19 @@ def read(
     verified = source is None or all(
         place.is_file() and matches(place, archive.md5) for archive, place in zip(ARCHIVES, places, strict=True)
     )
-    frames = np.empty((PER_CLASS * len(ARCHIVES), STEPS, 2, SIZE, SIZE), np.uint8)
-    tally, special, reordered, damaged, empty = Tally(), 0, 0, 0, 0
-    for label, place in enumerate(tqdm(places, "recordings", disable=None)):
-        for number, content in _contents(place, names_of[label]):
-            events = decode(content, f"{place}: {names_of[label][number]}")
-            of_this, counted = to_frames(events, STEPS, SIZE, bin_microseconds)
-            frames[label * PER_CLASS + number] = of_this.swapaxes(-1, -2) if transposed else of_this
-            tally.add(counted)
-            special += events.special
-            reordered += events.reordered
-            damaged += events.damaged
-            empty += counted.framed == 0
     labels = np.repeat(np.arange(len(ARCHIVES)), PER_CLASS)
-    other = {"special": special, "reordered": reordered, "damaged": damaged, "empty_recordings": empty}
-    facts = {"class_names": CLASS_NAMES, "events": vars(tally) | other}
-    return divided(frames, labels, split, from_publisher=verified, facts=facts)
+    return assembled(
+        (one for place, names in zip(places, names_of, strict=True) for one in _contents(place, names)),
+        labels,
+        split,
+        downloads,
+        steps=STEPS,
+        size=SIZE,
+        bin_microseconds=bin_microseconds,
+        transposed=transposed,
+        from_publisher=verified,
+        facts={"class_names": CLASS_NAMES},
+    )
 
 
 def _places(source: Path) -> list[Path]:
@@ -126,11 +121,13 @@ def _listing(place: Path) -> list[str]:
         return [name for name in opened.namelist() if name.endswith(".aedat")]
 
 
-def _contents(place: Path, names: dict[int, str]) -> Iterator[tuple[int, bytes]]:
+def _contents(place: Path, names: dict[int, str]) -> Iterator[tuple[str, bytes]]:
+    """The recordings of a class in the order of their numbers: a name for messages, and the content."""
+    ordered = [names[number] for number in sorted(names)]
     if place.is_dir():
-        for number, name in names.items():
-            yield number, (place / name).read_bytes()
+        for name in ordered:
+            yield f"{place}: {name}", (place / name).read_bytes()
         return
     with opened_zip(place) as opened:
-        for number, name in names.items():
-            yield number, member(opened, name)
+        for name in ordered:
+            yield f"{place}: {name}", member(opened, name)

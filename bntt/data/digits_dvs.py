@@ -5,18 +5,14 @@ lasts 100 ms, in which the digit goes once around its path. Its 20 frames of 5 m
 pixels. The camera never sees a label. Its random numbers are keyed by the digit's number, with seed 0.
 """
 
-import tempfile
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-
 from bntt.data import digits, splits
-from bntt.data._parts import Parts, divided
-from bntt.data.events.aedat import read as read_recording
-from bntt.data.events.aedat import write
-from bntt.data.events.camera import record
-from bntt.data.events.frames import Tally, to_frames
+from bntt.data._parts import Parts
+from bntt.data._recordings import assembled
+from bntt.data.events.recorder import recorded
 from bntt.spiking.randomness import key
 
 DATASET = {
@@ -26,6 +22,7 @@ DATASET = {
     "time_steps": 20,
     "split": "digits",
     "shape": [20, 2, 16, 16],
+    "events": True,
     "images": {"train": 1077, "validation": 180, "test": 540},
     "content": "96d39a594fcb45424b148883c5823c3c5726f0b2f12529f0e5115b50b9bc538e",
 }
@@ -38,16 +35,10 @@ def read(source: Path | None, downloads: Path) -> Parts:
     """Train, validation and test, counts uint8 ``[N, 20, 2, 16, 16]``. UserError for a ``source``."""
     digits.refuse_folder(source)
     pixels, labels = digits.scans()
-    frames = np.empty((len(pixels), STEPS, 2, SIZE, SIZE), np.uint8)
-    tally = Tally()
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "digit.aedat"
-        for number, picture in enumerate(pixels[:, 0]):
-            write(path, record(picture, camera(), number))
-            frames[number], of_this = to_frames(read_recording(path), STEPS, SIZE, BIN_MICROSECONDS)
-            tally.add(of_this)
     split = splits.committed_split("digits")
-    return divided(frames, labels, split, from_publisher=False, facts={"events": vars(tally)})
+    with closing(recorded(pixels[:, 0], camera())) as files:
+        named = ((f"digit {number}", content) for number, content in enumerate(files))
+        return assembled(named, labels, split, downloads, steps=STEPS, size=SIZE, bin_microseconds=BIN_MICROSECONDS)
 
 
 @cache

@@ -15,6 +15,7 @@ DATASET = {
     "source": "Li et al. 2017, figshare, AEDAT 2.0",
     "time_steps": 20,
     "shape": [20, 2, 42, 42],
+    "events": True,
     "images": {"train": 9000, "validation": 0, "test": 1000},
 }
 

@@ -13,6 +13,7 @@ DATASET = {
     "time_steps": 20,
     "split": "dvs-cifar10-tebn",
     "shape": [20, 2, 42, 42],
+    "events": True,
     "images": {"train": 9000, "validation": 0, "test": 1000},
 }
 

@@ -3,7 +3,8 @@
 A dataset is a file in this folder that declares ``DATASET`` and defines ``read(source, downloads) -> Parts``.
 ``source`` is an archive or a folder that the user names, or None; with None, the dataset is downloaded into the folder
 ``downloads``. Prepared arrays are in ``data/<name>/``, or in ``$BNTT_DATA/<name>/``, and can be mapped into memory.
-Downloaded files stay in ``data/downloads/``.
+Downloaded files stay in ``data/downloads/``. A dataset of recordings that declares ``"events": True`` also keeps their
+single events in the time of the frames, in the words of `bntt.data.events.streams`.
 
 The *state* of data says how well it is known that they are the publisher's:
 
@@ -24,7 +25,7 @@ import contextlib
 import hashlib
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,15 +34,19 @@ import numpy as np
 from bntt.common import environment
 from bntt.common.errors import UserError
 from bntt.common.files import ensure_space, read_sealed, sha256, write_sealed
+from bntt.common.text import listed
 from bntt.data.splits import SPLITS, committed_split, file_of, split_digest
 from bntt.experiment import declared, plugins
 from bntt.experiment.code_hash import reading_code
 
 if TYPE_CHECKING:
     from bntt.data._parts import Parts
+    from bntt.data.events.streams import Streams
     from bntt.data.images import ImageData
 
 MANY = 1e-3  # share of events outside of the time bins that is said
+MADE_UP = 20_000  # single events of a recording that is made up
+FRAMES, EVENTS = ("pixels", "labels"), ("events", "offsets")  # kinds of arrays
 
 
 def names() -> list[str]:
@@ -57,6 +62,11 @@ def facts(name: str) -> dict[str, Any]:
 def is_of_recordings(name: str) -> bool:
     """Whether a dataset holds recordings of an event camera; it then declares their number of frames."""
     return "time_steps" in facts(name)
+
+
+def has_events(name: str) -> bool:
+    """Whether a dataset keeps the single events of its recordings."""
+    return bool(facts(name).get("events"))
 
 
 def folder(name: str) -> Path:
@@ -78,7 +88,7 @@ def split_file(name: str) -> Path | None:
 def content_digest(parts: "Parts", without: list[int] | None = None) -> str:
     """SHA-256 of all pixels and labels, which identifies a dataset independently of the files it was read from.
 
-    The pixels of the test items in ``without`` count as zero.
+    The pixels of the test items in ``without`` count as zero. Single events do not count.
     """
     digest = hashlib.sha256()
     for part, pixels, labels in parts:
@@ -132,6 +142,11 @@ def _read(name: str, source: Path | None) -> "tuple[Parts, dict[str, Any]]":
     known = facts(name)
     module = declared.plugins("data", "DATASET")[name]
     parts = plugins.call(module, "read", source, downloads, returns=Parts, mathematics=False)
+    if (parts.events is not None) != has_events(name):
+        returned = "none" if parts.events is None else "some"
+        raise UserError(
+            f"{_declaration(name)}: DATASET says events: {has_events(name)}, but `read` returned {returned}; mend one"
+        )
     content = content_digest(parts)
     manifest = {
         "dataset": name,
@@ -152,22 +167,37 @@ def _read(name: str, source: Path | None) -> "tuple[Parts, dict[str, Any]]":
 def _write(work: Path, parts: "Parts", manifest: dict[str, Any]) -> None:
     """Write the arrays into a folder, and last the manifest, which names them."""
     manifest["files"] = files = {}
-    ensure_space(work, sum(pixels.nbytes + labels.nbytes for _, pixels, labels in parts))
+    events = parts.events or {}
+    of_events = sum(words.nbytes + 8 for recordings in events.values() for words in recordings)
+    ensure_space(work, of_events + sum(pixels.nbytes + labels.nbytes for _, pixels, labels in parts))
     try:
         for part, pixels, labels in parts:
-            for kind, array in (("pixels", pixels), ("labels", labels)):
-                file = f"{part}-{kind}.npy"
-                np.save(work / file, array)
-                files[file] = sha256(work / file)
+            arrays: dict[str, Any] = {"pixels": pixels, "labels": labels}
+            if part in events:
+                offsets = np.cumsum([0, *map(len, events[part])], dtype=np.int64)
+                arrays |= {"offsets": offsets, "events": events[part]}
+            for kind, array in arrays.items():
+                path = work / f"{part}-{kind}.npy"
+                (_save_joined if kind == "events" else np.save)(path, array)
+                files[path.name] = sha256(path)
         write_sealed(work / "manifest.json", manifest)
     except OSError as error:  # numpy's says how many bytes it could not write, not where
         raise UserError(f"cannot write prepared data to {work.parent}: {error}; make room, or set BNTT_DATA") from None
 
 
+def _save_joined(path: Path, recordings: list[np.ndarray]) -> None:
+    """Write the words of one recording after the other as one array, without having them all in memory."""
+    with path.open("wb") as stream:
+        shape = (sum(map(len, recordings)),)
+        np.lib.format.write_array_header_1_0(stream, {"descr": "<u4", "fortran_order": False, "shape": shape})
+        for words in recordings:
+            stream.write(np.ascontiguousarray(words, "<u4").data)
+
+
 def make_up(name: str, images: dict[str, int]) -> None:
     """Write random arrays in the shape of a dataset, to measure how long a training takes.
 
-    ``images`` gives the number of images of each part.
+    ``images`` gives the number of images of each part. A recording gets MADE_UP single events.
     """
     from bntt.data._parts import Parts
 
@@ -176,7 +206,13 @@ def make_up(name: str, images: dict[str, int]) -> None:
         (draws.integers(0, 256, (count, *known["shape"]), dtype=np.uint8), draws.integers(0, known["classes"], count))
         for count in (images[part] for part in SPLITS)
     )
-    made = Parts(train, validation, test, from_publisher=False)
+    events = None
+    if has_events(name):  # at random moments of 100 ms, at random pixels
+        events = {
+            part: [np.sort(draws.integers(0, 100_000 << 15, MADE_UP, dtype=np.uint32)) for _ in range(count)]
+            for part, count in images.items()
+        }
+    made = Parts(train, validation, test, from_publisher=False, events=events)
     manifest = {
         "dataset": name,
         "source": "made up, to measure time",
@@ -272,12 +308,16 @@ def manifest(name: str) -> dict[str, Any]:
     path = manifest_path(name)
     try:
         document = read_sealed(path)
-        whole = set(document["files"]) == {f"{part}-{kind}.npy" for part in SPLITS for kind in ("pixels", "labels")}
+        whole = set(document["files"]) in (_files(FRAMES), _files(FRAMES + EVENTS))
     except (OSError, ValueError, KeyError, TypeError):
         whole = False
     if not whole or not document.keys() >= _KEYS:
         raise UserError(f"{path} is missing or damaged; run `python -m bntt data prepare {name}`")
     return document
+
+
+def _files(kinds: tuple[str, ...]) -> set[str]:
+    return {f"{part}-{kind}.npy" for part in SPLITS for kind in kinds}
 
 
 _KEYS = {"dataset", "source", "classes", "images", "content_sha256", "state", "split_sha256", "reader", "files"}
@@ -297,7 +337,8 @@ def is_current(name: str) -> bool:
         return False
     known = facts(name).get("content")
     return (
-        all((folder(name) / file).is_file() for file in found["files"])
+        set(found["files"]) == _files(FRAMES + EVENTS if has_events(name) else FRAMES)
+        and all((folder(name) / file).is_file() for file in found["files"])
         and found["reader"] == reading_code(name)
         and found["split_sha256"] == _split_identity(name)
         and (found["state"] == "content") <= (found["content_sha256"] == known)
@@ -308,33 +349,47 @@ def is_current(name: str) -> bool:
 def verify(name: str) -> dict[str, Any]:
     """Check every prepared file against the manifest; return the manifest, or raise UserError."""
     found = manifest(name)
-    for file, expected in found["files"].items():
-        path = folder(name) / file
-        if not path.is_file() or sha256(path) != expected:
-            raise UserError(
-                f"{path} is missing or damaged; delete {folder(name)} and run `python -m bntt data prepare {name}`"
-            )
+    _check_files(found, found["files"])
     return found
 
 
-def load(name: str, incomplete: bool = False) -> "ImageData":
-    """The prepared dataset as tensors on the CPU, at its own image size; every file is checked as by `verify`.
+def _check_files(found: dict[str, Any], files: Iterable[str]) -> None:
+    """Raise UserError if one of these files is not that of the manifest."""
+    name = found["dataset"]
+    for file in files:
+        path = folder(name) / file
+        if not path.is_file() or sha256(path) != found["files"][file]:
+            raise UserError(
+                f"{path} is missing or damaged; delete {folder(name)} and run `python -m bntt data prepare {name}`"
+            )
 
-    Raises UserError if the arrays are not what ``DATASET`` declares; ``incomplete`` accepts other counts, for a look
-    at them.
+
+def load(name: str, incomplete: bool = False, events: bool = False) -> "ImageData":
+    """The prepared dataset as tensors on the CPU, at its own image size; every file that is read is checked first.
+
+    With ``events``, the parts have the single events of their recordings, which are mapped into memory. Without, these
+    are not read. Raises UserError if the arrays are not what ``DATASET`` declares; ``incomplete`` accepts other counts,
+    for a look at them.
     """
     import torch
 
     from bntt.data.images import ImageData, Images
 
-    found = verify(name)
+    found = manifest(name)
+    wanted = _files(FRAMES + EVENTS if events else FRAMES)
+    if missing := wanted - found["files"].keys():
+        raise UserError(
+            f"{folder(name)} has no {min(missing)}; datasets with single events are {listed(declared.with_events())}"
+        )
+    _check_files(found, sorted(wanted))
     parts = {}
     for part in SPLITS:
         pixels, labels = (
             np.load(folder(name) / f"{part}-{kind}.npy", allow_pickle=False) for kind in ("pixels", "labels")
         )
         _check_arrays(found, part, pixels, labels)
-        parts[part] = Images(torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64)))
+        streams = _streams(found, part) if events else None
+        parts[part] = Images(torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64)), streams)
     if not incomplete:
         _check_counts(found)
     blank = torch.zeros(parts["train"].pixels.shape[-3], 1, 1)
@@ -379,6 +434,24 @@ def _check_arrays(found: dict[str, Any], part: str, pixels: np.ndarray, labels: 
             f"{folder(name)}: {part} {wrong}; mend its reader or its DATASET ({_declaration(name)}), delete the folder "
             "and prepare it again"
         )
+
+
+def _streams(found: dict[str, Any], part: str) -> "Streams":
+    """The single events of a part; UserError if the arrays are not those of its recordings."""
+    from bntt.data.events.streams import Streams
+
+    name, count = found["dataset"], found["images"][part]
+    words = np.load(folder(name) / f"{part}-events.npy", mmap_mode="r", allow_pickle=False)
+    offsets = np.load(folder(name) / f"{part}-offsets.npy", allow_pickle=False)
+    try:
+        if words.dtype != np.uint32 or words.ndim != 1 or offsets.dtype != np.int64 or offsets.shape != (count + 1,):
+            raise ValueError(
+                f"words are {words.dtype} {list(words.shape)} and offsets {offsets.dtype} {list(offsets.shape)}, not "
+                f"uint32 [E] and int64 [{count + 1}]"
+            )
+        return Streams(words, offsets)
+    except ValueError as error:
+        raise UserError(f"{folder(name)}: {part} events: {error}; delete the folder and prepare it again") from None
 
 
 def _declaration(name: str) -> str:

@@ -6,6 +6,7 @@ without torch, and a broken plug-in gives a one-line error.
 """
 
 import ast
+import contextlib
 from functools import cache
 from importlib.util import decode_source
 from pathlib import Path
@@ -105,6 +106,15 @@ def facts(module: str) -> dict[str, Any]:
     if not isinstance(found, dict) or not found.keys() >= _FACTS:
         where = f"{place(module, 'DATASET')}: DATASET"
         raise UserError(f"{where} must be a dictionary with {', '.join(sorted(_FACTS))}, not {found!r}")
+    return found
+
+
+def with_events() -> list[str]:
+    """Names of the datasets that keep single events, as far as their files can be read."""
+    found = []
+    for name, module in plugins("data", "DATASET").items():
+        with contextlib.suppress(UserError):
+            found += [name] if facts(module).get("events") else []
     return found
 
 

@@ -24,8 +24,9 @@ def reference() -> str:
     parts.append("## Methods\n\nA row's options are those of its method and of the modules that the method builds on.")
     for name, module in methods.items():
         bases = " and ".join(f"`{base}`" for base in declared.literal(module, "EXTENDS") or [])
-        start = " Needs `start`." if declared.literal(module, "NEEDS_START") else ""
-        parts += [f"### method `{name}`", f"{declared.summary(module)}{start} Builds on {bases}.", _own(module)]
+        needs = " Needs `start`." if declared.literal(module, "NEEDS_START") else ""
+        needs += " Needs single events." if declared.literal(module, "NEEDS_EVENTS") else ""
+        parts += [f"### method `{name}`", f"{declared.summary(module)}{needs} Builds on {bases}.", _own(module)]
     for module in _bases(methods.values()):
         parts += [f"### from `{module}`", declared.summary(module), _own(module)]
     return "\n\n".join(part for part in parts if part) + "\n"

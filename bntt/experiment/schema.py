@@ -316,6 +316,8 @@ def _experiment(name: str, where: str, document: Any) -> Experiment:
         for key in keys:
             check_name("key", key, used, f"{where}: {place}")
     options = {row: _options(body, protocols, f"{where}: rows: {row}") for row, body in file.rows.items()}
+    for row, body in file.rows.items():
+        _check_events(body.method, options[row], f"{where}: rows: {row}")
     seeds = {row: _chosen(body, "seeds", file.seeds, f"{where}: rows: {row}") for row, body in file.rows.items()}
     starts = {row: body.start if isinstance(body, StartedRow) else None for row, body in file.rows.items()}
     for row, start in starts.items():
@@ -356,6 +358,18 @@ def _options(row: Row, protocols: Mapping[str, dict[str, Any]], where: str) -> d
         known = {key: shared.get(key, default) for key, default in defaults.items()}
         options[dataset] = validated(model, known | _given(there), where).model_dump()
     return options
+
+
+def _check_events(method: str, datasets: Iterable[str], where: str) -> None:
+    """Raise UserError if a method works on single events and one of its datasets keeps none."""
+    if declared.literal(declared.plugins("methods", "OPTIONS")[method], "NEEDS_EVENTS"):
+        having = declared.with_events()
+        for dataset in datasets:
+            if dataset not in having:
+                raise UserError(
+                    f"{where}: method {method} works on single events, and {dataset} keeps none; limit the row by "
+                    f"`datasets` to those that do: {', '.join(having)}"
+                )
 
 
 def _chosen(row: Row, key: str, known: Any, where: str) -> Any:

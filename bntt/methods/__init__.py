@@ -9,6 +9,8 @@ takes over, as the literal ``EXTENDS``. It defines two functions:
 What the user can correct is a UserError. Any other error is reported as a mistake in the method's file.
 
 A method that sets ``NEEDS_START = True`` begins from another row's weights, which are in ``task.start``.
+A method that sets ``NEEDS_EVENTS = True`` works on the single events of recordings, which are in ``task.data``: see
+`bntt.data.images.Images.streams`. It runs on datasets that keep them.
 """
 
 import json

@@ -13,6 +13,7 @@ import torch
 from bntt.classifiers import Classifier
 from bntt.common.errors import Stopped, UserError
 from bntt.data import store
+from bntt.data.images import ImageData
 from bntt.experiment import declared, plugins
 from bntt.experiment.schema import Experiment, Run
 from bntt.measurements import Subject, measure_all
@@ -57,7 +58,7 @@ def _train(experiment: Experiment, run: Run, results: Path, device: str, keep: C
         settle(run.threads)
         began, ledger = provenance.now(), Ledger(provenance.machine(_device_name(chosen)), partial(joules, chosen))
         checkpoints = keep(directory.scratch, record, ledger)
-        images = store.load(run.dataset).as_asked(chosen, run.options)
+        images = _images(run, chosen)
         if start is not None and start.training()["status"] != "done":
             trained = Trained({}, Outcome(diverged=f"the row it starts from, {run.start}, diverged"))
         else:
@@ -140,7 +141,7 @@ def _evaluate(experiment: Experiment, run: Run, results: Path, device: str) -> s
 
 def subject(run: Run, directory: RunDirectory, device: torch.device) -> Subject:
     """What the measurements get: the trained classifier and its data. UserError if the weights are damaged."""
-    images, weights = store.load(run.dataset).as_asked(device, run.options), directory.weights()
+    images, weights = _images(run, device), directory.weights()
     try:
         return Subject(run, images, _call(run, "classifier", run, images, weights, returns=get_args(Classifier)))
     except UserError as error:
@@ -150,6 +151,12 @@ def subject(run: Run, directory: RunDirectory, device: torch.device) -> Subject:
                 f"{path} is whole, but row {run.row} cannot load it; mend the method, or train it again: {error}"
             ) from error
         raise
+
+
+def _images(run: Run, device: torch.device) -> ImageData:
+    """The data of a run on a device, with single events if its method needs them."""
+    needs_events = bool(declared.literal(declared.plugins("methods", "OPTIONS")[run.method], "NEEDS_EVENTS"))
+    return store.load(run.dataset, events=needs_events).as_asked(device, run.options)
 
 
 def _call(run: Run, function: str, *arguments: Any, returns: type | tuple[type, ...] = object) -> Any:

@@ -116,11 +116,16 @@ def decode(content: bytes | mmap.mmap, where: str) -> Events:
 
 def write(path: Path, events: Events, first_microsecond: int = 0) -> None:
     """Write an AEDAT 2.0 file of events, as a DVS128 would have recorded them."""
+    path.write_bytes(encode(events, first_microsecond))
+
+
+def encode(events: Events, first_microsecond: int = 0) -> bytes:
+    """The content of the file that `write` writes."""
     address = (SIDE - 1 - events.x.astype(np.uint32)) << 1 | (SIDE - 1 - events.y.astype(np.uint32)) << 8
     words = np.empty((len(events), 2), ">u4")
     words[:, 0] = address | ~events.on
     words[:, 1] = (events.microseconds + first_microsecond) & 0xFFFFFFFF
-    path.write_bytes(HEADER + words.tobytes())
+    return HEADER + words.tobytes()
 
 
 def _end_of_header(content: bytes | mmap.mmap, where: str) -> int:
