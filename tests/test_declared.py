@@ -42,6 +42,39 @@ def test_options_are_those_of_what_a_module_extends_overlaid_with_its_own(packag
     assert declared.options("bntt.methods.surrogate")["leak"]["default"] == 0.95
 
 
+@pytest.mark.parametrize(
+    ("source", "title"),
+    [
+        ('"""Mine, of 2024."""\nTITLE = "My training, {norm}"\n', "My training, {norm}"),
+        ('"""Time surfaces: events, averaged."""\n', "Time surfaces"),
+        ('"""Spike-based backprop (Lee et al. 2020)."""\n', "Spike-based backprop"),
+        ("", "my-method"),
+    ],
+)
+def test_a_method_is_called_by_its_title_else_its_docstring_else_its_name(package, source, title):
+    (package / "methods" / "my_method.py").write_text(source + 'OPTIONS = {"norm": {"default": "a", "help": "A."}}\n')
+    assert declared.title("bntt.methods.my_method") == title
+
+
+@pytest.mark.parametrize(
+    ("title", "said"),
+    [("3", "TITLE must be a text, not 3"), ("' '", "TITLE must be a text"), ("f'x'", "TITLE must be a literal"),
+     ("'a, {nrm}'", "TITLE: unknown option 'nrm'; did you mean 'norm'?")],
+)  # fmt: skip
+def test_a_title_that_cannot_be_shown_is_one_line(package, title, said):
+    (package / "methods" / "mine.py").write_text(
+        f'TITLE = {title}\nOPTIONS = {{"norm": {{"default": 1, "help": "A."}}}}\n'
+    )
+    with pytest.raises(UserError) as raised:
+        declared.title("bntt.methods.mine")
+    assert_one_line(raised.value, "methods/mine.py, line 1", said)
+
+
+def test_every_method_has_a_title_that_can_be_filled():
+    for module in declared.plugins("methods", "OPTIONS").values():
+        assert set(declared.fields(declared.title(module))) <= set(declared.options(module))
+
+
 def test_an_option_that_methods_declare_differently_is_checked_as_each_declares_it(package, tmp_path):
     for name, most in (("narrow", 3), ("wide", 9)):
         options = {"key": {"default": 1, "max": most, "help": "Of both."}}

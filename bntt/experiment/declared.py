@@ -7,6 +7,7 @@ without torch, and a broken plug-in gives a one-line error.
 
 import ast
 import contextlib
+import re
 from functools import cache
 from importlib.util import decode_source
 from pathlib import Path
@@ -152,3 +153,24 @@ _MEANINGS = ("default", "help", "type", "choices", "min", "above", "below", "max
 def summary(module: str) -> str:
     """The first line of a module's docstring."""
     return (ast.get_docstring(syntax_tree(module_path(module))) or "").split("\n")[0]
+
+
+def title(module: str) -> str:
+    """What tables call a method: its literal ``TITLE``, in which ``{norm}`` stands for the value of option ``norm``.
+
+    Without one, the first line of its docstring up to the first punctuation, else its name. Raises UserError if
+    ``TITLE`` is no text, or names no option of the method.
+    """
+    given = literal(module, "TITLE")
+    if given is None:
+        return re.split(r"[.,:;(]", summary(module))[0].strip() or module.rpartition(".")[2].replace("_", "-")
+    if not isinstance(given, str) or not given.strip():
+        raise UserError(f"{place(module, 'TITLE')}: TITLE must be a text, not {given!r}")
+    for name in fields(given):
+        check_name("option", name, options(module), f"{place(module, 'TITLE')}: TITLE")
+    return given
+
+
+def fields(text: str) -> list[str]:
+    """The names in braces in a text."""
+    return re.findall(r"\{(\w+)\}", text)

@@ -1,7 +1,9 @@
 """Methods: ways to obtain a classifier from a dataset. Each method is one file in this folder.
 
 A method file declares its options as the literal ``OPTIONS``. It lists the modules that it builds on, whose options it
-takes over, as the literal ``EXTENDS``. It defines two functions:
+takes over, as the literal ``EXTENDS``. The literal ``TITLE`` is what tables call it, such as ``"Surrogate gradient,
+{norm}"`` with the value of option ``norm``; without one they show its docstring's first line up to the first
+punctuation. It defines two functions:
 
 * ``train(task) -> Trained``: train or convert, and return the weights by name.
 * ``classifier(run, data, weights) -> Classifier``: the classifier with these weights.

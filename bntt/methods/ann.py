@@ -18,6 +18,7 @@ from bntt.spiking.networks import DenseNetwork, initialise, place, weight_layers
 from bntt.spiking.randomness import key, seed_torch
 from bntt.training.loop import fit
 
+TITLE = "Dense network, {batch_norm}"
 EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding"]
 OPTIONS = {
     "batch_norm": {

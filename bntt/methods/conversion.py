@@ -27,6 +27,7 @@ from bntt.spiking.neurons import IF
 from bntt.spiking.randomness import key
 from bntt.training.loop import Outcome
 
+TITLE = "ANN-SNN conversion, {reset} reset"
 NEEDS_START = True
 EXTENDS = ["bntt.data.images", "bntt.spiking.networks", "bntt.spiking.encoding"]
 OPTIONS = {

@@ -22,6 +22,7 @@ from bntt.spiking.stateful import StatefulNetwork
 from bntt.training.loop import Loss, fit
 from bntt.training.schedule import decay_budget
 
+TITLE = "Surrogate gradient, {norm}"
 EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding"]
 OPTIONS = {
     "time_steps": {"default": 25, "min": 1, "help": "Number of time-steps T."},
