@@ -1,8 +1,12 @@
 """Tables and the overview's helpers on small results made by hand: numbers, n/a, seeds, the paper's column, files."""
 
+import html
+import json
 import math
 import re
-from dataclasses import dataclass, field
+import shutil
+import subprocess
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,6 +23,7 @@ from bntt.drawing import page as pages
 from bntt.drawing.tables import _lines
 from bntt.drawing.tables._table import latex_escape
 from bntt.experiment.schema import load
+from bntt.paper import published
 from bntt.paper.claims import weigh
 from bntt.paper.reproduction import Judged
 from bntt.paper.verdicts import MEANINGS, WORDS, Verdict
@@ -43,11 +48,17 @@ class Planned(Found):
     """A run with measurements from memory."""
 
     measured: dict[str, pd.DataFrame] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)  # why a measurement does not apply
+    machines: list[str] = field(default_factory=list)  # where it was trained, if not on the one of the provenance
     IMAGES: ClassVar = {"train": 1077, "test": IMAGES}
 
     def table(self, name):
         found = self.measured.get(name) if self.status == "done" else None
         return None if found is None else found.copy()
+
+    @property
+    def evaluation(self):
+        return {"not_applicable": self.reasons} if self.status == "done" else None
 
     @property
     def training(self):
@@ -56,7 +67,9 @@ class Planned(Found):
         return {
             "parameters": 1234,
             "steps": 680,
-            "seconds": 75.0,
+            "seconds": 75.0 + 10 * self.run.seed,
+            "peak_memory_mb": 1000.0 + 20 * self.run.seed,
+            "machines": self.machines,
             "decay_budget": 5.3,
             "started": "2024-01-02T03:04:05+00:00",
             "data": {"dataset": self.run.dataset, "state": "content", "images": self.IMAGES,
@@ -130,10 +143,20 @@ def results(folder: Path, seeds=(0,), datasets=("digits",), correct=None, **stat
     return made
 
 
+def rows(table: tables.Table) -> pd.DataFrame:
+    """The section that has a line for every row of the experiment."""
+    return next(shown for shown in table.sections.values() if "Row" in shown)
+
+
+def printed(table: tables.Table, paper_line: str) -> pd.Series:
+    """The line of the paper's layout of Table 1 for one of its lines."""
+    return table.sections[tables.PRINTED].set_axis(published.table(1).index).loc[paper_line]
+
+
 def line(table: tables.Table, row: str, **where) -> pd.Series:
     """The line of a row as shown."""
-    shown = table.sections[""]
-    found = shown[shown["Row"] == row]
+    found = rows(table)
+    found = found[found["Row"] == row]
     for column, value in where.items():
         found = found[found[column.replace("_", "-")] == value]
     assert len(found) == 1, found
@@ -149,12 +172,34 @@ def test_accuracy_stands_with_its_standard_error_beside_the_papers_number(tmp_pa
     assert bntt["Accuracy (%)"] == "87.50 ± 11.69"  # 7 of 8; 100 sqrt(7/8 * 1/8 / 8)
     assert bntt["Architecture"] == "VGG9, width 0.25"
     assert bntt["Training method"] == "Surrogate gradient, bntt"
-    assert bntt["Paper"] == "90.5 (BNTT (ours), VGG9, T = 25)"
+    assert bntt["Paper (%)"] == "90.5"
     assert bntt["Minus bntt (points)"] == "–"
-    assert line(table, "surrogate")["Paper"] == "88.7 (w.o. BNTT, VGG9, T = 100)"
-    assert line(table, "my-norm")["Paper"] == "–"
+    assert line(table, "surrogate")["Paper (%)"] == "88.7"
+    assert line(table, "my-norm")["Paper (%)"] == "–"
     assert any("standard error over the test images" in note for note in table.notes)
     assert "No verdict: the data is digits, not CIFAR-10." in table.notes
+
+
+@pytest.mark.parametrize(
+    ("title", "options", "shown"),
+    [
+        ("Surrogate gradient, {norm}", {"norm": "tdbn"}, "Surrogate gradient, tdbn"),
+        ("Surrogate gradient, {norm}", {"norm": "none"}, "Surrogate gradient, no norm"),
+        (
+            "Conversion, {reset} reset, {percentile} %",
+            {"reset": "soft", "percentile": 99.9},
+            "Conversion, soft reset, 99.9 %",
+        ),
+        ("Dense, {batch_norm}", {"batch_norm": True}, "Dense, batch norm"),
+        ("Dense, {batch_norm}", {"batch_norm": False}, "Dense"),
+        ("A {fraction} of it, chunks of {time_chunk}", {"fraction": 0.5, "time_chunk": None}, "A 0.5 of it"),
+        ("HOTS", {}, "HOTS"),
+    ],
+)
+def test_a_title_is_filled_with_the_options_of_the_row(monkeypatch, title, options, shown):
+    monkeypatch.setattr(_lines.declared, "title", lambda module: title)
+    run = replace(load("demo").runs[0], options=options)
+    assert _lines.training_method(run) == shown
 
 
 def test_an_exit_of_some_seeds_is_told_with_their_number(tmp_path):
@@ -182,21 +227,23 @@ def test_early_exit_has_a_line_at_its_step(tmp_path):
     exit_line = line(tables.table1(results(tmp_path)), "bntt + early exit")
     assert exit_line["Time-steps"] == "3"
     assert exit_line["Note"] == "threshold 0.1"
-    assert exit_line["Paper"] == "90.3 (BNTT + Early Exit (ours), VGG9, T = 20)"
+    assert exit_line["Paper (%)"] == "90.3"
 
 
 @pytest.mark.parametrize(
-    ("dataset", "last", "early"),
-    [("cifar10", "90.5 (BNTT (ours), VGG9, T = 25)", "90.3 (BNTT + Early Exit (ours), VGG9, T = 20)"),
-     ("cifar100", "66.6 (BNTT (ours), VGG11, T = 50)", "65.8 (BNTT + Early Exit (ours), VGG11, T = 30)"),
-     ("tiny-imagenet", "57.8 (BNTT (ours), VGG11, T = 30)", "56.8 (BNTT + Early Exit (ours), VGG11, T = 25)"),
-     ("dvs-cifar10", "63.2 (BNTT (ours), -, T = -)", "–")],
+    ("dataset", "last", "early", "steps"),
+    [("cifar10", "90.5", "90.3", ("25", "20")), ("cifar100", "66.6", "65.8", ("50", "30")),
+     ("tiny-imagenet", "57.8", "56.8", ("30", "25")), ("dvs-cifar10", "63.2", "–", ("-", ""))],
 )  # fmt: skip
-def test_every_dataset_has_the_papers_lines_beside_the_rows_and_nowhere_else(tmp_path, dataset, last, early):
+def test_every_dataset_has_the_papers_lines_beside_the_rows_and_nowhere_else(tmp_path, dataset, last, early, steps):
     table = tables.table1(results(tmp_path, datasets=(dataset,)))
-    assert line(table, "bntt")["Paper"] == last
-    assert line(table, "bntt + early exit")["Paper"] == early
-    assert not {last, early} & set(table.sections["Lines of the paper that this experiment does not run"]["Paper"])
+    assert line(table, "bntt")["Paper (%)"] == last
+    assert line(table, "bntt + early exit")["Paper (%)"] == early
+    beside = table.sections[tables.PRINTED].set_index("Here: row")
+    for row, accuracy, time_steps in zip(("bntt", "bntt + early exit"), (last, early), steps, strict=True):
+        found = beside[["Dataset", "Time-steps", "Accuracy(%)"]].loc[[row] if accuracy != "–" else []]
+        expected = [[published.DATASETS[dataset], time_steps, accuracy]] if accuracy != "–" else []
+        assert found.to_numpy().tolist() == expected
     fixed = {"cifar100": "; verdict: after 30 time-steps, as printed"}.get(dataset, "")
     assert fixed in line(table, "bntt + early exit")["Note"]
     assert ("verdict" in line(table, "bntt + early exit")["Note"]) == (dataset in ("cifar100", "tiny-imagenet"))
@@ -219,8 +266,11 @@ def test_early_exit_is_judged_by_the_images_that_are_right_at_its_own_step(tmp_p
 
 def test_conversions_are_listed_at_every_reported_step_and_answer_the_papers_deeper_one(tmp_path):
     table = tables.table1(results(tmp_path))
-    assert line(table, "conversion", **{"Time_steps": "2"})["Paper"] == "–"
-    assert line(table, "conversion", **{"Time_steps": "8"})["Paper"] == "91.5 (Sengupta et al. (2019), VGG16, T = 2500)"
+    assert line(table, "conversion", **{"Time_steps": "2"})["Paper (%)"] == "–"
+    assert line(table, "conversion", **{"Time_steps": "8"})["Paper (%)"] == "91.5"
+    deeper = printed(table, "cifar10/sengupta-2019")
+    assert (deeper["Architecture"], deeper["Here: architecture"]) == ("VGG16", "VGG9, width 0.25")
+    assert (deeper["Time-steps"], deeper["Here: time-steps"]) == ("2500", "8")
 
 
 def test_rows_are_compared_with_bntt_on_the_same_images(tmp_path):
@@ -245,7 +295,7 @@ def test_diverged_is_na_and_missing_is_not_run(tmp_path):
 def test_nothing_at_all_still_makes_tables(tmp_path):
     nothing = results(tmp_path, **dict.fromkeys((row.replace("-", "_") for row in ROWS), "missing"))
     for table in (tables.table1(nothing), tables.table3(nothing)):
-        assert (table.sections[""]["Accuracy (%)"] == "not run").all()
+        assert (rows(table)["Accuracy (%)"] == "not run").all()
         assert tables.to_markdown(table) and tables.to_latex(table) and tables.to_html(table)
     assert {claim.outcome for claim in weigh(nothing, "digits")} == {"undecided"}
 
@@ -271,20 +321,98 @@ def test_several_seeds_are_mean_and_deviation(tmp_path):
     assert worse.parts[0].note.endswith("; seed 1 diverged: loss is nan; without seed 2: row surrogate: no result yet")
 
 
-def test_the_papers_lines_that_are_not_run_say_why(tmp_path):
+def test_the_papers_layout_is_the_papers_table_with_what_was_measured_beside(tmp_path):
     table = tables.table1(results(tmp_path))
-    absent = table.sections["Lines of the paper that this experiment does not run"].set_index("Paper")
-    assert absent.loc["92.0 (Rathi et al. (2020), VGG16, T = 200)", "Not run, because"] == (
-        "this experiment has no row hybrid-vgg16"
-    )
-    assert absent.loc["66.6 (BNTT (ours), VGG11, T = 50)", "Not run, because"] == (
-        "this experiment has no dataset CIFAR-100"
-    )
-    assert absent.loc["52.4 (Sironi et al. (2018), -, T = -)", "Not run, because"].startswith("hand-crafted")
-    not_run = table.data[table.data["status"] == "not run"]
-    assert len(not_run) == len(absent)
+    shown, paper = table.sections[tables.PRINTED], published.table(1)
+    assert shown.iloc[:, :6].to_numpy().tolist() == paper.to_numpy().tolist()  # every line, in its order
+    assert list(shown.columns[:6]) == ["Method", *paper.columns[1:]]
+    bntt = printed(table, "cifar10/bntt")
+    assert bntt["Here: row"] == "bntt" and bntt["Here: data"] == "digits"
+    assert bntt["Here: accuracy (%)"] == "87.50 ± 11.69" and bntt["Here: time-steps"] == "4"
+    assert printed(table, "cifar10/bntt-early-exit")["Here: row"] == "bntt + early exit"
+    assert printed(table, "cifar10/rathi-2020")["Note"] == "this experiment has no row hybrid-vgg16"
+    assert printed(table, "cifar100/bntt")["Note"] == "this experiment has no dataset CIFAR-100"
+    absent = shown[shown["Here: accuracy (%)"] == "not run"]
+    assert (absent["Here: row"] == "–").all() and (absent["Note"] != "").all()
+    assert len(table.data[table.data["status"] == "not run"]) == len(absent) == 25 - 4
     # every line of the paper's table stands once, beside a row or among those not run
-    assert table.data["paper_line"].replace("", pd.NA).dropna().nunique() == 25
+    lines = table.data[table.data["paper_line"] != ""].set_index("paper_line")
+    assert sorted(lines.index) == sorted(paper.index)
+    assert lines.loc["cifar10/bntt", "paper_time_steps"] == "25" and lines.loc["cifar10/bntt", "row"] == "bntt"
+    assert lines.loc["cifar10/cao-2015", "paper_method"] == "Cao et al. (2015)"
+
+
+def test_a_line_stands_beside_each_dataset_that_is_nearest_to_its_own(tmp_path):
+    shown = tables.table1(results(tmp_path, datasets=("cifar10", "digits"))).sections[tables.PRINTED]
+    assert shown[shown["Method"] == "BNTT (ours)"]["Here: data"].tolist() == ["cifar10", "digits", "–", "–", "–"]
+    assert "Here: data" not in tables.table1(results(tmp_path, datasets=("cifar10",))).sections[tables.PRINTED]
+
+
+def test_a_row_of_another_dataset_stands_beside_no_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(ROWS, "surrogate", ROWS["surrogate"] | {"datasets": ["digits-dvs"]})
+    table = tables.table1(results(tmp_path, datasets=("digits", "digits-dvs")))
+    assert printed(table, "cifar10/surrogate")["Note"] == "this experiment has no row surrogate on digits"
+    assert printed(table, "dvs-cifar10/surrogate")["Here: data"] == "digits-dvs"
+
+
+# -- what a row costs
+
+
+def test_a_row_stands_with_what_its_accuracy_costs(tmp_path):
+    table = tables.table1(results(tmp_path, seeds=(0, 1)))
+    bntt, early = line(table, "bntt"), line(table, "bntt + early exit")
+    assert (bntt["Spikes per neuron"], bntt["E_ANN/E_method"]) == ("1.067", "1.88×")  # by hand below, with Table 3's
+    assert (early["Spikes per neuron"], early["E_ANN/E_method"]) == ("0.300", "17.04×")  # 4.6 / (0.9 * 0.3)
+    assert (bntt["Training (s)"], bntt["Peak memory (MB)"], bntt["Parameters"]) == ("80.0", "1,010", "1,234")
+    assert line(table, "conversion", Time_steps="8")["Training (s)"] == "80.0 + 80.0 (ann)"
+    assert "Trained on" not in rows(table)
+    (note,) = (note for note in table.notes if note.startswith("Training"))
+    assert note.endswith("plus those of the row it starts from; on cpu (a | b), 1 thread.")
+    data = table.data[table.data["time_steps"] == 8].set_index("row")
+    assert data.loc["conversion", ["training_seconds", "start_seconds"]].tolist() == [80.0, 80.0]
+    assert data.loc["surrogate", "start_seconds"] == 0
+    pd.testing.assert_series_equal(data["own"], tables.table3(results(tmp_path, seeds=(0, 1))).data.pipe(
+        lambda other: other[other["time_steps"] == 8].set_index("row")["own"]))  # fmt: skip
+
+
+def test_what_was_not_measured_is_a_dash_with_its_reason(tmp_path):
+    found = results(tmp_path)
+    for one in found.runs:
+        if one.run.row == "my-norm":
+            del one.measured["energy.csv"]
+            one.reasons["spikes.csv"] = "a histogram has no spikes"
+            one.reasons["energy.csv"] = "a histogram has no operations"
+        if one.run.row == "ann":
+            one.reasons["spikes.csv"] = "a dense network has no spikes"
+    table = tables.table1(found)
+    mine, ann = line(table, "my-norm"), line(table, "ann")
+    assert (mine["Spikes per neuron"], mine["E_ANN/E_method"]) == ("–", "–")
+    assert (ann["Spikes per neuron"], ann["E_ANN/E_method"]) == ("–", "1.00×")
+    notes = [note for note in table.notes if note.startswith("No ")]
+    assert notes[:3] == [
+        "No spikes: ann; a dense network has no spikes.",
+        "No spikes: my-norm; a histogram has no spikes.",
+        "No energy: my-norm; a histogram has no operations.",
+    ]
+    assert set(table.data.set_index("row").loc["my-norm", ["no_spikes"]]) == {"a histogram has no spikes"}
+    never = line(tables.table1(results(tmp_path, my_norm="missing")), "my-norm")
+    assert {never[column] for column in ("Training (s)", "Peak memory (MB)", "Parameters")} == {"–"}
+    assert never["Note"] == "no result yet"
+
+
+def test_times_of_several_machines_are_not_compared_silently(tmp_path):
+    found = results(tmp_path, seeds=(0, 1))
+    for one in found.runs:
+        if one.run.row in ("ann", "surrogate"):
+            one.machines.append("a GPU (c)" if one.run.row == "ann" or one.run.seed else "cpu (a | b)")
+    table = tables.table1(found)
+    shown = rows(table).drop_duplicates("Row").set_index("Row")["Trained on"]
+    assert shown["bntt"] == "cpu (a | b), 1 thread" and shown["ann"] == "a GPU (c), 1 thread"
+    assert shown["surrogate"] == "cpu (a | b), 1 thread and a GPU (c), 1 thread"
+    assert shown["conversion"] == "cpu (a | b), 1 thread and a GPU (c), 1 thread"  # its own, and its start's
+    assert any("several machines, named in the line: compare only times of the same one" in n for n in table.notes)
+    assert "a GPU (c), 1 thread" in table.data.set_index("row").loc["ann", "machines"]
+    assert "Trained on" not in tables.condensed(table).sections[""]
 
 
 # -- dead networks, and cut datasets
@@ -504,6 +632,7 @@ def test_differences_under_noise_say_if_they_are_of_one_seed():
 
 def test_condensed_leaves_out_reported_steps_and_details(tmp_path):
     shown = tables.condensed(tables.table1(results(tmp_path))).sections[""]
+    assert {"Paper (%)", "E_ANN/E_method"} <= set(shown.columns)
     assert shown["Row"].tolist() == ["bntt", "bntt + early exit", "surrogate", "ann", "conversion", "my-norm"]
     assert "Dataset" not in shown and "Architecture" not in shown and "Note" in shown  # of the early exit
     never = results(tmp_path)
@@ -603,6 +732,68 @@ def test_markdown_keeps_pipes_and_html_escapes():
     table = tables.Table("t", "T", pd.DataFrame(), {"": pd.DataFrame({"a|b": ["<c|d>"]})}, ["x < y"])
     assert "| a\\|b |" in tables.to_markdown(table) and "| <c\\|d> |" in tables.to_markdown(table)
     assert "&lt;c|d&gt;" in tables.to_html(table) and "x &lt; y" in tables.to_html(table)
+
+
+def test_what_is_wider_than_latexs_text_is_scaled_and_notes_stand_below_the_first_section():
+    wide = pd.DataFrame({f"c{i}": ["x"] for i in range(9)})
+    tex = tables.to_latex(tables.Table("t", "T", wide, {"One": wide, "Two": wide[["c1"]]}, ["a note"]))
+    first, second = tex.split(r"\end{table}")[:2]
+    assert r"\resizebox{\linewidth}{!}{%" in first and r"\end{tabular}}" in first and "a note" in first
+    assert "resizebox" not in second and "a note" not in second
+    assert tex.count("{") == tex.count("}")
+
+
+# -- in a browser
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ACT = """
+<script type="module">
+const shown = () => [...document.querySelectorAll("table.sortable tbody tr")].map((tr) => tr.cells[0].textContent);
+const done = () => new Promise((resolve) => setTimeout(resolve, 100));
+const [name, value] = document.querySelectorAll("table.sortable thead th");
+const seen = { first: shown() };
+for (const key of ["ascending", "descending"]) { value.click(); await done(); seen[key] = shown(); }
+name.click(); await done(); seen.byName = shown();
+const search = document.querySelector("input[type=search]");
+search.value = "ta"; search.dispatchEvent(new Event("input")); await done();
+seen.search = shown();
+document.body.dataset.seen = JSON.stringify(seen);
+</script>
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+def test_a_reader_sorts_by_number_and_searches_in_the_page_without_a_network(tmp_path):
+    """What has no number stands last both ways; texts such as 9 and 10 are in the order of their numbers."""
+    texts = {"alpha": "10.0 ± 1", "beta": "–", "gamma": "−2", "delta": "9 + 3 (ann)", "eta": "∞×"}
+    shown = pd.DataFrame({"Row": list(texts), "Value": list(texts.values())})
+    order = pd.DataFrame({"Value": [10.0, math.nan, -2.0, 12.0, math.inf]})
+    table = tables.Table("t", "T", shown, {"rows": shown, "plain": shown}, [], {"rows": order})
+    page = pages.whole("T", tables.to_html(table))
+    (tmp_path / "page.html").write_text(page.replace("</body>", ACT + "</body>"), encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"]
+    options += [f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=20000", "--dump-dom"]
+    ran = subprocess.run([BROWSER, *options, (tmp_path / "page.html").as_uri()], capture_output=True, text=True)
+    (seen,) = re.findall(r'data-seen="([^"]*)"', ran.stdout)
+    assert json.loads(html.unescape(seen)) == {
+        "first": list(texts),
+        "ascending": ["gamma", "alpha", "delta", "eta", "beta"],
+        "descending": ["eta", "delta", "alpha", "gamma", "beta"],
+        "byName": ["alpha", "beta", "delta", "eta", "gamma"],
+        "search": ["beta", "delta", "eta"],
+    }
+    assert ran.stdout.count('type="search"') == 1  # the other table is a plain one
+
+
+def test_a_sortable_table_is_a_plain_one_without_javascript(tmp_path):
+    table = tables.table1(results(tmp_path))
+    page = pages.whole("T", tables.to_html(table))
+    body = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert page.count("<script") == 1 and "<script" not in body
+    for text in ("87.50 ± 11.69", "Training (s)", "1.88×"):
+        assert text in body
+    assert not re.search(r"(src|href|@import|url\()[\s=\"']*(https?:)?//", body)
+    assert "<script" not in pages.whole("T", tables.to_html(tables.table3(results(tmp_path))))
 
 
 # -- helpers of the notebooks

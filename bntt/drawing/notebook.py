@@ -3,8 +3,9 @@
 The notebook runs in the interpreter that runs this module, without the user's settings of IPython, Jupyter, matplotlib
 and Python: they would change what is drawn.
 
-The page is plain HTML with its own small style sheet. It shows outputs and text, without code or scripts. The executed
-notebook keeps the code; open it in JupyterLab.
+The page is plain HTML with its own small style sheet. It shows outputs and text, without code. No script of an output
+runs; if a table can be sorted, the page has the one that sorts it. The executed notebook keeps the code; open it in
+JupyterLab.
 """
 
 import os
@@ -141,7 +142,7 @@ def _own_kernel(settings: str) -> Any:
 
 
 def render(notebook: Path, name: str) -> str:
-    """An executed notebook as one self-contained page without code and without scripts."""
+    """An executed notebook as one self-contained page without code and without its scripts."""
     from jupyter_core.paths import ENV_JUPYTER_PATH, SYSTEM_JUPYTER_PATH, jupyter_path
     from nbconvert import HTMLExporter
 

@@ -12,7 +12,7 @@ from bntt.common.text import DASH, counted, duration, ends, listed, number
 from bntt.data import store
 from bntt.data.sheet import contact_sheet
 from bntt.drawing.page import figure, piece, table
-from bntt.drawing.tables import Table
+from bntt.drawing.tables import MEASURED, Table
 from bntt.paper.claims import BNTT, Claim
 from bntt.paper.decay import PAPER, RELEASED
 from bntt.paper.reproduction import Judged
@@ -63,7 +63,7 @@ def what_ran(results: Results, accuracies: Table, claims: Mapping[str, Sequence[
 
 def _reached(accuracies: Table, dataset: str) -> Iterator[str]:
     """The accuracy of bntt, and that at its early exit."""
-    shown = accuracies.sections[""]
+    shown = accuracies.sections[MEASURED]
     shown = shown.assign(dead=accuracies.data["dead"].iloc[: len(shown)])
     for row in (BNTT, f"{BNTT} + early exit"):
         for _, line in select(shown, Dataset=dataset, Row=row).iterrows():

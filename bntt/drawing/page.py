@@ -4,8 +4,10 @@ No page refers to another host.
 """
 
 import base64
+import math
 from collections.abc import Sequence
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
@@ -32,8 +34,17 @@ def _templates() -> Environment:
 
 
 def whole(title: str, body: Markup) -> str:
-    """A page that needs no other file."""
-    return _templates().get_template("page.html").render(title=title, body=body)
+    """A page that needs no other file. Without JavaScript, its sortable tables are plain ones."""
+    sortable = 'class="sortable"' in body
+    return _templates().get_template("page.html").render(title=title, body=body, **(_datatables() if sortable else {}))
+
+
+@cache
+def _datatables() -> dict[str, Markup]:
+    """DataTables as itables bundles it: the style sheet, and the module in base64."""
+    bundle = files("itables") / "html"
+    module = base64.b64encode((bundle / "dt_bundle.js").read_bytes()).decode("ascii")
+    return {"style": Markup((bundle / "dt_bundle.css").read_text(encoding="utf-8")), "module": Markup(module)}
 
 
 def piece(name: str, *arguments: object) -> Markup:
@@ -41,9 +52,19 @@ def piece(name: str, *arguments: object) -> Markup:
     return Markup(getattr(_templates().get_template("parts.html").module, name)(*arguments))
 
 
-def table(frame: pd.DataFrame, right: Sequence[str] = ()) -> Markup:
-    """A frame as a plain table; the columns named in ``right`` are right-aligned. A number stays on one line."""
-    return piece("table", list(frame.columns), list(frame.itertuples(index=False, name=None)), right)
+def table(frame: pd.DataFrame, right: Sequence[str] = (), order: pd.DataFrame | None = None) -> Markup:
+    """A frame as a plain table; the columns named in ``right`` are right-aligned. A number stays on one line.
+
+    With ``order``, numbers for some of its columns, `whole` makes the table sortable: these columns by number, the
+    others by text.
+    """
+    keys = None if order is None else [{c: _key(v) for c, v in line.items()} for line in order.to_dict("records")]
+    return piece("table", list(frame.columns), list(frame.itertuples(index=False, name=None)), right, keys)
+
+
+def _key(value: float) -> str:
+    """A number as JavaScript reads it; an empty text for NaN."""
+    return "" if math.isnan(value) else repr(value).replace("inf", "Infinity")
 
 
 def figure(path: Path, title: str, page: str, full: str, height: float) -> Markup:

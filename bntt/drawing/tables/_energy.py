@@ -1,7 +1,7 @@
 """Tables 2 and 3: energy per operation, and energy per inference under each reading of the paper's formula."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -11,8 +11,9 @@ from bntt.drawing.tables import _lines
 from bntt.drawing.tables._table import Table
 from bntt.measurements.operations import AC_PJ, MAC_PJ
 from bntt.paper import published
-from bntt.results.collect import Results, at_threshold, select
-from bntt.results.energy import READINGS, energy_ratios, exit_energy_ratios
+from bntt.paper.published import DATASETS
+from bntt.results.collect import Results
+from bntt.results.energy import READINGS
 
 
 def table2() -> Table:
@@ -60,9 +61,6 @@ def table3(results: Results) -> Table:
     ]
     _lines.judge(results, lines)
 
-    def ratio(line: Mapping[str, Any], name: str) -> str:
-        return "n/a" if line["status"] == "diverged" else number(line[name]) + ("×" if line[name] > 0 else "")
-
     several, shown, readings = _lines.several_seeds(lines), [], []
     for line in lines:
         name = {"Dataset": line["dataset"]} if len(results.experiment.datasets) > 1 else {}
@@ -75,15 +73,23 @@ def table3(results: Results) -> Table:
             {
                 **name,
                 "Accuracy (%)": _lines.accuracy(line, several),
-                "E_ANN/E_method": ratio(line, "own") + deviation,
-                "Paper": _lines.beside(line),
+                "E_ANN/E_method": _lines.ratio(line) + deviation,
+                "Paper": _lines.printed_line(line["paper"]) if line["paper"] else DASH,
                 **verdict,
                 "Spikes per neuron": number(line["spikes"], 3),
                 **note,
             }
         )
-        readings.append(name | {header: ratio(line, key) for key, header in READINGS.items()})
-    sections = {"": pd.DataFrame(shown), "E_ANN/E_method under other readings of the formula": pd.DataFrame(readings)}
+        readings.append(name | {header: _lines.ratio(line, key) for key, header in READINGS.items()})
+    absent = _lines.not_run(lines, results, 3, "energy_ratio")
+    not_run = [(DATASETS[cell.dataset], _lines.printed_line(cell), reason) for cell, reason in absent.items()]
+    sections = {
+        "": pd.DataFrame(shown),
+        "E_ANN/E_method under other readings of the formula": pd.DataFrame(readings),
+        "Lines of the paper that this experiment does not run": pd.DataFrame(
+            not_run, columns=["Dataset", "Paper", "Not run, because"]
+        ),
+    }
     printed = published.published("Table 3", "bntt", "energy_ratio")
     notes = [
         _lines.uncertainty_note(lines),
@@ -94,39 +100,22 @@ def table3(results: Results) -> Table:
         "Spikes per neuron: over all steps, weighted by dense operations; the paper's "
         f"{printed.printed} implies {MAC_PJ / (AC_PJ * printed.number):.3f}.",
         "A conversion with too few steps to classify also spends little energy: read a ratio beside its accuracy.",
+        *_lines.notes(results, lines),
     ]
-    return _lines.finished(3, "Energy efficiency", results, lines, sections, notes)
+    data = _lines.flat(lines, absent, "paper_ratio")
+    return Table("table3", "Table 3. Energy efficiency", data, sections, notes)
 
 
 def _energy_lines(results: Results, dataset: str, row: str) -> Iterator[dict[str, Any]]:
-    """A row's lines, each with its energy ratios, and the line of the paper at the same number of steps."""
-    ratios = energy_ratios(results.frame("energy.csv", dataset=dataset, row=row))
+    """A row's lines, each with the line of the paper at the same number of steps."""
     printed = [
         published.published("Table 3", cell.row, "energy_ratio")
         for cell in _lines.printed_cells(3, "accuracy")  # only there the line of the dense network names its row
         if cell.dataset == _lines.nearest_dataset(dataset)
-        and _lines.counterpart(cell.run, results.experiment.rows) == row
+        and _lines.counterpart(cell.run, results.experiment.rows_on(dataset)) == row
     ]
-    for line in _lines.accuracy_lines(results, dataset, row):
-        if line["early_exit"]:
-            found = _exit_ratios(results, dataset, row)
-        else:
-            found = select(ratios, time_step=line["time_steps"])
+    for line in _lines.row_lines(results, dataset, row):
+        if not line["early_exit"]:
             at_step = [cell for cell in printed if len(printed) == 1 or cell.time_step == line["time_steps"]]
             line["paper"] = next(iter(at_step), None)
-        means = {name: found[name].mean() if name in found else math.nan for name in (*READINGS, "spikes")}
-        deviation = found["own"].std() if len(found) > 1 else math.nan
-        paper_line = line["paper"].row if line["paper"] else ""
-        yield line | means | {"own_deviation": deviation, "paper_line": paper_line}
-
-
-def _exit_ratios(results: Results, dataset: str, row: str) -> pd.DataFrame:
-    """Energy ratios at the exit step, one line per seed."""
-    exits, energy, spikes = (
-        results.frame(f"{name}.csv", dataset=dataset, row=row) for name in ("early_exit", "energy", "spikes")
-    )
-    exits = at_threshold(exits, results.experiment.evaluation["exit_threshold"])
-    return pd.DataFrame(
-        exit_energy_ratios(select(energy, seed=seed), select(spikes, seed=seed), step)
-        for seed, step in zip(exits["seed"], exits["exit_step"], strict=True)
-    )
+        yield line | {"paper_line": line["paper"].row if line["paper"] else ""}

@@ -1,4 +1,7 @@
-"""Lines of tables: a row's accuracy with its uncertainty, and the line of the paper that it is compared with."""
+"""Lines of tables: a row's accuracy, energy and cost, and the line of the paper that it is compared with.
+
+Tables 1 and 3 and the overview show the same lines, each with columns of its own.
+"""
 
 import math
 import re
@@ -10,7 +13,7 @@ import pandas as pd
 
 from bntt.common.text import DASH, counted, interval, listed, number
 from bntt.data import store
-from bntt.drawing.tables._table import Table
+from bntt.experiment import declared
 from bntt.experiment.schema import Run
 from bntt.paper import published
 from bntt.paper.published import DATASETS, Cell
@@ -19,26 +22,26 @@ from bntt.paper.verdicts import explained
 from bntt.results.collect import Results, at_threshold, last_step, select
 from bntt.results.comparison import accuracy_difference
 from bntt.results.dead import DEAD, chance_level
+from bntt.results.energy import READINGS, energy_ratios, exit_energy_ratios
 from bntt.results.facts import images_used, is_cut, test_images, why_absent
 from bntt.results.intervals import Estimate, mean_std, standard_error, student_interval
-
-TRAINING_METHODS = {"surrogate": "Surrogate gradient", "ann": "Dense network", "conversion": "ANN-SNN conversion"}
 
 # -- measured -----------------------------------------------------------------------------------------------------
 
 
-def accuracy_lines(results: Results, dataset: str, row: str, cells: Iterable[Cell] = ()) -> list[dict[str, Any]]:
+def row_lines(results: Results, dataset: str, row: str, cells: Iterable[Cell] = ()) -> list[dict[str, Any]]:
     """A row's lines: for a conversion its reported steps; the last step; early exit, if there is one."""
     run = next(one.run for one in results.of_row(row, dataset))
     anytime = results.frame("anytime.csv", dataset=dataset, row=row)
-    printed = [cell for cell in cells if counterpart(cell.run, results.experiment.rows) == row]
+    ratios = energy_ratios(results.frame("energy.csv", dataset=dataset, row=row))
+    printed = [cell for cell in cells if counterpart(cell.run, results.experiment.rows_on(dataset)) == row]
     of_last, of_exit = (next((cell for cell in printed if is_of_exit(cell) is kind), None) for kind in (False, True))
     last = run.options.get("time_steps", 1)
     steps = {step for step in run.evaluation["report_steps"] if step < last} if run.method == "conversion" else set()
     lines = []
     for step in [*sorted(steps), last]:
         line = _line(results, run, select(anytime, time_step=step), of_last if step == last else None)
-        lines.append(line | {"time_steps": step, "early_exit": False})
+        lines.append(line | {"time_steps": step, "early_exit": False} | _energy(select(ratios, time_step=step)))
     exits = results.frame("early_exit.csv", dataset=dataset, row=row)
     if len(exits):
         threshold = run.evaluation["exit_threshold"]
@@ -53,8 +56,9 @@ def accuracy_lines(results: Results, dataset: str, row: str, cells: Iterable[Cel
         fixed = of_exit.time_step if of_exit and dataset in DATASETS else None
         at = f"verdict: after {counted(fixed, 'time-step')}, as printed" if fixed else ""
         note = "; ".join(filter(None, [how, line["note"], at]))
-        lines.append(line | {"time_steps": exits["exit_step"].mean(), "early_exit": True, "note": note})
-    return lines
+        line |= {"time_steps": exits["exit_step"].mean(), "early_exit": True, "note": note}
+        lines.append(line | _energy(_exit_ratios(results, exits, dataset, row)))
+    return [line | _cost(results, run) for line in lines]
 
 
 def _line(results: Results, run: Run, found: pd.DataFrame, cell: Cell | None) -> dict[str, Any]:
@@ -120,6 +124,62 @@ def _over_draws(results: Results, run: Run, found: pd.DataFrame) -> float:
     return math.sqrt(draws.groupby("seed")["accuracy"].var(ddof=1).mean())
 
 
+def _energy(ratios: pd.DataFrame) -> dict[str, float]:
+    """E_ANN / E_method under each reading, and spikes per neuron, as means over seeds; NaN where not measured."""
+    means = {name: ratios[name].mean() if name in ratios else math.nan for name in (*READINGS, "spikes")}
+    return means | {"own_deviation": ratios["own"].std() if len(ratios) > 1 else math.nan}
+
+
+def _exit_ratios(results: Results, exits: pd.DataFrame, dataset: str, row: str) -> pd.DataFrame:
+    """Energy ratios at the exit steps, one line per seed."""
+    energy, spikes = (results.frame(f"{name}.csv", dataset=dataset, row=row) for name in ("energy", "spikes"))
+    return pd.DataFrame(
+        exit_energy_ratios(select(energy, seed=seed), select(spikes, seed=seed), step)
+        for seed, step in zip(exits["seed"], exits["exit_step"], strict=True)
+    )
+
+
+def _cost(results: Results, run: Run) -> dict[str, Any]:
+    """What the classifier cost: seconds of training, means over the seeds that ended, and on which machines.
+
+    ``start_seconds`` is the training of the row that it starts from, 0 without one. ``no_spikes`` and ``no_energy``
+    say why these were not measured.
+    """
+    found = results.of_row(run.row, run.dataset)
+    records = [one.training for one in found if one.training]
+    reasons: dict[str, str] = {}
+    for one in found:
+        reasons |= one.evaluation.get("not_applicable", {}) if one.evaluation else {}
+    means = {
+        key: mean_std([record[key] for record in records])[0] if records else math.nan
+        for key in ("seconds", "peak_memory_mb")
+    }
+    parameters = [record["parameters"] for record in records if "parameters" in record]
+    machines = [machine for record in records for machine in _machines(record)]
+    start_seconds = 0.0
+    if run.start is not None:
+        of_start = _cost(results, results.experiment.run(run.dataset, run.start, run.seed))
+        start_seconds = of_start["training_seconds"] + of_start["start_seconds"]
+        machines += of_start["machines"]
+    return {
+        "training_seconds": means["seconds"],
+        "start": run.start or "",
+        "start_seconds": start_seconds,
+        "machines": list(dict.fromkeys(machines)),
+        "peak_memory_mb": means["peak_memory_mb"],
+        "parameters": parameters[0] if parameters else math.nan,
+        "no_energy": reasons.get("energy.csv", ""),
+        "no_spikes": reasons.get("spikes.csv", reasons.get("energy.csv", "")),
+    }
+
+
+def _machines(record: Mapping[str, Any]) -> list[str]:
+    """The machines that a training ran on: device, processor and threads."""
+    made = record["provenance"]
+    names = record.get("machines") or [f"{made['device']} ({made['processor']})"]
+    return [f"{name}, {counted(made['threads'], 'thread')}" for name in names]
+
+
 def several_seeds(lines: Iterable[Mapping[str, Any]]) -> bool:
     """Whether some accuracy in these lines is a mean over seeds."""
     return any(line["seeds"] > 1 for line in lines)
@@ -168,6 +228,11 @@ def steps(steps: float) -> str:
     return DASH if math.isnan(steps) else f"{steps:.1f}".removesuffix(".0")
 
 
+def ratio(line: Mapping[str, Any], reading: str = "own") -> str:
+    """E_ANN / E_method under a reading of the formula."""
+    return "n/a" if line["status"] == "diverged" else number(line[reading]) + ("×" if line[reading] > 0 else "")
+
+
 def architecture(run: Run) -> str:
     """``VGG9``, with the width factor if it is not 1."""
     if "architecture" not in run.options:
@@ -177,16 +242,21 @@ def architecture(run: Run) -> str:
 
 
 def training_method(run: Run) -> str:
-    """How a row is trained, in the paper's words, with its norm or reset."""
-    name = TRAINING_METHODS.get(run.method, run.method)
-    details = []
-    if "norm" in run.options:
-        details.append("no norm" if run.options["norm"] == "none" else run.options["norm"])
-    if run.options.get("batch_norm"):
-        details.append("batch norm")
-    if run.method == "conversion":
-        details.append(f"{run.options['reset']} reset")
-    return ", ".join([name, *details])
+    """How a row is trained: the title that its method declares, with the values of the options that it names.
+
+    A part of the title, up to a comma, is left out if an option in it is off. ``none`` becomes ``no norm``, after the
+    option's name, and what is on is named after its option.
+    """
+    title = declared.title(declared.plugins("methods", "OPTIONS")[run.method])
+    return ", ".join(filter(None, (_filled(part, run.options) for part in title.split(", "))))
+
+
+def _filled(part: str, options: Mapping[str, Any]) -> str:
+    values = {name: options[name] for name in declared.fields(part)}
+    if any(value in (False, None) for value in values.values()):
+        return ""
+    words = {name: name.replace("_", " ") if value is True else str(value) for name, value in values.items()}
+    return part.format(**{name: f"no {name}" if word == "none" else word for name, word in words.items()})
 
 
 # -- printed ------------------------------------------------------------------------------------------------------
@@ -222,17 +292,10 @@ def printed_cells(table: int, column: str) -> list[Cell]:
     return [cell for cell in published.cells() if cell.place == f"Table {table}" and cell.column == column]
 
 
-def beside(line: Mapping[str, Any]) -> str:
-    """The paper's line as ``90.5 (BNTT (ours), VGG9, T = 25)``."""
-    return _printed(line["paper"]) if line["paper"] else DASH
-
-
-def _printed(cell: Cell) -> str:
-    table = published.table(int(cell.place.removeprefix("Table ")))
-    printed = table.loc[cell.row]
-    architecture = f"{printed['Architecture']}, " if "Architecture" in printed else ""
-    steps = printed["Time-steps"] if "Time-steps" in printed else printed["Latency"]
-    return f"{cell.printed} ({printed.iloc[0]}, {architecture}T = {steps})"
+def printed_line(cell: Cell) -> str:
+    """A line of Table 3 as ``9.14× (BNTT, T = 25)``."""
+    printed = published.table(3).loc[cell.row]
+    return f"{cell.printed} ({printed.iloc[0]}, T = {printed['Latency']})"
 
 
 def judge(results: Results, lines: Iterable[dict[str, Any]]) -> None:
@@ -269,35 +332,28 @@ def _verdicts_note(lines: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         yield f"Verdict: on the printed number in the line. {explained(given)}"
 
 
-def finished(
-    number: int,
-    title: str,
-    results: Results,
-    lines: Sequence[Mapping[str, Any]],
-    sections: Mapping[str, pd.DataFrame],
-    notes: Sequence[str],
-) -> Table:
-    """Table ``number``: the lines of this experiment, then the paper's lines that are compared with none of them."""
-    column, header = {1: ("accuracy", "paper_accuracy"), 3: ("energy_ratio", "paper_ratio")}[number]
+def not_run(lines: Iterable[Mapping[str, Any]], results: Results, table: int, column: str) -> dict[Cell, str]:
+    """The paper's lines that are compared with none of these, each with the reason."""
     beside = {line["paper_line"] for line in lines}
-    absent = [(cell, _why_not(cell, results)) for cell in printed_cells(number, column) if cell.row not in beside]
+    return {cell: _why_not(cell, results) for cell in printed_cells(table, column) if cell.row not in beside}
+
+
+def notes(results: Results, lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Notes on data, dead networks and verdicts in these lines."""
+    given = [*_about_data(results, any(line["dead"] for line in lines)), *_verdicts_note(lines)]
+    if foreign := [dataset for dataset in results.experiment.datasets if dataset not in DATASETS]:
+        nearest = list(dict.fromkeys(DATASETS[nearest_dataset(dataset)] for dataset in foreign))
+        given.append(f"No verdict: the data is {listed(foreign)}, not {listed(nearest)}.")
+    return given
+
+
+def flat(lines: Iterable[Mapping[str, Any]], absent: Mapping[Cell, str], header: str) -> pd.DataFrame:
+    """The lines for the csv file, then those of the paper that are ``absent``; ``header`` names the printed number."""
     further = [
         {"dataset": cell.dataset, "status": "not run", "paper_line": cell.row, header: cell.printed, "note": reason}
-        for cell, reason in absent
+        for cell, reason in absent.items()
     ]
-    shown = [(DATASETS[cell.dataset], _printed(cell), reason) for cell, reason in absent]
-    not_run = pd.DataFrame(shown, columns=["Dataset", "Paper", "Not run, because"])
-    foreign = [dataset for dataset in results.experiment.datasets if dataset not in DATASETS]
-    of_verdicts = list(_verdicts_note(lines))
-    if foreign:
-        of_verdicts.append(f"No verdict: the data is {listed(foreign)}, not {DATASETS[nearest_dataset(foreign[0])]}.")
-    return Table(
-        f"table{number}",
-        f"Table {number}. {title}",
-        pd.DataFrame([_flat(line, header) for line in lines] + further),
-        {**sections, "Lines of the paper that this experiment does not run": not_run},
-        [*notes, *_about_data(results, any(line["dead"] for line in lines)), *of_verdicts],
-    )
+    return pd.DataFrame([_flat(line, header) for line in lines] + further)
 
 
 def _about_data(results: Results, dead: bool) -> Iterator[str]:
@@ -312,13 +368,16 @@ def _about_data(results: Results, dead: bool) -> Iterator[str]:
 
 def _why_not(cell: Cell, results: Results) -> str:
     """Why a line of the paper is compared with no row."""
-    row = counterpart(cell.run, results.experiment.rows)
     if cell.not_run:
         return cell.not_run
-    if cell.dataset not in map(nearest_dataset, results.experiment.datasets):
+    experiment = results.experiment
+    datasets = [dataset for dataset in experiment.datasets if nearest_dataset(dataset) == cell.dataset]
+    if not datasets:
         return f"this experiment has no dataset {DATASETS[cell.dataset]}"
+    row = next(filter(None, (counterpart(cell.run, experiment.rows_on(dataset)) for dataset in datasets)), None)
     if row is None:
-        return f"this experiment has no row {cell.run}"
+        elsewhere = f" on {listed(datasets)}" if counterpart(cell.run, experiment.rows) else ""
+        return f"this experiment has no row {cell.run}{elsewhere}"
     if cell.time_step is not None and cell.metric == "energy_ratio":
         return f"row {row} is not reported at T = {cell.time_step}"
     return f"row {row} has no such measurement yet"
@@ -326,13 +385,14 @@ def _why_not(cell: Cell, results: Results) -> str:
 
 def _flat(line: Mapping[str, Any], header: str) -> dict[str, Any]:
     """A line for the csv file: intervals as columns, the paper's cell as its printed text, the verdict as words."""
-    apart = ("minus_bntt", "minus_bntt_seeds", "paper", "interval", "verdict")
+    apart = ("minus_bntt", "minus_bntt_seeds", "paper", "interval", "verdict", "machines")
     plain = {key: value for key, value in line.items() if key not in apart}
     plain |= {f"interval_{end}": getattr(line["interval"], end, math.nan) for end in ("low", "high")}
     if header == "paper_accuracy":
         ends = {"minus_bntt": "value", "minus_bntt_low": "low", "minus_bntt_high": "high"}
         plain |= {column: getattr(line["minus_bntt"], end, math.nan) for column, end in ends.items()}
         plain["minus_bntt_seeds"] = math.nan if line["minus_bntt"] is None else line["minus_bntt_seeds"]
+    plain["machines"] = "; ".join(line["machines"])
     plain[header] = line["paper"].printed if line["paper"] else ""
     if judged := line["verdict"]:
         plain |= {"verdict": judged.word, "verdict_weak": judged.weak, "why": judged.reason}
