@@ -242,6 +242,10 @@ def test_steps_that_are_configuration_are_not_said_to_be_measured(root, capsys):
     status, out, _ = run_command(capsys, *here, "--row", "rmp", "--time-steps", "12")
     assert status == 0
     assert "which is configuration" in out and "measured" not in out
+    here = (*here[:-1], "training_seconds")
+    status, out, _ = run_command(capsys, *here, "--row", "rmp", "--time-steps", "12")
+    assert status == 0
+    assert "  which training recorded\n" in out and "which is configuration" not in out and "    trained  " in out
 
 
 def test_steps_may_be_whole_numbers_in_all_of_a_table(root, capsys):

@@ -28,6 +28,7 @@ MEASURED = {
     ),
     "early_exit.csv": ("time_steps",),
 }  # fmt: skip
+RECORDED = ("training_seconds", "start_seconds", "machines", "peak_memory_mb", "parameters")  # by training
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +91,9 @@ def _chain(results: Results, table: Path, record: Mapping[str, Any], line: pd.Se
         files = [name for name in files if name != "early_exit.csv"]
     elif "anytime.csv" in files:
         files.append("early_exit.csv")
-    if not files:
+    if column in RECORDED:
+        yield "  which training recorded"
+    elif not files:
         yield "  which is configuration, or printed in the paper; no measurement gives it"
     for one in results.of_row(row, dataset):
         yield f"  seed {one.run.seed}   {one.directory.path}: {one.status}{f', {one.reason}' if one.reason else ''}"
