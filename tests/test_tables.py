@@ -355,6 +355,15 @@ def test_a_row_of_another_dataset_stands_beside_no_line(tmp_path, monkeypatch):
     assert printed(table, "dvs-cifar10/surrogate")["Here: data"] == "digits-dvs"
 
 
+def test_a_line_is_answered_by_the_rows_of_its_own_dataset(tmp_path, monkeypatch):
+    """`conversion-vgg16` runs on event recordings only, so on images `conversion` stands for it."""
+    deeper = {"method": "conversion", "start": "ann", "time_steps": 4, "datasets": ["digits-dvs"]}
+    monkeypatch.setitem(ROWS, "conversion-vgg16", deeper)
+    monkeypatch.setitem(CORRECT, "conversion-vgg16", "fc")
+    table = tables.table1(results(tmp_path, datasets=("digits", "digits-dvs")))
+    assert printed(table, "cifar10/sengupta-2019")["Here: row"] == "conversion"
+
+
 # -- what a row costs
 
 
