@@ -7,7 +7,9 @@ says nothing about a printed one. The photographs are the first 1,000 training i
 The intensity of a pixel is the luma of ITU-R BT.601, rounded: (299 R + 587 G + 114 B + 500) // 1000. A photograph of 32
 pixels covers 96 of the sensor's 128 pixels. The camera (`bntt.data.events.camera`) moves it once around its path in
 100 ms and writes an AEDAT 2.0 file of 128 x 128 pixels. From there on everything is as for `dvs-cifar10`: bins, squares
-and split. The camera never sees a label. Its random numbers are keyed by the recording's number, with seed 0.
+and which numbers are for the test. Only the order differs: recordings are ordered by their number within the class, so
+that the first ones of a part are of all classes, as `train_limit` needs it. The camera never sees a label. Its random
+numbers are keyed by the recording's number, with seed 0.
 """
 
 from contextlib import closing
@@ -32,7 +34,6 @@ DATASET = {
     "classes": 10,
     "source": "Krizhevsky 2009, recorded by bntt.data.events.camera",
     "time_steps": 20,
-    "split": "dvs-cifar10",
     "shape": [20, 2, 42, 42],
     "events": True,
     "images": {"train": 9000, "validation": 0, "test": 1000},
@@ -57,7 +58,7 @@ def read(source: Path | None, downloads: Path) -> Parts:
         return assembled(
             named,
             labels[chosen],
-            splits.committed_split("dvs-cifar10"),
+            splits.committed_split("dvs-cifar10-sim"),
             downloads,
             steps=STEPS,
             size=SIZE,
