@@ -37,6 +37,7 @@ DATASET = {
     "shape": [20, 2, 42, 42],
     "events": True,
     "images": {"train": 9000, "validation": 0, "test": 1000},
+    "content": "cef421dfbfb1e9e95b07555551486e25b8368de7124e4a499fa1ef19572882aa",
 }
 PER_CLASS = 1000
 BIN_MICROSECONDS = 5000
