@@ -21,6 +21,7 @@ from bntt.common.errors import UserError
 from bntt.data import (
     _cifar,
     _dvs_cifar10,
+    _recordings,
     _torchvision,
     cifar100,
     digits_dvs,
@@ -578,7 +579,7 @@ def test_all_classes_that_lack_recordings_are_named_before_any_is_decoded(record
                 opened.extractall(recordings)
             archive.unlink()
         (recordings / "truck").mkdir()
-    monkeypatch.setattr(_dvs_cifar10, "decode", lambda *_: 1 / 0)
+    monkeypatch.setattr(_recordings, "decode", lambda *_: 1 / 0)
     monkeypatch.setattr(_dvs_cifar10, "matches", lambda *_: 1 / 0)
     with pytest.raises(UserError) as raised:
         _dvs_cifar10.read(recordings, tmp_path, SPLIT, 5000)
