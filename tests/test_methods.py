@@ -253,7 +253,7 @@ EFFECTS = {
     "conversion.percentile": Effect(80.0, **ONLY_TRAINING),
     "conversion.threshold_scale": Effect(0.5, **ONLY_TRAINING),
     # bntt.methods.surrogate, tet, weight_standardised and mpbn
-    "window": Effect(2, given={"norm": "tsbn"}),
+    "window": Effect(2, **ONLY_TRAINING, given={"norm": "tsbn"}),  # moments are tracked for each step
     "tet.time_steps": Effect(4),
     "tet.tet_lambda": Effect(0.5, **ONLY_TRAINING),
     "tet.tet_mean": Effect(3.0, **ONLY_TRAINING, given={"tet_lambda": 0.5}),
@@ -262,6 +262,7 @@ EFFECTS = {
     "weight-standardised.classifier_norm": Effect(True, given={"norm": "bntt"}),
     "weight-standardised.tracking": Effect("deviation", **ONLY_TRAINING, given={"norm": "bntt"}),
     "mpbn.time_steps": Effect(4),
+    "mpbn.threshold": Effect(0.8),
     "mpbn.reset": Effect("soft"),
 }
 
