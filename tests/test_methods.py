@@ -208,7 +208,7 @@ EFFECTS = {
     "optimiser": Effect("adam", **ONLY_TRAINING),
     "momentum": Effect(0.5, **ONLY_TRAINING),
     "weight_decay": Effect(0.1, **ONLY_TRAINING),
-    "surrogate.gamma_decay": Effect(0.1, **ONLY_TRAINING),
+    "gamma_decay": Effect(0.1, **ONLY_TRAINING),
     "ann.gamma_decay": Effect(0.1, **NOTHING),  # a dense network has no temporal norm
     "milestones": Effect([], **ONLY_TRAINING),
     "decay_factor": Effect(2.0, **ONLY_TRAINING),
@@ -238,20 +238,32 @@ EFFECTS = {
     "surrogate.time_steps": Effect(4),
     "conversion.time_steps": Effect(13, **ONLY_EVALUATION),
     "reset": Effect("hard", given={"reset": "soft"}),
-    "surrogate.norm": Effect("none"),
-    "surrogate.classifier_norm": Effect(True),
-    "surrogate.tracking": Effect("deviation", **ONLY_TRAINING),  # of the moments; they are used alike
-    "surrogate.leak": Effect(0.3),
-    "surrogate.threshold": Effect(0.5),
-    "surrogate.alpha": Effect(0.6, **ONLY_TRAINING),
-    "surrogate.readout": Effect("sum"),
-    "surrogate.precision": Effect("bf16", **ONLY_TRAINING, given={"precision": "fp32"}),
+    "norm": Effect("none"),
+    "classifier_norm": Effect(True),
+    "tracking": Effect("deviation", **ONLY_TRAINING),  # of the moments; they are used alike
+    "leak": Effect(0.3),
+    "threshold": Effect(0.5),
+    "alpha": Effect(0.6, **ONLY_TRAINING),
+    "readout": Effect("sum"),
+    "precision": Effect("bf16", **ONLY_TRAINING, given={"precision": "fp32"}),
     # It changes numbers by rounding only; but norms that pool over time refuse it.
-    "surrogate.time_chunk": Effect(1, **ONLY_TRAINING, given={"norm": "bn-pooled"}, refused="pools over time-steps"),
+    "time_chunk": Effect(1, **ONLY_TRAINING, given={"norm": "bn-pooled"}, refused="pools over time-steps"),
     "conversion.calibration_images": Effect(2, **ONLY_TRAINING),
     "conversion.calibration_steps": Effect(9, **ONLY_TRAINING),
     "conversion.percentile": Effect(80.0, **ONLY_TRAINING),
     "conversion.threshold_scale": Effect(0.5, **ONLY_TRAINING),
+    # bntt.methods.surrogate, tet, weight_standardised and mpbn
+    "window": Effect(2, **ONLY_TRAINING, given={"norm": "tsbn"}),  # moments are tracked for each step
+    "tet.time_steps": Effect(4),
+    "tet.tet_lambda": Effect(0.5, **ONLY_TRAINING),
+    "tet.tet_mean": Effect(3.0, **ONLY_TRAINING, given={"tet_lambda": 0.5}),
+    "weight-standardised.time_steps": Effect(4),
+    "weight-standardised.norm": Effect("bntt"),
+    "weight-standardised.classifier_norm": Effect(True, given={"norm": "bntt"}),
+    "weight-standardised.tracking": Effect("deviation", **ONLY_TRAINING, given={"norm": "bntt"}),
+    "mpbn.time_steps": Effect(4),
+    "mpbn.threshold": Effect(0.8),
+    "mpbn.reset": Effect("soft"),
 }
 
 

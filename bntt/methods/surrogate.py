@@ -16,7 +16,7 @@ from bntt.spiking.encoding import encode
 from bntt.spiking.kernels import computes_in_bfloat16, name_for
 from bntt.spiking.networks import SpikingNetwork, initialise, place, weight_layers
 from bntt.spiking.neurons import LIF
-from bntt.spiking.norms import TemporalNorm
+from bntt.spiking.norms import NORMS, TSBN, TemporalNorm
 from bntt.spiking.randomness import key, seed_torch
 from bntt.spiking.stateful import StatefulNetwork
 from bntt.training.loop import Loss, fit
@@ -38,9 +38,12 @@ OPTIONS = {
             "tdbn",
             "tebn",
             "tab",
+            "tab-released",
+            "tsbn",
         ],
         "help": "Temporal norm of every hidden layer.",
     },
+    "window": {"default": 3, "min": 1, "help": "Time-steps whose statistics the norm `tsbn` pools."},
     "classifier_norm": {
         "default": False,
         "help": "Norm on the classifier too (Algorithm 2, line 9); the released code has none.",
@@ -86,22 +89,34 @@ OPTIONS = {
 
 def build(options: Mapping[str, Any], data: ImageData, norm: type[TemporalNorm] | None = None) -> SpikingNetwork:
     """The untrained network that the options describe; ``norm``, a `TemporalNorm` class, replaces the one they name."""
+    kind = norm or NORMS[options["norm"]]
     return SpikingNetwork(
         weight_layers(options["architecture"], data.shape, data.classes, options["width"]),
         options["time_steps"],
-        norm=norm or options["norm"],
+        norm=kind,
         neuron=lambda name: LIF(options["leak"], options["threshold"], options["reset"], options["alpha"]),
         readout=options["readout"],
         classifier_norm=options["classifier_norm"],
         tracking=options["tracking"],
+        **({"window": options["window"]} if kind is not None and issubclass(kind, TSBN) else {}),
     )
 
 
-def train(task: Task, norm: type[TemporalNorm] | None = None) -> Trained:
-    """Back-propagation through all T steps, with a cross-entropy loss on the accumulated voltage (Algorithm 2)."""
+def train(
+    task: Task,
+    norm: type[TemporalNorm] | None = None,
+    loss: Loss | None = None,
+    prepare: Callable[[SpikingNetwork], Any] = lambda network: network,
+) -> Trained:
+    """Back-propagation through all T steps, with a cross-entropy loss on the accumulated voltage (Algorithm 2).
+
+    ``norm`` and ``loss`` replace the norm and the loss; see `build` and `fit_spiking`. ``prepare`` gets the network
+    with its initial weights, and returns the one to train, which takes ``(spikes, chunk)``, too.
+    """
     options, device = task.options, task.data.mean.device
-    network = build(options, task.data, norm)
-    initialise(network, task.run.seed, options["gain"])
+    initial = build(options, task.data, norm)
+    initialise(initial, task.run.seed, options["gain"])
+    network = prepare(initial)
     precision = options["precision"]
     if precision == "auto":
         precision = "bf16" if computes_in_bfloat16(device) else "fp32"
@@ -110,7 +125,7 @@ def train(task: Task, norm: type[TemporalNorm] | None = None) -> Trained:
         return network(spikes, options["time_chunk"] if network.training else None)
 
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
-    trained = fit_spiking(task, network, contributions=contributions, dtype=dtype)
+    trained = fit_spiking(task, network, loss=loss, contributions=contributions, dtype=dtype)
     facts = {"precision": precision, "kernels": name_for(device)}
     return replace(trained, facts={**trained.facts, **facts})
 

@@ -3,14 +3,14 @@
 Every norm here gets the mean and the biased variance of the input current over a mini-batch, for each time-step and
 channel. It returns a scale and a shift. It defines three things:
 
-* ``effective``: which moments normalise step t: those of step t, those of all steps, or those of steps 1..t;
+* ``effective``: which moments normalise step t: those of step t, of all steps, of steps 1..t, or of the last few;
 * ``track``: what is averaged during training for use at inference, for the given steps;
 * ``affine``: scale and shift from the effective moments, by ordinary differentiable arithmetic on tensors ``[T, C]``.
 
 These tensors are small, so the arithmetic uses float64, which keeps the accuracy of sums around the mean.
 
 BNTT: Kim and Panda (2021), Algorithm 1 and Eq. 9. tdBN: Zheng et al. (2021). TEBN: Duan et al. (2022).
-TAB: Jiang et al. (2024).
+TAB: Jiang et al. (2024). TSBN: Wang et al. (2024).
 """
 
 from typing import Any, NamedTuple
@@ -36,9 +36,12 @@ def pool_all(step: Moments) -> Moments:
     return Moments(mean, variance, step.size.sum(0, keepdim=True))
 
 
-def pool_past(step: Moments) -> Moments:
-    """For each t, the moments over steps 1..t together, ``[T, C]``."""
-    past = [pool_all(Moments(*(a[: t + 1] for a in step))) for t in range(len(step.mean))]
+def pool_past(step: Moments, window: int | None = None) -> Moments:
+    """For each t, the moments over steps 1..t together, or over the last ``window`` of them, ``[T, C]``."""
+    past = []
+    for end in range(1, len(step.mean) + 1):
+        first = 0 if window is None else max(0, end - window)
+        past.append(pool_all(Moments(*(a[first:end] for a in step))))
     return Moments(*(torch.cat(parts) for parts in zip(*past, strict=True)))
 
 
@@ -271,48 +274,94 @@ class TDBN(PooledBN):
         nn.init.constant_(self.gamma, self.threshold)
 
 
-class TEBN(PooledBN):
-    """Temporal Effective BN: statistics pooled over T, one scale and shift, and a learned weight p[t] on the result."""
+class WeightedSteps(TemporalNorm):
+    """Base of norms that multiply the result of step t, shift included, by a learned weight p[t]."""
 
     has_bias = True
+
+    def weights(self) -> Tensor:
+        """The weight of each step, ``[T, 1]``, in float64."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what its weights are")
+
+    def affine(self, mean: Tensor, variance: Tensor, steps: slice) -> tuple[Tensor, Tensor]:
+        scale, shift = super().affine(mean, variance, steps)
+        weight = self._at(self.weights(), steps)
+        return weight * scale, weight * shift
+
+    def temporal_scale(self) -> Tensor:
+        return (self.gamma * self.weights()).to(self.gamma).detach()
+
+
+class TEBN(WeightedSteps, PooledBN):
+    """Temporal Effective BN: statistics pooled over T, one scale and shift, and a learned weight p[t] on the result."""
 
     def __init__(self, channels: int, time_steps: int, **settings: Any) -> None:
         super().__init__(channels, time_steps, **settings)
         self.step_weight = nn.Parameter(torch.ones(time_steps, 1))
 
-    def affine(self, mean: Tensor, variance: Tensor, steps: slice) -> tuple[Tensor, Tensor]:
-        scale, shift = super().affine(mean, variance, steps)
-        weight = self._at(self.step_weight, steps)
-        return weight * scale, weight * shift
-
-    def temporal_scale(self) -> Tensor:
-        return (self.gamma * self.step_weight).detach()
+    def weights(self) -> Tensor:
+        return self.step_weight.double()
 
 
-class TAB(TemporalNorm):
-    """Temporal Accumulated BN: step t is normalised by the statistics pooled over steps 1..t.
+class AccumulatedBN(WeightedSteps):
+    """Base of the two forms of TAB: step t is normalised by the statistics pooled over steps 1..t.
 
-    Each step has its own scale and shift, and a positive learned weight p[t] = exp(w[t]) multiplies the result. The
-    authors' code has the square of w[t], and eps 1e-5.
+    Each step has its own scale and shift, and a learned weight p[t] that is not negative multiplies the result.
     """
 
     gamma_per_step = True
-    has_bias = True
+
+    def effective(self, step: Moments) -> Moments:
+        return pool_past(step)
+
+
+class TAB(AccumulatedBN):
+    """Temporal Accumulated BN with the positive weight p[t] = exp(w[t]), which decay draws to 1."""
 
     def __init__(self, channels: int, time_steps: int, **settings: Any) -> None:
         super().__init__(channels, time_steps, **settings)
         self.log_weight = nn.Parameter(torch.zeros(time_steps, 1))
 
+    def weights(self) -> Tensor:
+        return self.log_weight.double().exp()
+
+
+class ReleasedTAB(AccumulatedBN):
+    """Temporal Accumulated BN as its authors released it: eps 1e-5, and p[t] = w[t]^2, which decay draws to 0."""
+
+    def __init__(self, channels: int, time_steps: int, *, eps: float = 1e-5, **settings: Any) -> None:
+        super().__init__(channels, time_steps, eps=eps, **settings)
+        self.root_weight = nn.Parameter(torch.ones(time_steps, 1))
+
+    def weights(self) -> Tensor:
+        return self.root_weight.double().square()
+
+
+class TSBN(TemporalNorm):
+    """Temporal Sliding BN: step t is normalised by the statistics pooled over the last ``window`` steps up to t.
+
+    The idea is that of Wang et al. (2024, RTFormer, arXiv 2406.14180), who released no code that we found. Chosen here:
+    the window ends with step t, and the first steps pool those that there are; it is 3 steps long; scale, shift and
+    tracked moments are those of each step, as in BNTT and TAB. So a window of 1 has BNTT's statistics, and one of T
+    has TAB's. The source folds the norm into the neuron's threshold at inference; here, as for all norms, it is a scale
+    and a shift of the current. Raises ValueError for a window of less than 1 step.
+    """
+
+    gamma_per_step = True
+    has_bias = True
+
+    def __init__(self, channels: int, time_steps: int, *, window: int = 3, **settings: Any) -> None:
+        super().__init__(channels, time_steps, **settings)
+        if window < 1:
+            raise ValueError(f"a window has at least 1 time-step, not {window}")
+        self.window = window
+
+    @property
+    def pools(self) -> bool:
+        return self.window > 1
+
     def effective(self, step: Moments) -> Moments:
-        return pool_past(step)
-
-    def affine(self, mean: Tensor, variance: Tensor, steps: slice) -> tuple[Tensor, Tensor]:
-        scale, shift = super().affine(mean, variance, steps)
-        weight = self._at(self.log_weight, steps).exp()
-        return weight * scale, weight * shift
-
-    def temporal_scale(self) -> Tensor:
-        return (self.gamma * self.log_weight.exp()).detach()
+        return pool_past(step, self.window)
 
 
 NORMS: dict[str, type[TemporalNorm] | None] = {
@@ -325,4 +374,6 @@ NORMS: dict[str, type[TemporalNorm] | None] = {
     "tdbn": TDBN,
     "tebn": TEBN,
     "tab": TAB,
+    "tab-released": ReleasedTAB,
+    "tsbn": TSBN,
 }

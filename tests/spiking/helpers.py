@@ -41,7 +41,7 @@ def disturb(module, seed):
     with torch.no_grad():
         for name, tensor in sorted(module.state_dict(keep_vars=True).items()):
             u = torch.rand(tensor.shape, generator=draws, dtype=torch.float64).to(tensor)
-            if name.endswith(("gamma", "step_weight", "running_var")):
+            if name.endswith(("gamma", "step_weight", "root_weight", "running_var")):
                 tensor.mul_(0.6 + 0.8 * u)
             elif name.endswith(("beta", "log_weight", "running_mean")):
                 tensor.add_(0.6 * u - 0.3)

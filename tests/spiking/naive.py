@@ -191,19 +191,18 @@ class Effective(ThresholdDependent):
         return super().entries() | {"step_weight": list(self.p)}
 
 
-class Accumulated(nn.Module):
-    """TAB: batch norm t is shown steps 1..t together, and only its answer for step t is used."""
+class Sliding(nn.Module):
+    """TSBN: batch norm t is shown the last steps up to t together, and only its answer for step t is used."""
 
-    stepwise = False
+    stepwise, window = False, 3
 
     def __init__(self, numbers, steps, **options):
         super().__init__()
         self.norms = nn.ModuleList(_batch_norm(numbers, t, shifted=True, **options) for t in range(steps))
-        self.log_p = nn.ParameterList(list(numbers["log_weight"].clone()))
 
     def whole(self, xs):
-        samples = len(xs[0])
-        return [norm(torch.cat(xs[: t + 1]))[-samples:] * torch.exp(self.log_p[t]) for t, norm in enumerate(self.norms)]
+        seen = [xs[max(0, t + 1 - self.window) : t + 1] for t in range(len(xs))]
+        return [norm(torch.cat(of_step))[-len(xs[0]) :] for norm, of_step in zip(self.norms, seen, strict=True)]
 
     def entries(self):
         return {
@@ -211,8 +210,38 @@ class Accumulated(nn.Module):
             "beta": [n.bias for n in self.norms],
             "running_mean": [n.running_mean for n in self.norms],
             "running_var": [n.running_var for n in self.norms],
-            "log_weight": list(self.log_p),
         }
+
+
+class Accumulated(Sliding):
+    """TAB: batch norm t is shown all steps up to t, and its answer is multiplied by exp(w[t])."""
+
+    window, entry = 10**9, "log_weight"
+
+    def __init__(self, numbers, steps, **options):
+        super().__init__(numbers, steps, **options)
+        self.w = nn.ParameterList(list(numbers[self.entry].clone()))
+
+    def multiplier(self, t):
+        return torch.exp(self.w[t])
+
+    def whole(self, xs):
+        return [y * self.multiplier(t) for t, y in enumerate(super().whole(xs))]
+
+    def entries(self):
+        return super().entries() | {self.entry: list(self.w)}
+
+
+class AccumulatedAsReleased(Accumulated):
+    """TAB with w[t]^2, and eps 1e-5."""
+
+    entry = "root_weight"
+
+    def __init__(self, numbers, steps, **options):
+        super().__init__(numbers, steps, settings=(1e-5, 0.1), **options)
+
+    def multiplier(self, t):
+        return self.w[t] * self.w[t]
 
 
 NAIVE_NORMS = {
@@ -225,6 +254,8 @@ NAIVE_NORMS = {
     "tdbn": ThresholdDependent,
     "tebn": Effective,
     "tab": Accumulated,
+    "tab-released": AccumulatedAsReleased,
+    "tsbn": Sliding,
 }
 
 

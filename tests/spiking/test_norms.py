@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from bntt.spiking.norms import BNTT, NORMS, TAB, TEBN, PooledBN, RepeatedBN, TemporalNorm
+from bntt.spiking.networks import SpikingNetwork, initialise, weight_layers
+from bntt.spiking.norms import BNTT, NORMS, TAB, TEBN, TSBN, PooledBN, ReleasedTAB, RepeatedBN, TemporalNorm
 
 from .helpers import disturb, random, relative
 
@@ -34,7 +35,10 @@ SEEN = {
     "tdbn": lambda x, t: x,
     "tebn": lambda x, t: x,
     "tab": lambda x, t: x[: t + 1],
+    "tab-released": lambda x, t: x[: t + 1],
+    "tsbn": lambda x, t: x[max(0, t - 2) : t + 1],
 }
+EPS = {name: 1e-5 if name == "tab-released" else 1e-4 for name in CLASSES}
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -43,7 +47,7 @@ def test_each_step_is_normalised_by_the_moments_of_the_steps_it_sees(name):
     y = norm(x)
     for t in range(STEPS):
         mean, variance, _ = moments_over(SEEN[name](x, t))
-        torch.testing.assert_close(y[t].detach(), (x[t] - mean) / (variance + 1e-4).sqrt(), rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(y[t].detach(), (x[t] - mean) / (variance + EPS[name]).sqrt(), rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", [name for name in CLASSES if name != "bn-repeated"])
@@ -77,7 +81,7 @@ def test_bn_repeated_differs_between_training_and_inference():
         assert (relative(found, trained * (4 / 5) ** 0.5) < 1e-3) == same  # but for the unbiased factor
 
 
-@pytest.mark.parametrize("pooled", [PooledBN, TAB])
+@pytest.mark.parametrize("pooled", [PooledBN, TAB, ReleasedTAB])
 def test_pooled_deviation(pooled):
     norm, x = pooled(CHANNELS, STEPS, momentum=1.0, tracking="deviation").double(), currents()
     norm(x)
@@ -86,24 +90,30 @@ def test_pooled_deviation(pooled):
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_parameters_at_the_start(name):
-    """Scales 1, tdBN's the threshold; shifts 0; TEBN's and TAB's weights 1; BNTT and the controls have no shift."""
+    """Scales 1, tdBN's the threshold; shifts 0; the weights of steps 1; BNTT and the controls have no shift."""
     norm = CLASSES[name](CHANNELS, STEPS, threshold=0.7)
-    per_step = name in ("bntt", "bn-pooled-step-gamma", "tab")
+    per_step = name in ("bntt", "bn-pooled-step-gamma", "tab", "tab-released", "tsbn")
     assert norm.gamma.shape == (STEPS if per_step else 1, CHANNELS)
     assert (norm.gamma == (0.7 if name == "tdbn" else 1.0)).all()
-    assert (norm.beta is not None) == (name in ("tdbn", "tebn", "tab"))
+    assert (norm.beta is not None) == (name in ("tdbn", "tebn", "tab", "tab-released", "tsbn"))
     assert norm.beta is None or (norm.beta == 0).all()
     extra = {key: value for key, value in norm.named_parameters() if key not in ("gamma", "beta")}
     assert {key: value.shape for key, value in extra.items()} == {
         "tebn": {"step_weight": (STEPS, 1)},
         "tab": {"log_weight": (STEPS, 1)},
+        "tab-released": {"root_weight": (STEPS, 1)},
     }.get(name, {})
+    assert all((value == (0 if key == "log_weight" else 1)).all() for key, value in extra.items())
     assert (norm.running_mean == 0).all() and (norm.running_var == 1).all()
-    assert (norm.eps, norm.momentum, norm.tracking) == (1e-4, 0.1, "variance")
+    assert (norm.eps, norm.momentum, norm.tracking) == (EPS[name], 0.1, "variance")
 
 
 def test_step_weights_multiply_the_shift_too():
-    for norm, weights in ((TEBN(2, 2), lambda n: n.step_weight), (TAB(2, 2), lambda n: n.log_weight.exp())):
+    for norm, weights in (
+        (TEBN(2, 2), lambda n: n.step_weight),
+        (TAB(2, 2), lambda n: n.log_weight.exp()),
+        (ReleasedTAB(2, 2), lambda n: n.root_weight**2),
+    ):
         disturb(norm.double(), 0)
         x = random(1, 2, 6, 2)
         y = norm(x - x.mean(1, keepdim=True))  # only the shift moves the means of the result
@@ -127,6 +137,8 @@ def test_temporal_scale():
             expected = torch.stack([norm.gamma[0] * p for p in norm.step_weight]).detach()
         if name == "tab":
             expected = torch.stack([g * p.exp() for g, p in zip(norm.gamma, norm.log_weight, strict=True)]).detach()
+        if name == "tab-released":
+            expected = torch.stack([g * p * p for g, p in zip(norm.gamma, norm.root_weight, strict=True)]).detach()
         torch.testing.assert_close(scale, expected)
 
 
@@ -150,6 +162,57 @@ def test_inference_tracks_nothing(name):
     before = {key: value.clone() for key, value in norm.state_dict().items()}
     norm(currents().float())
     assert all(torch.equal(value, before[key]) for key, value in norm.state_dict().items())
+
+
+@pytest.mark.parametrize("window", [1, 2, STEPS, STEPS + 3])
+def test_a_sliding_window(window):
+    """From BNTT's statistics, at a window of 1, to TAB's, at one of T or more; by loops over single values."""
+    x = currents()
+    y = TSBN(CHANNELS, STEPS, window=window).double()(x).detach()
+    for t in range(STEPS):
+        for channel in range(CHANNELS):
+            values = [x[s, n, channel].item() for s in range(STEPS) if t - window < s <= t for n in range(SAMPLES)]
+            mean = sum(values) / len(values)
+            spread = (sum((value - mean) ** 2 for value in values) / len(values) + 1e-4) ** 0.5
+            expected = [(x[t, n, channel].item() - mean) / spread for n in range(SAMPLES)]
+            assert y[t, :, channel].tolist() == pytest.approx(expected, rel=1e-10, abs=1e-11)
+    of_one, of_all = NORMS["bntt"](CHANNELS, STEPS).double()(x), TAB(CHANNELS, STEPS).double()(x)
+    assert (relative(y, of_one) < 1e-11) == (window == 1)
+    assert (relative(y, of_all) < 1e-11) == (window >= STEPS)
+
+
+def test_time_chunks_are_exact_with_a_window_of_one_step_and_refused_with_longer_ones():
+    def network(window):
+        made = SpikingNetwork(weight_layers("vgg5", (1, 8, 8), 3, 0.1), STEPS, norm=TSBN, window=window)
+        initialise(made, 0, 2.0)
+        return made.double()
+
+    x = random(0, STEPS, SAMPLES, 1, 8, 8)
+    whole = network(1)(x)
+    assert whole.abs().max() > 0
+    torch.testing.assert_close(network(1)(x, 3), whole)
+    with pytest.raises(ValueError, match="TSBN pools over time-steps"):
+        network(2)(x, 3)
+
+
+def test_a_window_of_no_steps():
+    with pytest.raises(ValueError, match="at least 1 time-step, not 0"):
+        TSBN(CHANNELS, STEPS, window=0)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_gradients_are_those_of_finite_differences(name):
+    """Of currents and of every parameter, in float64."""
+    norm = CLASSES[name](2, 3).double()
+    disturb(norm, 0)
+    norm.tracks = False
+    named = dict(norm.named_parameters())
+
+    def normalised(x, *parameters):
+        return torch.func.functional_call(norm, dict(zip(named, parameters, strict=True)), (x,))
+
+    x = (2 * random(1, 3, 4, 2) + random(2, 3, 1, 1)).requires_grad_()
+    torch.autograd.gradcheck(normalised, (x, *(parameter.detach().requires_grad_() for parameter in named.values())))
 
 
 def test_a_channel_that_is_silent_gives_zero_and_finite_gradients():
