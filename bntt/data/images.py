@@ -88,8 +88,7 @@ class Images:
 
     def some(self, those: slice) -> "Images":
         """The images of a slice."""
-        events = None if self.events is None else self.events.take(range(len(self))[those])
-        return Images(self.pixels[those], self.labels[those], events)
+        return Images(self.pixels[those], self.labels[those], None if self.events is None else self.events.some(those))
 
 
 @dataclass(frozen=True)

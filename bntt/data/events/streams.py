@@ -47,6 +47,14 @@ class Streams:
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[number] for number in range(len(self)))
 
+    def some(self, those: slice) -> "Streams":
+        """The recordings of a slice; neighbours share their words with these."""
+        begin, end, step = those.indices(len(self))
+        if step != 1 or end <= begin:
+            return self.take(range(begin, end, step))
+        offsets = self.offsets[begin : end + 1]
+        return Streams(self.words[offsets[0] : offsets[-1]], offsets - offsets[0], self.side)
+
     def take(self, numbers: Iterable[int]) -> "Streams":
         """These recordings, in this order."""
         return joined([self[int(number)] for number in numbers])
