@@ -424,3 +424,13 @@ def test_recordings_of_real_photographs_are_those_that_were_committed(binary):  
     assert labels[first].tolist() == list(range(10))
     assert digest.hexdigest() == "2667aaa07c6ac4d3e5ec57a00a434e8133938cc2713d5d7c71b0421916153519"
     shutil.rmtree(binary / "unpacked", ignore_errors=True)
+
+
+def test_a_slice_of_streams_is_a_slice_of_the_recordings_and_copies_nothing():
+    draws = np.random.default_rng(0)
+    recordings = [draws.integers(0, 2**32, count, dtype=np.uint32) for count in (3, 0, 5, 2, 7)]
+    whole = streams.joined(recordings)
+    for those in (slice(2), slice(-2, None), slice(1, 4), slice(None, None, 2), slice(5, 2), slice(0)):
+        for found, expected in zip(whole.some(those), recordings[those], strict=True):
+            assert found.tolist() == expected.tolist()
+    assert np.shares_memory(whole.some(slice(1, 4)).words, whole.words)
