@@ -219,9 +219,9 @@ def test_clusters_of_a_synthetic_stream_are_found(code):
     true = np.zeros((3, 2, 3, 3))
     true[:, 1, 1, 1] = 1
     true[1, 1, 1, 0] = true[2, 1, 0, 1] = math.exp(-5 / 10)
-    first = hots.Layer(0.7 * true + 0.3 * draws.random(true.shape), 10.0)
+    first = hots.Layer(0.85 * true + 0.15 * draws.random(true.shape), 10.0)
     features = hots.first_features(streams)
-    assert abs(first.prototypes - true).max() > 0.25
+    assert abs(first.prototypes - true).max() > 0.12
     found, moved = hots.learned(streams, features, first, rate=0.2, slowing=200.0)
     np.testing.assert_allclose(found.prototypes, true, atol=1e-3)
     assert moved.sum() == 2400 and moved[0] > 1100 and moved[1:].min() > 400

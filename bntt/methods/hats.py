@@ -27,6 +27,7 @@ from torch import Tensor
 
 from bntt.classifiers import EventClassifier
 from bntt.common.errors import UserError
+from bntt.data.events.aedat import SIDE
 from bntt.data.events.streams import Streams
 from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
@@ -144,6 +145,12 @@ def _svm(
 
 
 def classifier(run: Run, data: ImageData, weights: Mapping[str, Tensor]) -> EventClassifier:
-    """The linear machines as a classifier."""
+    """The linear machines as a classifier; UserError if ``cell`` and ``radius`` do not belong to the weights."""
     coefficients, intercepts = (weights[name].cpu().numpy() for name in ("coefficients", "intercepts"))
+    expected = math.prod(Surface(run.options["cell"], run.options["radius"]).shape(SIDE))
+    if coefficients.shape[1] != expected:
+        raise UserError(
+            f"row {run.row} cannot load it: the weights are for {coefficients.shape[1]} features, and its cell and "
+            f"radius give {expected}; train it again"
+        )
     return EventClassifier(lambda streams: features(streams, run.options) @ coefficients.T + intercepts)
