@@ -68,7 +68,9 @@ def train(task: Task) -> Trained:
     basis = _basis(found)
     x, judged = found @ basis / length, known @ basis / length
     seed = key(task.run.seed, "svm") % 2**31
-    splits = [(x, labels, judged, data.validation.labels.cpu().numpy())] if len(judged) else _folds(x, labels, seed)
+    splits: list[tuple[np.ndarray, ...]] = [(x, labels, judged, data.validation.labels.cpu().numpy())]
+    if not len(judged):
+        splits = _folds(x, labels, seed)
     accuracies = [_accuracy(splits, penalty, seed, options["iterations"]) for penalty in sorted(options["penalties"])]
     penalty = sorted(options["penalties"])[int(np.argmax(accuracies))]
     coefficients, intercepts, converged = _svm(x, labels, data.classes, penalty, seed, options["iterations"])
