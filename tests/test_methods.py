@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from bntt.common.errors import UserError
 from bntt.data import store
+from bntt.data.events.streams import joined
 from bntt.data.images import ImageData, Images
 from bntt.experiment import declared
 from bntt.measurements import measure_all
@@ -264,7 +265,56 @@ EFFECTS = {
     "mpbn.time_steps": Effect(4),
     "mpbn.threshold": Effect(0.8),
     "mpbn.reset": Effect("soft"),
+    # bntt.methods.hats and hots
+    **{
+        f"{method}.{option}": effect
+        for method in ("hats", "hots")
+        for option, effect in {
+            "image_size": Effect(8, **NOTHING, data="events"),
+            "crop_padding": Effect(1, **NOTHING, data="events"),
+            "flip": Effect(True, **NOTHING, data="events"),
+            "train_limit": Effect(6, **ONLY_TRAINING, data="events"),
+            "held_out": Effect(4, **ONLY_TRAINING, given={"held_out": 3}, data="events without validation"),
+            "test_limit": Effect(5, **ONLY_EVALUATION, data="events"),
+            "event_counts": Effect(True, **NOTHING, data="events"),
+            "statistics": Effect("cifar10-released", **NOTHING, data="events"),
+        }.items()
+    },
+    "hats.cell": Effect(20, data="events"),
+    "hats.radius": Effect(1, data="events"),
+    "hats.window": Effect(5.0, data="events"),
+    "hats.tau": Effect(1.0, data="events"),
+    "hats.penalties": Effect([1e-6], **ONLY_TRAINING, data="events"),
+    "hats.iterations": Effect(1, **ONLY_TRAINING, data="events"),
+    "hots.radius": Effect(1, **ONLY_TRAINING, data="events"),
+    "hots.radius_factor": Effect(1, **ONLY_TRAINING, data="events"),
+    "hots.prototypes": Effect(2, **ONLY_TRAINING, data="events"),
+    "hots.prototypes_factor": Effect(1, **ONLY_TRAINING, data="events"),
+    "hots.tau": Effect(1.0, data="events"),
+    "hots.tau_factor": Effect(1.0, data="events"),
+    "hots.layers": Effect(2, **ONLY_TRAINING, data="events"),
+    "hots.rate": Effect(0.5, **ONLY_TRAINING, data="events"),
+    "hots.slowing": Effect(10.0, **ONLY_TRAINING, data="events"),
+    "hots.clustering_events": Effect(100, **ONLY_TRAINING, data="events"),
+    "hots.distance": Effect("euclidean", **ONLY_EVALUATION, data="events"),
 }
+
+
+def moving_lines():
+    """The recordings of `recordings`, with single events: a line that moves, whose place depends on the class."""
+    data, draws = recordings(), np.random.default_rng(0)
+
+    def part(images):
+        found = []
+        for label in images.labels.tolist():
+            time = np.sort(draws.integers(0, 60_000, 1500))
+            x, y = draws.integers(30, 60, 1500), 40 + 9 * label + time // 4000 + draws.integers(0, 2, 1500)
+            x, y = (y, x) if draws.random() < 0.3 else (x, y)  # so that no method is always right
+            found.append((time << 15 | y << 8 | x << 1 | draws.integers(0, 2, 1500)).astype(np.uint32))
+        return dataclasses.replace(images, events=joined(found))
+
+    parts = {name: part(getattr(data, name)) for name in ("train", "validation", "test")}
+    return dataclasses.replace(data, **parts)
 
 
 DATA = {
@@ -272,6 +322,10 @@ DATA = {
     "colour": lambda: images(channels=3),
     "without validation": lambda: images(validation=0),
     "recordings": recordings,
+    "events": moving_lines,
+    "events without validation": lambda: dataclasses.replace(
+        moving_lines(), validation=recordings().validation.some(slice(0))
+    ),
 }
 OPTIONS = [(method, option) for method, module in METHODS.items() for option in declared.options(module)]
 
@@ -292,8 +346,11 @@ def run_of(method, folder, name, options):
         rows["base"] = {"method": "ann", "gain": 3.0, "learning_rate": 0.01}
         rows["base"] |= {k: v for k, v in options.items() if k == "test_limit"}  # must be the same in all rows
     evaluation = {"noise_sigmas": [0.4], "draws": 1}
-    used = experiment(folder, name, protocol=protocol, rows=rows, evaluation=evaluation)
-    return used, used.run("digits", "row", 0)
+    if "base" not in rows:
+        protocol = {k: v for k, v in protocol.items() if k in known}
+    datasets = ["digits-dvs" if declared.literal(METHODS[method], "NEEDS_EVENTS") else "digits"]
+    used = experiment(folder, name, datasets=datasets, protocol=protocol, rows=rows, evaluation=evaluation)
+    return used, used.run(datasets[0], "row", 0)
 
 
 def trained_by_pipeline(used, root):
@@ -303,7 +360,7 @@ def trained_by_pipeline(used, root):
             pipeline.train(used, run, root, "cpu")
     except UserError as refused:
         return str(refused)
-    return result(used.run("digits", "row", 0), root)
+    return result(next(run for run in used.runs if run.row == "row"), root)
 
 
 def measured(run, directory):
