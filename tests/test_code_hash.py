@@ -155,8 +155,18 @@ DRAWN = sorted(
 def test_every_committed_c_source_is_compiled_and_no_copy_of_one():
     from bntt.spiking.kernels import native
 
-    committed = [path for path in (PROJECT / "bntt").rglob("*.cpp") if declared.is_source(path, PROJECT)]
-    assert sorted(native.SOURCES) == sorted(committed)
+    committed = {path for path in (PROJECT / "bntt").rglob("*.cpp") if declared.is_source(path, PROJECT)}
+    of_features = {path for path in committed if path.parent == PROJECT / "bntt" / "features"}
+    assert all("Native(__file__" in path.with_suffix(".py").read_text() for path in of_features)
+    assert {*native.SOURCES} == committed - of_features
+
+
+def test_the_c_source_of_a_feature_counts_for_the_methods_that_use_it(package, tmp_path):
+    (package / "features" / "mine.py").write_text("SIDE = 1\n")
+    (package / "features" / "mine.cpp").write_text("int side = 1;\n")
+    append(package / "methods" / "ann.py", "\nfrom bntt.features.mine import SIDE\n")
+    runs = experiment(tmp_path).runs
+    assert changed_by(runs, lambda: add_a_statement(package / "features" / "mine.cpp")) == of("ann")
 
 
 def test_every_file_that_draws_counts_for_drawing_alone(package, runs):

@@ -57,13 +57,16 @@ def _all_of(*rooms: str) -> set[Path]:
 
 
 def _imported(modules: list[str], without: Set[str]) -> set[Path]:
-    """The files of modules and of all that they import from `bntt` or extend, except those in ``without``."""
+    """The files of modules and of all that they import from `bntt` or extend, except those in ``without``.
+
+    The C++ source of a module lies beside it and has its name.
+    """
     found: set[Path] = set()
     while modules:
         module, *modules = modules
         path = declared.module_path(module)
         if path not in found and path.is_file() and path.relative_to(declared.PACKAGE).parts[0] not in without:
-            found.add(path)
+            found |= {file for file in (path, path.with_suffix(".cpp")) if file.is_file()}
             modules = modules + _named_in(module)
     return found
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bntt.spiking import kernels
-from bntt.spiking.kernels import Dynamics, checks, plain
+from bntt.spiking.kernels import Dynamics, checks, compiled, plain
 
 from .helpers import native_or_skip, random, relative
 from .rounding import bounds
@@ -234,7 +234,7 @@ esac
 def compiler(tmp_path):
     """A compiler that takes no time; ``calls()`` are its calls beside those for its version."""
     script, log = tmp_path / "compiler", tmp_path / "calls"
-    script.write_text(STAND_IN.format(log=log, library=native.build()))
+    script.write_text(STAND_IN.format(log=log, library=compiled.build("kernels", native.SOURCES)))
     script.chmod(0o755)
     return str(script), lambda: [line for line in log.read_text().splitlines() if line != "--version"]
 

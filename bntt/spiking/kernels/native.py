@@ -1,113 +1,24 @@
 """The passes in C++ for the CPU, compiled on the machine that runs them.
 
-`bntt.spiking.kernels` has the contract, ``native.cpp`` the code. The library is built once for each source, compiler
-and processor. The build is safe: the folder must belong to the user and be closed to others, the library is written
-under a temporary name and renamed, and one process builds while others wait. If the user's cache folder cannot be
-written, the temporary folder is used. Importing this module builds the library. If it cannot be built, the import
-raises `Unavailable` with a one-line reason.
+`bntt.spiking.kernels` has the contract, ``native.cpp`` the code. Importing this module builds the library. If it cannot
+be built, the import raises `Unavailable` with a one-line reason.
 """
 
 import ctypes
-import fcntl
-import hashlib
-import os
-import platform
-import shlex
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from bntt.spiking.kernels import Dynamics, Unavailable, checks
+from bntt.spiking.kernels import Dynamics, checks, compiled
 
 SOURCES = [Path(__file__).with_name(name) for name in ("events.cpp", "native.cpp")]
-FLAGS = ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-fopenmp", "-Wno-psabi"]
 # The measured share of non-zero inputs above which visiting all inputs is faster than visiting spikes: in general, and
 # for layers with fewer than FEW input channels.
 DENSE_ABOVE, DENSE_ABOVE_OF_FEW, FEW = 0.4, 0.06, 16
 CPU = ("cpu",)
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
-
-def cache_folders() -> list[Path]:
-    """The folders where the library may be, in the order in which they are tried."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return [Path(cache).expanduser() / "bntt", Path(tempfile.gettempdir()) / f"bntt-{os.getuid()}"]
-
-
-def build() -> Path:
-    """The path of the library, which is built if it is missing."""
-    compiler = shlex.split(os.environ.get("CXX", "")) or [next(filter(shutil.which, ("g++", "clang++", "c++")), "")]
-    if not shutil.which(compiler[0]):
-        raise Unavailable("no C++ compiler was found (g++, clang++, or $CXX)")
-    version = _run([*compiler, "--version"])
-    identity = [version, *compiler, *FLAGS, _processor(), *(source.read_text() for source in SOURCES)]
-    name = f"kernels-{hashlib.sha256(chr(0).join(identity).encode()).hexdigest()[:20]}.so"
-    reasons = []
-    for folder in cache_folders():
-        try:
-            _own(folder)
-            library = folder / name
-            if not library.is_file():
-                with (folder / f"{name}.lock").open("w") as lock:
-                    fcntl.flock(lock, fcntl.LOCK_EX)
-                    if not library.is_file():
-                        _compile(compiler, library)
-            return library
-        except OSError as error:
-            reasons.append(f"{folder}: {error.strerror or error}")
-    raise Unavailable("; ".join(reasons))
-
-
-def _own(folder: Path) -> None:
-    """Make the folder; refuse it if another user could put a library there."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = folder.lstat()
-    if status.st_uid != os.getuid() or status.st_mode & 0o077 or not folder.is_dir() or folder.is_symlink():
-        raise OSError("is not a folder of this user's with mode 0700")
-    if not os.access(folder, os.W_OK):
-        raise OSError("cannot be written")
-
-
-def _compile(compiler: list[str], library: Path) -> None:
-    """Compile and link in a temporary folder beside the library's place, then rename.
-
-    OpenMP is left out when linking. The library then uses the OpenMP runtime that torch has loaded, so that both share
-    one pool of threads.
-    """
-    with tempfile.TemporaryDirectory(dir=library.parent) as beside:
-        objects = []
-        for source in SOURCES:
-            objects.append(f"{beside}/{source.stem}.o")
-            _run([*compiler, *FLAGS, "-c", str(source), "-o", objects[-1]])
-        _run([*compiler, "-shared", *objects, "-o", f"{beside}/library"])
-        os.replace(f"{beside}/library", library)
-
-
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
-        raise Unavailable(f"{command[0]} failed: {first}")
-    return done.stdout
-
-
-def _processor() -> str:
-    """A text that identifies this processor's instructions, because other machines may share the home folder."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-        return next(line for line in text.splitlines() if line.startswith(("flags", "Features")))
-    except (OSError, StopIteration):
-        return f"{platform.machine()} {platform.processor()}"
-
-
-# Arguments of the functions in native.cpp: pointer, size, float, int, key of 64 bits. ctypes converts them, or raises.
-_KINDS = {
-    "p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float, "i": ctypes.c_int, "k": ctypes.c_uint64
-}  # fmt: skip
 SIGNATURES = {
     "moments": "pnnnpp",
     "scan": "pnnnppffipnp",
@@ -115,21 +26,11 @@ SIGNATURES = {
     "combine": "ppnnnppppp",
     "poisson": "pnnnnkpnp",
 }
-
-
-def _load() -> ctypes.CDLL:
-    try:
-        library = ctypes.CDLL(str(build()))
-    except OSError as error:
-        raise Unavailable(f"the library cannot be loaded: {error}") from None
-    for function, kinds in SIGNATURES.items():
-        for name in NAMES.values():
-            called = getattr(library, f"{name}_{function}")
-            called.argtypes, called.restype = [_KINDS[kind] for kind in kinds], None
-    return library
-
-
-_library = _load()
+_library = compiled.load(
+    "kernels",
+    SOURCES,
+    {f"{name}_{function}": kinds for name in NAMES.values() for function, kinds in SIGNATURES.items()},
+)
 
 
 def _call(function: str, *arguments: Tensor | float | int | None, dtype: torch.dtype) -> None:
