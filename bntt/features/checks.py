@@ -13,7 +13,7 @@ def streams(given: Streams) -> None:
     for name, array, kind in (("words", given.words, np.uint32), ("offsets", given.offsets, np.int64)):
         if array.dtype != kind or array.ndim != 1 or not array.flags.c_contiguous:
             raise ValueError(f"{name} must be a contiguous array of {np.dtype(kind)}, not {array.dtype} {array.shape}")
-    if not 1 <= given.side:
+    if not given.side >= 1:
         raise ValueError(f"a sensor has a side of 1 pixel at least, not {given.side}")
     for number, words in enumerate(given):
         time = microseconds(words)

@@ -5,8 +5,8 @@ pixels, sums over the events j that came before it in its cell, with its polarit
 
     T_i(z) = sum of exp(-(t_i - t_j) / tau) over t_i - window <= t_j < t_i
 
-The feature of a cell and polarity is the mean of T_i over the events i of this cell and polarity. It is 0 where there is
-none. An event at the very time of event i is not before it, and event i itself does not count either.
+The feature of a cell and polarity is the mean of T_i over the events i of this cell and polarity. It is 0 where there
+is none. An event at the very time of event i is not before it, and event i itself does not count either.
 """
 
 import ctypes

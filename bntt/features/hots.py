@@ -12,8 +12,8 @@ whose cosine with S is largest, the lowest of equals. Learning moves this protot
 
     C_k <- C_k + alpha (S - beta C_k),  alpha = rate / (1 + p_k / slowing),  beta = cosine of C_k and S
 
-A map holds exp((t_last - origin) / tau) for all pixels. A time surface is a patch of it times a factor, which changes no
-cosine; so an event needs one exponential.
+The compiled code holds a map of exp((t_last - origin) / tau). A time surface is a patch of it times a factor, which
+changes no cosine; so an event needs one exponential.
 """
 
 import ctypes
@@ -36,7 +36,7 @@ class Layer:
     tau: float
 
     def __post_init__(self) -> None:
-        """Raise ValueError for prototypes of another shape or with a vanishing norm, and for a tau that is not above 0."""
+        """Raise ValueError for prototypes of another shape or without a norm, and for a tau that is not above 0."""
         shape = self.prototypes.shape
         if len(shape) != 4 or shape[2] != shape[3] or shape[2] % 2 == 0 or not 1 <= shape[0] <= MOST or shape[1] < 1:
             raise ValueError(f"prototypes are [N, Q, 2 R + 1, 2 R + 1] with N at most {MOST}, not {shape}")
@@ -57,9 +57,9 @@ def first_features(streams: Streams) -> np.ndarray:
 
 
 def surface(words: np.ndarray, features: np.ndarray, count: int, radius: int, tau: float, side: int) -> np.ndarray:
-    """The time surface ``[count, 2 R + 1, 2 R + 1]`` of the last of some events of a recording; ``count`` is of features.
+    """The time surface ``[count, 2 R + 1, 2 R + 1]`` of the last of a recording's first events.
 
-    With R below 0, that of the whole sensor.
+    ``features`` are those of the events, and ``count`` is the number of features that there are.
     """
     time = microseconds(words).astype(np.float64)
     last = np.full((count, side + 2 * radius, side + 2 * radius), -np.inf)
@@ -144,14 +144,16 @@ def _norms(prototypes: np.ndarray) -> np.ndarray:
 def _check(streams: Streams, features: np.ndarray, layer: Layer) -> None:
     checks.streams(streams)
     if features.dtype != np.uint8 or features.shape != streams.words.shape or not features.flags.c_contiguous:
-        raise ValueError(f"features must be contiguous uint8 {streams.words.shape}, not {features.dtype} {features.shape}")
+        raise ValueError(
+            f"features must be contiguous uint8 {streams.words.shape}, not {features.dtype} {features.shape}"
+        )
     known = layer.prototypes.shape[1]
     if len(features) and features.max() >= known:
         raise ValueError(f"there is an event of feature {features.max()}, and the layer knows {known}")
 
 
 def _interleaved(prototypes: np.ndarray, kind: type) -> np.ndarray:
-    """Prototypes as the compiled code reads them: ``[dy, dx, Q, width]``, zeros behind the N-th; width is 4, 8 or 16."""
+    """Prototypes as the compiled code reads them: ``[dy, dx, Q, width]``, with zeros up to a width of 4, 8 or 16."""
     count = len(prototypes)
     width = next(width for width in (4, 8, 16) if width >= count)
     padded = np.zeros((*prototypes.shape[2:], prototypes.shape[1], width), kind)
@@ -210,9 +212,11 @@ def example(count: int, known: int, radius: int, tau: float, side: int = 19) -> 
     draws = np.random.default_rng(count)
     features = draws.integers(0, known, len(recordings.words)).astype(np.uint8)
     width = 2 * radius + 1
-    return Streams(recordings.words, recordings.offsets, side), features, Layer(draws.random((count, known, width, width)), tau)
+    return (
+        Streams(recordings.words, recordings.offsets, side),
+        features,
+        Layer(draws.random((count, known, width, width)), tau),
+    )
 
 
-_native = Native(
-    __file__, {"hots_numbers": "ppnnpnndpnnp", "hots_learned": "ppnnpnndpnnddp"}, _fault
-)
+_native = Native(__file__, {"hots_numbers": "ppnnpnndpnnp", "hots_learned": "ppnnpnndpnnddp"}, _fault)
