@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from bntt.common.errors import UserError
 from bntt.data import store
+from bntt.data.events.streams import joined
 from bntt.data.images import ImageData, Images
 from bntt.experiment import declared
 from bntt.measurements import measure_all
@@ -252,7 +253,48 @@ EFFECTS = {
     "conversion.calibration_steps": Effect(9, **ONLY_TRAINING),
     "conversion.percentile": Effect(80.0, **ONLY_TRAINING),
     "conversion.threshold_scale": Effect(0.5, **ONLY_TRAINING),
+    # bntt.methods.hfirst and gabor_snn, of bntt.data.images: they see events, not frames
+    **{
+        f"{method}.{option}": effect
+        for method in ("hfirst", "gabor-snn")
+        for option, effect in {
+            "image_size": Effect(8, **NOTHING, data="events"),
+            "crop_padding": Effect(1, **NOTHING, data="events"),
+            "flip": Effect(True, **NOTHING, data="events"),
+            "train_limit": Effect(6, **ONLY_TRAINING, data="events"),
+            "held_out": Effect(4, **ONLY_TRAINING, given={"held_out": 3}, data="events without validation"),
+            "test_limit": Effect(5, **ONLY_EVALUATION, data="events"),
+            "event_counts": Effect(True, **NOTHING, data="events"),
+            "statistics": Effect("cifar10-released", **NOTHING, data="events"),
+        }.items()
+    },
+    # bntt.methods.hfirst and gabor_snn, of their own
+    "noise_filter": Effect(0.05, data="events"),
+    "s1_threshold": Effect(100.0, data="events"),
+    "s1_decay": Effect(1.0, data="events"),
+    "refractory": Effect(1.0, data="events"),
+    "hfirst.decision": Effect("forest", data="events"),
+    "hfirst.s2_threshold": Effect(300.0, **ONLY_EVALUATION, given={"s2_threshold": 60.0}, data="events"),
+    "hfirst.s2_decay": Effect(20.0, **ONLY_EVALUATION, given={"s2_threshold": 60.0}, data="events"),
+    "hfirst.trees": Effect(3, **ONLY_TRAINING, given={"decision": "forest", "trees": 2}, data="events"),
 }
+
+
+def moving_lines():
+    """The recordings of `recordings`, with single events: a line that moves, whose place depends on the class."""
+    data, draws = recordings(), np.random.default_rng(0)
+
+    def part(images):
+        found = []
+        for label in images.labels.tolist():
+            time = np.sort(draws.integers(0, 60_000, 1500))
+            x, y = draws.integers(30, 60, 1500), 40 + 9 * label + time // 4000 + draws.integers(0, 2, 1500)
+            x, y = (y, x) if draws.random() < 0.3 else (x, y)  # so that no method is always right
+            found.append((time << 15 | y << 8 | x << 1 | draws.integers(0, 2, 1500)).astype(np.uint32))
+        return dataclasses.replace(images, events=joined(found))
+
+    parts = {name: part(getattr(data, name)) for name in ("train", "validation", "test")}
+    return dataclasses.replace(data, **parts)
 
 
 DATA = {
@@ -260,6 +302,10 @@ DATA = {
     "colour": lambda: images(channels=3),
     "without validation": lambda: images(validation=0),
     "recordings": recordings,
+    "events": moving_lines,
+    "events without validation": lambda: dataclasses.replace(
+        moving_lines(), validation=recordings().validation.some(slice(0))
+    ),
 }
 OPTIONS = [(method, option) for method, module in METHODS.items() for option in declared.options(module)]
 
@@ -280,8 +326,11 @@ def run_of(method, folder, name, options):
         rows["base"] = {"method": "ann", "gain": 3.0, "learning_rate": 0.01}
         rows["base"] |= {k: v for k, v in options.items() if k == "test_limit"}  # must be the same in all rows
     evaluation = {"noise_sigmas": [0.4], "draws": 1}
-    used = experiment(folder, name, protocol=protocol, rows=rows, evaluation=evaluation)
-    return used, used.run("digits", "row", 0)
+    if "base" not in rows:
+        protocol = {k: v for k, v in protocol.items() if k in known}
+    datasets = ["digits-dvs" if declared.literal(METHODS[method], "NEEDS_EVENTS") else "digits"]
+    used = experiment(folder, name, datasets=datasets, protocol=protocol, rows=rows, evaluation=evaluation)
+    return used, used.run(datasets[0], "row", 0)
 
 
 def trained_by_pipeline(used, root):
@@ -291,7 +340,7 @@ def trained_by_pipeline(used, root):
             pipeline.train(used, run, root, "cpu")
     except UserError as refused:
         return str(refused)
-    return result(used.run("digits", "row", 0), root)
+    return result(next(run for run in used.runs if run.row == "row"), root)
 
 
 def measured(run, directory):
