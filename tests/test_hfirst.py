@@ -21,7 +21,7 @@ from bntt.features import forest, hfirst, svm
 from bntt.features.hfirst import Neuron
 from bntt.methods import Task, gabor_snn
 from bntt.methods import hfirst as method
-from bntt.spiking.randomness import key
+from bntt.spiking.randomness import key, permutation
 
 PUBLISHED = Neuron(150.0, 25.0, 5.0)
 
@@ -288,9 +288,23 @@ def test_the_svm_names_what_is_missing():
     with pytest.raises(UserError) as missing:
         svm.fit((features, labels), (features, labels), 4, 0)
     assert_one_line(missing.value, "class 3", "train_limit")
-    with pytest.raises(UserError) as missing:
-        svm.fit((features, labels), (features[:0], labels[:0]), 3, 0)
-    assert_one_line(missing.value, "validation", "held_out")
+
+
+def test_without_validation_c_is_chosen_by_five_fold_cross_validation():
+    features, labels = counted(0)
+    nothing = features[:0], labels[:0]
+    _, facts = svm.fit((features, labels), nothing, 3, 0, grid=(1e-6, 1e-3))
+    fold, right = permutation(key(0, "folds"), len(labels)).numpy() % 5, {}
+    unit = np.sqrt((features**2).sum(1).mean())
+    for c in (1e-6, 1e-3):
+        answers = np.empty_like(labels)
+        for number in range(5):
+            machine = LinearSVC(C=c, max_iter=5000, random_state=key(0, "svm") % 2**32)
+            machine.fit(features[fold != number] / unit, labels[fold != number])
+            answers[fold == number] = machine.predict(features[fold == number] / unit)
+        right[c] = 100 * (answers == labels).mean()
+    assert facts["cross_validation_accuracy"] == pytest.approx(max(right.values()))
+    assert facts["c"] == max(right, key=right.get)
 
 
 # -- the methods --------------------------------------------------------------------------------------------

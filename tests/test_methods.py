@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from bntt.common.errors import UserError
 from bntt.data import store
-from bntt.data.events.streams import joined
 from bntt.data.images import ImageData, Images
 from bntt.experiment import declared
 from bntt.measurements import measure_all
@@ -209,7 +208,7 @@ EFFECTS = {
     "optimiser": Effect("adam", **ONLY_TRAINING),
     "momentum": Effect(0.5, **ONLY_TRAINING),
     "weight_decay": Effect(0.1, **ONLY_TRAINING),
-    "surrogate.gamma_decay": Effect(0.1, **ONLY_TRAINING),
+    "gamma_decay": Effect(0.1, **ONLY_TRAINING),
     "ann.gamma_decay": Effect(0.1, **NOTHING),  # a dense network has no temporal norm
     "milestones": Effect([], **ONLY_TRAINING),
     "decay_factor": Effect(2.0, **ONLY_TRAINING),
@@ -239,62 +238,33 @@ EFFECTS = {
     "surrogate.time_steps": Effect(4),
     "conversion.time_steps": Effect(13, **ONLY_EVALUATION),
     "reset": Effect("hard", given={"reset": "soft"}),
-    "surrogate.norm": Effect("none"),
-    "surrogate.classifier_norm": Effect(True),
-    "surrogate.tracking": Effect("deviation", **ONLY_TRAINING),  # of the moments; they are used alike
-    "surrogate.leak": Effect(0.3),
-    "surrogate.threshold": Effect(0.5),
-    "surrogate.alpha": Effect(0.6, **ONLY_TRAINING),
-    "surrogate.readout": Effect("sum"),
-    "surrogate.precision": Effect("bf16", **ONLY_TRAINING, given={"precision": "fp32"}),
+    "norm": Effect("none"),
+    "classifier_norm": Effect(True),
+    "tracking": Effect("deviation", **ONLY_TRAINING),  # of the moments; they are used alike
+    "leak": Effect(0.3),
+    "threshold": Effect(0.5),
+    "alpha": Effect(0.6, **ONLY_TRAINING),
+    "readout": Effect("sum"),
+    "precision": Effect("bf16", **ONLY_TRAINING, given={"precision": "fp32"}),
     # It changes numbers by rounding only; but norms that pool over time refuse it.
-    "surrogate.time_chunk": Effect(1, **ONLY_TRAINING, given={"norm": "bn-pooled"}, refused="pools over time-steps"),
+    "time_chunk": Effect(1, **ONLY_TRAINING, given={"norm": "bn-pooled"}, refused="pools over time-steps"),
     "conversion.calibration_images": Effect(2, **ONLY_TRAINING),
     "conversion.calibration_steps": Effect(9, **ONLY_TRAINING),
     "conversion.percentile": Effect(80.0, **ONLY_TRAINING),
     "conversion.threshold_scale": Effect(0.5, **ONLY_TRAINING),
-    # bntt.methods.hfirst and gabor_snn, of bntt.data.images: they see events, not frames
-    **{
-        f"{method}.{option}": effect
-        for method in ("hfirst", "gabor-snn")
-        for option, effect in {
-            "image_size": Effect(8, **NOTHING, data="events"),
-            "crop_padding": Effect(1, **NOTHING, data="events"),
-            "flip": Effect(True, **NOTHING, data="events"),
-            "train_limit": Effect(6, **ONLY_TRAINING, data="events"),
-            "held_out": Effect(4, **ONLY_TRAINING, given={"held_out": 3}, data="events without validation"),
-            "test_limit": Effect(5, **ONLY_EVALUATION, data="events"),
-            "event_counts": Effect(True, **NOTHING, data="events"),
-            "statistics": Effect("cifar10-released", **NOTHING, data="events"),
-        }.items()
-    },
-    # bntt.methods.hfirst and gabor_snn, of their own
-    "noise_filter": Effect(0.05, data="events"),
-    "s1_threshold": Effect(100.0, data="events"),
-    "s1_decay": Effect(1.0, data="events"),
-    "refractory": Effect(1.0, data="events"),
-    "hfirst.decision": Effect("forest", data="events"),
-    "hfirst.s2_threshold": Effect(300.0, **ONLY_EVALUATION, given={"s2_threshold": 60.0}, data="events"),
-    "hfirst.s2_decay": Effect(20.0, **ONLY_EVALUATION, given={"s2_threshold": 60.0}, data="events"),
-    "hfirst.trees": Effect(3, **ONLY_TRAINING, given={"decision": "forest", "trees": 2}, data="events"),
+    # bntt.methods.surrogate, tet, weight_standardised and mpbn
+    "window": Effect(2, **ONLY_TRAINING, given={"norm": "tsbn"}),  # moments are tracked for each step
+    "tet.time_steps": Effect(4),
+    "tet.tet_lambda": Effect(0.5, **ONLY_TRAINING),
+    "tet.tet_mean": Effect(3.0, **ONLY_TRAINING, given={"tet_lambda": 0.5}),
+    "weight-standardised.time_steps": Effect(4),
+    "weight-standardised.norm": Effect("bntt"),
+    "weight-standardised.classifier_norm": Effect(True, given={"norm": "bntt"}),
+    "weight-standardised.tracking": Effect("deviation", **ONLY_TRAINING, given={"norm": "bntt"}),
+    "mpbn.time_steps": Effect(4),
+    "mpbn.threshold": Effect(0.8),
+    "mpbn.reset": Effect("soft"),
 }
-
-
-def moving_lines():
-    """The recordings of `recordings`, with single events: a line that moves, whose place depends on the class."""
-    data, draws = recordings(), np.random.default_rng(0)
-
-    def part(images):
-        found = []
-        for label in images.labels.tolist():
-            time = np.sort(draws.integers(0, 60_000, 1500))
-            x, y = draws.integers(30, 60, 1500), 40 + 9 * label + time // 4000 + draws.integers(0, 2, 1500)
-            x, y = (y, x) if draws.random() < 0.3 else (x, y)  # so that no method is always right
-            found.append((time << 15 | y << 8 | x << 1 | draws.integers(0, 2, 1500)).astype(np.uint32))
-        return dataclasses.replace(images, events=joined(found))
-
-    parts = {name: part(getattr(data, name)) for name in ("train", "validation", "test")}
-    return dataclasses.replace(data, **parts)
 
 
 DATA = {
@@ -302,10 +272,6 @@ DATA = {
     "colour": lambda: images(channels=3),
     "without validation": lambda: images(validation=0),
     "recordings": recordings,
-    "events": moving_lines,
-    "events without validation": lambda: dataclasses.replace(
-        moving_lines(), validation=recordings().validation.some(slice(0))
-    ),
 }
 OPTIONS = [(method, option) for method, module in METHODS.items() for option in declared.options(module)]
 
@@ -326,11 +292,8 @@ def run_of(method, folder, name, options):
         rows["base"] = {"method": "ann", "gain": 3.0, "learning_rate": 0.01}
         rows["base"] |= {k: v for k, v in options.items() if k == "test_limit"}  # must be the same in all rows
     evaluation = {"noise_sigmas": [0.4], "draws": 1}
-    if "base" not in rows:
-        protocol = {k: v for k, v in protocol.items() if k in known}
-    datasets = ["digits-dvs" if declared.literal(METHODS[method], "NEEDS_EVENTS") else "digits"]
-    used = experiment(folder, name, datasets=datasets, protocol=protocol, rows=rows, evaluation=evaluation)
-    return used, used.run(datasets[0], "row", 0)
+    used = experiment(folder, name, protocol=protocol, rows=rows, evaluation=evaluation)
+    return used, used.run("digits", "row", 0)
 
 
 def trained_by_pipeline(used, root):
@@ -340,7 +303,7 @@ def trained_by_pipeline(used, root):
             pipeline.train(used, run, root, "cpu")
     except UserError as refused:
         return str(refused)
-    return result(next(run for run in used.runs if run.row == "row"), root)
+    return result(used.run("digits", "row", 0), root)
 
 
 def measured(run, directory):

@@ -3,7 +3,8 @@
 Sironi et al. describe it in a sentence: a spiking network of two layers after HFirst, whose spikes are counted for a
 linear classifier. No program was published. Here the two layers are HFirst's S1 and C1, with its constants
 (`bntt.features.hfirst` has the equations). The features are the C1 spikes by place and orientation ``[N, y, x, 12]``. A
-linear SVM (`bntt.features.svm`), whose C is chosen on validation, gives the scores ``[N, classes]``.
+linear SVM (`bntt.features.svm`) gives the scores ``[N, classes]``; its C is chosen on validation recordings, or by
+cross-validation where there are none.
 """
 
 from collections.abc import Mapping
