@@ -1,0 +1,86 @@
+"""A linear support vector machine on features of recordings, with C chosen on the validation part, kept as tensors.
+
+One hyperplane for each class against the rest, with squared hinge loss (scikit-learn's LinearSVC, which uses LIBLINEAR,
+Fan et al. 2008). All features are divided by one number, after which the mean squared norm of the training features is
+1; so one grid of C fits features of any unit.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bntt.common.errors import UserError
+from bntt.spiking.randomness import key, permutation
+
+GRID = (0.01, 0.1, 1.0, 10.0, 100.0)  # values of C
+ITERATIONS = 5000
+FOLDS = 5  # of the cross-validation
+
+
+def fit(
+    train: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray],
+    classes: int,
+    seed: int,
+    grid: Sequence[float] = GRID,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """``weight [classes, F]`` and ``bias [classes]``, float64, and facts: C, accuracy and whether it converged.
+
+    Each part is features ``[N, F]`` and labels ``[N]``. C is the value with the highest validation accuracy, and the
+    smallest of equals; without a validation part, the accuracy of a cross-validation of the training part counts. The
+    hyperplanes are those of the whole training part. UserError if a class has no training recordings.
+    """
+    features, labels = train
+    if missing := sorted(set(range(classes)) - set(labels.tolist())):
+        raise UserError(f"class {missing[0]} has no training recordings; raise train_limit")
+    unit = float(np.sqrt((features.astype(np.float64) ** 2).sum(1).mean())) or 1.0
+    if len(validation[1]):
+        splits, name = [(features, labels, *validation)], "validation_accuracy"
+    else:
+        fold = permutation(key(seed, "folds"), len(labels)).numpy() % FOLDS
+        parts = [(fold != number, fold == number) for number in range(FOLDS)]
+        splits = [(features[kept], labels[kept], features[left], labels[left]) for kept, left in parts]
+        name = "cross_validation_accuracy"
+
+    def accuracy(c: float) -> float:
+        right = 0
+        for given, of_given, judged, truth in splits:
+            weights, _ = _hyperplanes(given, of_given, unit, classes, c, seed)
+            right += int((scores(weights, judged).argmax(1) == truth).sum())
+        return 100 * right / sum(len(truth) for *_, truth in splits)
+
+    found = {c: accuracy(c) for c in sorted(grid)}
+    best = max(found, key=lambda c: found[c])
+    weights, converged = _hyperplanes(features, labels, unit, classes, best, seed)
+    return weights, {"c": best, name: found[best], "converged": converged}
+
+
+def _hyperplanes(
+    features: np.ndarray, labels: np.ndarray, unit: float, classes: int, c: float, seed: int
+) -> tuple[dict[str, Tensor], bool]:
+    """Weights and biases, and whether the solver converged. A class without recordings is never chosen."""
+    from scipy.sparse import csr_matrix
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.svm import LinearSVC
+
+    machine = LinearSVC(C=c, max_iter=ITERATIONS, random_state=key(seed, "svm") % 2**32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # it is recorded
+        machine.fit(csr_matrix(features, dtype=np.float64) / unit, labels)
+    normal, offset = machine.coef_ / unit, machine.intercept_
+    if len(machine.classes_) == 2:  # one hyperplane is enough, and the library gives one
+        normal, offset = np.concatenate([-normal, normal]), np.concatenate([-offset, offset])
+    weight, bias = np.zeros((classes, features.shape[1])), np.full(classes, -1e9)
+    weight[machine.classes_], bias[machine.classes_] = normal, offset
+    weights = {"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)}
+    return weights, bool(np.max(machine.n_iter_) < ITERATIONS)
+
+
+def scores(weights: Mapping[str, Tensor], features: np.ndarray) -> np.ndarray:
+    """The distances to the classes' hyperplanes, float64 ``[N, classes]``, unnormalised."""
+    weight, bias = weights["weight"].cpu().numpy(), weights["bias"].cpu().numpy()
+    return features.astype(np.float64) @ weight.T + bias
