@@ -285,7 +285,6 @@ EFFECTS = {
     "hats.window": Effect(5.0, data="events"),
     "hats.tau": Effect(1.0, data="events"),
     "hats.penalties": Effect([1e-6], **ONLY_TRAINING, data="events"),
-    "hats.iterations": Effect(1, **ONLY_TRAINING, data="events"),
     "hots.radius": Effect(1, **ONLY_TRAINING, data="events"),
     "hots.radius_factor": Effect(1, **ONLY_TRAINING, data="events"),
     "hots.prototypes": Effect(2, **ONLY_TRAINING, data="events"),

@@ -428,9 +428,9 @@ def test_recordings_of_real_photographs_are_those_that_were_committed(binary):  
 
 def test_a_slice_of_streams_is_a_slice_of_the_recordings_and_copies_nothing():
     draws = np.random.default_rng(0)
-    recordings = [draws.integers(0, 2**32, count, dtype=np.uint32) for count in (3, 0, 5, 2, 7)]
-    whole = streams.joined(recordings)
+    made = [draws.integers(0, 2**32, count, dtype=np.uint32) for count in (3, 0, 5, 2, 7)]
+    whole = streams.joined(made)
     for those in (slice(2), slice(-2, None), slice(1, 4), slice(None, None, 2), slice(5, 2), slice(0)):
-        for found, expected in zip(whole.some(those), recordings[those], strict=True):
+        for found, expected in zip(whole.some(those), made[those], strict=True):
             assert found.tolist() == expected.tolist()
     assert np.shares_memory(whole.some(slice(1, 4)).words, whole.words)

@@ -364,19 +364,19 @@ def test_training_is_deterministic_under_its_seed_and_sees_no_test_recording(met
 
 def test_the_penalty_is_the_one_that_validation_prefers(recordings, tmp_path):
     _, _, made = trained("hats", recordings, tmp_path / "one", penalties=[1e-9, 1.0])
-    assert made.facts["penalty"] == 1.0 and made.facts["validation_accuracy"] > 0.8
+    assert made.facts["c"] == 1.0 and made.facts["validation_accuracy"] > 80
     lost = replace(recordings, validation=recordings.validation.some(slice(0)))
     _, _, made = trained("hats", lost, tmp_path / "two", penalties=[1e-9, 1.0])
-    assert made.facts["penalty"] == 1.0 and made.facts["cross_validation_accuracy"] > 0.8
+    assert made.facts["c"] == 1.0 and made.facts["cross_validation_accuracy"] > 80
 
 
 def test_the_rotated_machine_is_that_of_all_features(recordings, tmp_path):
     """The objective is convex, so the solution does not depend on the path to it."""
     from sklearn.svm import LinearSVC
 
-    run, module, made = trained("hats", recordings, tmp_path, penalties=[0.1], iterations=100_000)
+    run, module, made = trained("hats", recordings, tmp_path, penalties=[0.1])
     found = module.features(recordings.train.events, run.options).astype(float)
     length = np.sqrt((found**2).sum(1).mean())
     direct = LinearSVC(C=0.1, max_iter=100_000, tol=1e-8, random_state=0).fit(found / length, recordings.train.labels)
-    scores = found @ made.weights["coefficients"].numpy().T + made.weights["intercepts"].numpy()
+    scores = found @ made.weights["weight"].numpy().T + made.weights["bias"].numpy()
     np.testing.assert_allclose(scores, direct.decision_function(found / length), atol=2e-3)

@@ -3,6 +3,9 @@
 One hyperplane for each class against the rest, with squared hinge loss (scikit-learn's LinearSVC, which uses LIBLINEAR,
 Fan et al. 2008). All features are divided by one number, after which the mean squared norm of the training features is
 1; so one grid of C fits features of any unit.
+
+Where there are more features than recordings, features are rotated into the space that the training recordings span,
+and the hyperplanes back. With a penalty on the hyperplanes' length this changes nothing but the time.
 """
 
 import warnings
@@ -16,7 +19,7 @@ from torch import Tensor
 from bntt.common.errors import UserError
 from bntt.spiking.randomness import key, permutation
 
-GRID = (0.01, 0.1, 1.0, 10.0, 100.0)  # values of C
+GRID = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)  # values of C
 ITERATIONS = 5000
 FOLDS = 5  # of the cross-validation
 
@@ -34,12 +37,15 @@ def fit(
     smallest of equals; without a validation part, the accuracy of a cross-validation of the training part counts. The
     hyperplanes are those of the whole training part. UserError if a class has no training recordings.
     """
-    features, labels = train
+    features, labels = np.asarray(train[0], np.float64), train[1]
     if missing := sorted(set(range(classes)) - set(labels.tolist())):
         raise UserError(f"class {missing[0]} has no training recordings; raise train_limit")
-    unit = float(np.sqrt((features.astype(np.float64) ** 2).sum(1).mean())) or 1.0
+    unit = float(np.sqrt((features**2).sum(1).mean())) or 1.0
+    basis = _basis(features)
+    features = features @ basis / unit
     if len(validation[1]):
-        splits, name = [(features, labels, *validation)], "validation_accuracy"
+        judged = np.asarray(validation[0], np.float64) @ basis / unit
+        splits, name = [(features, labels, judged, validation[1])], "validation_accuracy"
     else:
         fold = permutation(key(seed, "folds"), len(labels)).numpy() % FOLDS
         parts = [(fold != number, fold == number) for number in range(FOLDS)]
@@ -49,29 +55,40 @@ def fit(
     def accuracy(c: float) -> float:
         right = 0
         for given, of_given, judged, truth in splits:
-            weights, _ = _hyperplanes(given, of_given, unit, classes, c, seed)
+            weights, _ = _hyperplanes(given, of_given, classes, c, seed)
             right += int((scores(weights, judged).argmax(1) == truth).sum())
         return 100 * right / sum(len(truth) for *_, truth in splits)
 
     found = {c: accuracy(c) for c in sorted(grid)}
     best = max(found, key=lambda c: found[c])
-    weights, converged = _hyperplanes(features, labels, unit, classes, best, seed)
+    weights, converged = _hyperplanes(features, labels, classes, best, seed)
+    weights["weight"] = torch.from_numpy(weights["weight"].numpy() @ basis.T / unit).contiguous()
     return weights, {"c": best, name: found[best], "converged": converged}
 
 
+def _basis(features: np.ndarray) -> np.ndarray:
+    """Orthonormal columns ``[F, rank]`` that span recordings ``[N, F]``; all axes where there are at most N."""
+    if features.shape[1] <= len(features):
+        return np.eye(features.shape[1])
+    values, vectors = np.linalg.eigh(features @ features.T)
+    kept = values > values.max() * 1e-12
+    if not kept.any():  # all features are 0
+        return np.eye(features.shape[1], 1)
+    return features.T @ (vectors[:, kept] / np.sqrt(values[kept]))
+
+
 def _hyperplanes(
-    features: np.ndarray, labels: np.ndarray, unit: float, classes: int, c: float, seed: int
+    features: np.ndarray, labels: np.ndarray, classes: int, c: float, seed: int
 ) -> tuple[dict[str, Tensor], bool]:
     """Weights and biases, and whether the solver converged. A class without recordings is never chosen."""
-    from scipy.sparse import csr_matrix
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 
     machine = LinearSVC(C=c, max_iter=ITERATIONS, random_state=key(seed, "svm") % 2**32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it is recorded
-        machine.fit(csr_matrix(features, dtype=np.float64) / unit, labels)
-    normal, offset = machine.coef_ / unit, machine.intercept_
+        machine.fit(features, labels)
+    normal, offset = machine.coef_, machine.intercept_
     if len(machine.classes_) == 2:  # one hyperplane is enough, and the library gives one
         normal, offset = np.concatenate([-normal, normal]), np.concatenate([-offset, offset])
     weight, bias = np.zeros((classes, features.shape[1])), np.full(classes, -1e9)

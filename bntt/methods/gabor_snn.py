@@ -18,6 +18,7 @@ from bntt.features import hfirst, svm
 from bntt.methods import Task, Trained
 from bntt.methods.hfirst import c1_of, events_of, flat
 
+TITLE = "Gabor-SNN + linear SVM"
 NEEDS_EVENTS = True
 EXTENDS = ["bntt.data.images", "bntt.features.hfirst"]
 OPTIONS: dict[str, dict[str, object]] = {}

@@ -27,6 +27,7 @@ from bntt.experiment.schema import Run
 from bntt.features import forest, hfirst
 from bntt.methods import Task, Trained
 
+TITLE = "HFirst, {decision}"
 NEEDS_EVENTS = True
 EXTENDS = ["bntt.data.images", "bntt.features.hfirst"]
 OPTIONS = {

@@ -33,6 +33,7 @@ from bntt.features import hots
 from bntt.methods import Task, Trained
 from bntt.spiking.randomness import key, permutation
 
+TITLE = "HOTS"
 NEEDS_EVENTS = True
 EXTENDS = ["bntt.data.images"]
 OPTIONS = {

@@ -39,6 +39,7 @@ from bntt.methods.surrogate import fit_spiking
 from bntt.spiking.networks import initialise, place, weight_layers
 from bntt.spiking.stateful import State, Stateful, StatefulNetwork
 
+TITLE = "Surrogate gradient, MPBN"
 EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding"]
 OPTIONS = {
     "time_steps": {"default": 25, "min": 1, "help": "Number of time-steps T."},

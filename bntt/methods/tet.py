@@ -21,6 +21,7 @@ from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
 from bntt.methods import Task, Trained, surrogate
 
+TITLE = "Surrogate gradient, TET loss, {norm}"
 EXTENDS = ["bntt.methods.surrogate"]
 OPTIONS = {
     "tet_lambda": {

@@ -26,6 +26,7 @@ from bntt.experiment.schema import Run
 from bntt.methods import Task, Trained, surrogate
 from bntt.spiking.networks import SpikingNetwork
 
+TITLE = "Surrogate gradient, weight standardisation, {norm}"
 EXTENDS = ["bntt.methods.surrogate"]
 OPTIONS = {
     "norm": {
