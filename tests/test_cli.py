@@ -8,7 +8,7 @@ from bntt.common import environment
 from bntt.common.errors import UserError
 from bntt.data import store
 
-COMMANDS = ("train", "evaluate", "runs", "check", "compare", "explain", "plan", "data", "notebook", "keys")
+COMMANDS = ("train", "evaluate", "runs", "check", "compare", "explain", "plan", "data", "notebook", "keys", "test")
 
 
 def help_of(*arguments: str, capsys) -> str:

@@ -4,13 +4,13 @@ import dataclasses
 import shutil
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from importlib import import_module
 from math import ceil
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from tiny import EXPERIMENT, PROJECT, assert_one_line, experiment, images, python, result, same, write_experiment
 from torch.nn import functional as F
 
@@ -21,7 +21,7 @@ from bntt.data.images import ImageData, Images
 from bntt.experiment import declared
 from bntt.measurements import measure_all
 from bntt.methods import Task, ann, conversion
-from bntt.runs import pipeline
+from bntt.runs import contract, pipeline
 from bntt.runs.checkpoints import Checkpoints
 from bntt.runs.directory import RunDirectory
 from bntt.spiking import randomness
@@ -59,28 +59,39 @@ def trained(method, tmp_path, data=None, **options):
     return run, data, module, module.train(Task(run, data, Checkpoints(tmp_path), start))
 
 
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory):
+    """A function that gives the results of a check by kind of data, made once; a method trains once for all checks."""
+
+    @cache
+    def trials(method):
+        return [contract.Trial(method, kind, tmp_path_factory.mktemp("trial")) for kind in contract.KINDS]
+
+    @cache
+    def results(method, check):
+        if check == ACCEPTS:
+            return {"": contract.accepts_some_data(trials(method))}
+        return {trial.kind: contract.check(check, trial) for trial in trials(method)}
+
+    return results
+
+
+ACCEPTS = "accepts some kind of data"
+
+
+@pytest.mark.parametrize("check", [*contract.CHECKS, ACCEPTS])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_trains_and_its_weights_make_the_same_classifier_after_a_round_trip(method, tmp_path):
-    run, data, module, made = trained(method, tmp_path)
-    assert made.outcome.diverged is None
-    network = module.classifier(run, data, made.weights).network
-    assert made.facts["parameters"] == sum(parameter.numel() for parameter in network.parameters())
-    save_file({name: value.contiguous() for name, value in made.weights.items()}, tmp_path / "model.safetensors")
-    stored = load_file(tmp_path / "model.safetensors")
-    samples = torch.arange(len(data.test))
-    outputs = []
-    for weights in (made.weights, stored, stored):
-        classifier = module.classifier(run, data, weights)
-        scaled = classifier.scaled(data, data.test.unit(samples))
-        pieces = list(classifier.running_logits(scaled, samples, 7))
-        assert [start for start, _ in pieces] == np.cumsum([0, *(len(p) for _, p in pieces)])[:-1].tolist()
-        outputs.append(torch.cat([piece for _, piece in pieces]))
-    assert outputs[0].shape == (classifier.time_steps, len(data.test), data.classes)
-    assert classifier.time_steps == run.options.get("time_steps", 1)
-    assert [layer.name for layer in classifier.layers][-1].startswith("fc")
-    assert outputs[0].isfinite().all()
-    assert torch.equal(outputs[0], outputs[1])
-    assert torch.equal(outputs[1], outputs[2])
+def test_every_method_keeps_the_contract(method, check, checked):
+    """On every kind of data; `tests/test_contract.py` proves that each check finds what it is for."""
+    assert not [result for result in checked(method, check).values() if result.word == "failed"]
+
+
+@pytest.mark.parametrize("method", ["surrogate", "ann", "conversion"])
+def test_the_papers_methods_accept_every_kind_of_data_and_no_check_is_left_out(method, checked):
+    for kind in contract.KINDS:
+        left_out = {name for name in contract.CHECKS if checked(method, name)[kind].word != "passed"}
+        assert left_out == {"rejects data without events"} | ({"resumes"} if method == "conversion" else set())
+        assert checked(method, "trains")[kind].text == ""  # it is not refused
 
 
 @pytest.mark.parametrize("norm", declared.options("bntt.methods.surrogate")["norm"]["choices"])

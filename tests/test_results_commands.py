@@ -3,6 +3,7 @@
 import platform
 import re
 import shutil
+import statistics
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from bntt.common.files import read_sealed, write_sealed
 from bntt.drawing import tables
 from bntt.drawing.records import damaged_drawings, is_current, read_record, remove_outdated, write_record
 from bntt.results.collect import Results
-from bntt.results.comparison import BY_IMAGE, BY_SEED, compare
+from bntt.results.comparison import BY_IMAGE, BY_SEED, compare, compare_with
 from bntt.runs import pipeline
 from bntt.runs.cost import (
     Cost,
@@ -183,6 +184,49 @@ def test_results_that_may_not_be_read_are_left_alone_in_one_line(root, capsys, m
     status, _, err = run_command(capsys, command, *arguments[command])
     assert (status, err) == (2, f"bntt: {path}: Permission denied; make it readable, or choose another folder\n")
     assert path.read_bytes() == before
+
+
+def test_the_rows_of_one_folder_are_compared_with_one_of_them_on_the_same_seeds(root, capsys):
+    """By the text of the csv files: each row's accuracy, the base row's, and Student's interval of the differences."""
+    used = write_experiment(root / "used", "tiny", seeds=[0, 1, 2])
+
+    def accuracies(row):
+        files = [root / "tiny/runs/digits" / row / f"seed-{seed}/anytime.csv" for seed in range(3)]
+        return [float(file.read_text().splitlines()[-1].split(",")[1]) for file in files]
+
+    status, out, err = run_command(capsys, "compare", root / "tiny", "--with", "bntt", "--experiment", used)
+    assert (status, err) == (0, "")
+    lines = [line for line in out.splitlines() if ", accuracy: " in line]
+    assert [line.split(",")[1] for line in lines] == [f" bntt and {row}" for row in ("plain", "ann", "rmp")]
+    for line, row in zip(lines, ("plain", "ann", "rmp"), strict=True):
+        base, other = accuracies("bntt"), accuracies(row)
+        difference = statistics.mean(b - a for a, b in zip(base, other, strict=True))
+        said = [float(number.replace("−", "-")) for number in re.findall(r"[−\d.]+\d", line.partition("accuracy: ")[2])]
+        expected = [statistics.mean(base), statistics.mean(other), difference]
+        assert said[:3] == pytest.approx(expected, abs=0.0051)
+        assert line.endswith("(paired by seed, Student), n = 3")
+
+
+@pytest.mark.parametrize(
+    ("folders", "more", "said"),
+    [
+        (1, [], ["two folders", "--with ROW"]),
+        (2, ["--with", "bntt"], ["two folders", "--with ROW"]),
+        (3, [], ["two folders", "--with ROW"]),
+        (1, ["--with", "bnt"], ["unknown row 'bnt'", "did you mean 'bntt'?"]),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(root, capsys, folders, more, said):
+    used = write_experiment(root / "used", "tiny", seeds=[0, 1, 2])
+    status, _, err = run_command(capsys, "compare", *[root / "tiny"] * folders, *more, "--experiment", used)
+    assert status == 2
+    assert_one_line(UserError(err.rstrip("\n")), *said)
+
+
+def test_a_row_without_another_is_one_line(root):
+    with pytest.raises(UserError) as raised:
+        compare_with(Results(experiment(root, rows={"bntt": EXPERIMENT["rows"]["bntt"]}), root), "bntt")
+    assert_one_line(raised.value, "no numbers of row bntt and of another row")
 
 
 def test_nothing_in_common_is_one_line(root, tmp_path):

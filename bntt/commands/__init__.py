@@ -15,7 +15,7 @@ from bntt.common import environment
 from bntt.common.errors import Stopped, UserError
 from bntt.experiment import declared
 
-COMMANDS = ("train", "evaluate", "runs", "check", "compare", "explain", "plan", "data", "notebook", "keys")
+COMMANDS = ("train", "evaluate", "runs", "check", "compare", "explain", "plan", "data", "notebook", "keys", "test")
 NOT_FINISHED = 75  # EX_TEMPFAIL of sysexits.h, "try again"; can be used for Slurm's RequeueExit
 
 
@@ -65,9 +65,9 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m bntt",
         description="Retrain, measure and compare low-latency spiking networks.",
-        epilog="Exit status: 0 done; 1 `check` found something missing or damaged, or the --fail-on verdict; 2 wrong "
-        "input (a line says what); 75 training not finished, state saved, run the command again; 130 interrupted; 141 "
-        "nobody reads the output.",
+        epilog="Exit status: 0 done; 1 `check` found something missing or damaged, or the --fail-on verdict, or `test` "
+        "found a contract that is not kept; 2 wrong input (a line says what); 75 training not finished, state saved, "
+        "run the command again; 130 interrupted; 141 nobody reads the output.",
     )
     parser.add_argument("--version", action="version", version=f"bntt {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")

@@ -134,6 +134,9 @@ def _own_kernel(settings: str) -> Any:
                 "MATPLOTLIBRC": os.devnull,
                 "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # ipykernel's default
                 "PYTHONSTARTUP": "",
+                # The kernel imports the package that starts it. The first place is empty, because ipykernel removes it
+                # from the path where it is the working folder, as a checkout is.
+                "PYTHONPATH": os.pathsep.join(filter(None, [settings, str(ROOT), os.environ.get("PYTHONPATH")])),
             },
             metadata={"kernel_provisioner": {"provisioner_name": "local-provisioner"}},
         )

@@ -1,4 +1,4 @@
-"""Calls of plug-ins. An error inside one is its own: it becomes a UserError with the plug-in's file and line."""
+"""Calls of plug-ins. An error inside one is its own: it becomes a `Mistake`, with the plug-in's file and line."""
 
 import traceback
 from importlib import import_module
@@ -11,13 +11,17 @@ from bntt.experiment import declared
 FOLDERS = ("methods", "data", "measurements")
 
 
+class Mistake(UserError):
+    """A plug-in is wrong, and not what it was given."""
+
+
 def call(
     module: str, name: str, *arguments: Any, returns: type | tuple[type, ...] = object, mathematics: bool = True
 ) -> Any:
     """Call a function that a plug-in defines.
 
-    Its errors become a UserError with file, line, type and text. Passed on are a lack of memory and, with
-    ``mathematics``, a ValueError of the package's own mathematics, because options cause them. Raises UserError also if
+    Its errors become a Mistake, a UserError with file, line, type and text. Passed on are a lack of memory and, with
+    ``mathematics``, a ValueError of the package's own mathematics, because options cause them. Raises Mistake also if
     the plug-in cannot be imported, lacks the function, or does not return what it must.
     """
     path = declared.module_path(module)
@@ -25,7 +29,7 @@ def call(
     try:
         function = getattr(import_module(module), name, None)
         if function is None:
-            raise UserError(f"{path}: defines no function `{name}`")
+            raise Mistake(f"{path}: defines no function `{name}`")
         returned = function(*arguments)
     except (UserError, Stopped, BrokenPipeError, MemoryError):
         raise
@@ -36,10 +40,10 @@ def call(
         if out_of_memory or (mathematics and of_mathematics):
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
-        raise UserError(f"{_place(own) or _defined(path, function)}: {reason}") from error
+        raise Mistake(f"{_place(own) or _defined(path, function)}: {reason}") from error
     if not isinstance(returned, returns):
         wanted = " or ".join(one.__name__ for one in (returns if isinstance(returns, tuple) else (returns,)))
-        raise UserError(f"{_defined(path, function)}: `{name}` must return {wanted}, not {type(returned).__name__}")
+        raise Mistake(f"{_defined(path, function)}: `{name}` must return {wanted}, not {type(returned).__name__}")
     return returned
 
 

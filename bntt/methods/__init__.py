@@ -1,18 +1,32 @@
 """Methods: ways to obtain a classifier from a dataset. Each method is one file in this folder.
 
-A method file declares its options as the literal ``OPTIONS``. It lists the modules that it builds on, whose options it
-takes over, as the literal ``EXTENDS``. The literal ``TITLE`` is what tables call it, such as ``"Surrogate gradient,
-{norm}"`` with the value of option ``norm``; without one they show its docstring's first line up to the first
-punctuation. It defines two functions:
+A method file declares literals, which are read without importing it:
+
+* ``OPTIONS``: its options, as `bntt.experiment.options` describes them. Every method has it, be it empty.
+* ``EXTENDS``: a list of the modules that it builds on, whose options it takes over.
+* ``TITLE``: what tables call it, such as ``"Surrogate gradient, {norm}"`` with the value of option ``norm``; without
+  one they show its docstring's first line up to the first punctuation.
+* ``NEEDS_START = True``: it begins from another row's weights, which are in ``task.start``: those of an ``ann`` row, or
+  of the method that it names, as in ``NEEDS_START = "surrogate"``.
+* ``NEEDS_EVENTS = True``: it works on the single events of recordings, which are in ``task.data``; see
+  `bntt.data.images.Images.streams`. It runs on datasets that keep them.
+* ``SEEDED = False``: nothing in it is random, so that all seeds give the same weights.
+
+It defines two functions:
 
 * ``train(task) -> Trained``: train or convert, and return the weights by name.
 * ``classifier(run, data, weights) -> Classifier``: the classifier with these weights.
 
-What the user can correct is a UserError. Any other error is reported as a mistake in the method's file.
+What it must keep (``python -m bntt test METHOD`` checks each):
 
-A method that sets ``NEEDS_START = True`` begins from another row's weights, which are in ``task.start``.
-A method that sets ``NEEDS_EVENTS = True`` works on the single events of recordings, which are in ``task.data``: see
-`bntt.data.images.Images.streams`. It runs on datasets that keep them.
+* The weights are a function of options, training and validation images, start and seed, and of nothing else: not of
+  test images, nor of the state of any generator. Draw from `bntt.spiking.randomness`, keyed by ``task.run.seed``.
+* The classifier is a function of options and weights: whatever was drawn or found in training belongs to the weights.
+* A training in steps asks ``task.keeper`` after each whether to save, and begins from the state that it loads.
+  `bntt.training.loop.fit` does.
+* What the user can correct, such as data of a kind that the method does not take, is a UserError of one line. Any other
+  error is reported as a mistake in the method's file.
+* Neither data nor start nor weights are changed in place.
 """
 
 import json

@@ -1,10 +1,11 @@
 """Paired comparisons: two methods, or the same one in two folders of results, on the same seeds and test images."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
 
-from bntt.common.errors import UserError
+from bntt.common.errors import UserError, check_name
 from bntt.results.collect import Results, at_threshold, last_step
 from bntt.results.energy import energy_ratios
 from bntt.results.facts import test_images
@@ -30,12 +31,12 @@ def accuracy_difference(both: pd.DataFrame, images: int | None) -> tuple[Estimat
 
 @dataclass(frozen=True)
 class Difference:
-    """One metric of a row in two results folders, and the paired difference, second minus first."""
+    """One metric of a row in two results folders, or of two rows in one, and the paired difference."""
 
     dataset: str
     row: str
     metric: str
-    first: float  # means over the common seeds
+    first: float  # means over the common seeds; the difference is second minus first
     second: float
     estimate: Estimate | None
     seeds: int
@@ -46,15 +47,36 @@ def compare(first: Results, second: Results) -> list[Difference]:
     """Accuracy, exit step and energy ratio of all rows that both have; raises UserError if they have no common run."""
     keys = ["dataset", "row", "metric", "seed"]
     both = _numbers(first).merge(_numbers(second), on=keys, suffixes=("_other", ""))
+    lines = _differences(both, lambda dataset: _same_images(first, second, dataset))
+    if not lines:
+        raise UserError(f"{first.folder} and {second.folder} have no run of the same dataset, row and seed")
+    return lines
+
+
+def compare_with(results: Results, row: str) -> list[Difference]:
+    """The same of every row of an experiment and one of them: row by row, minus ``row``, on common seeds.
+
+    Raises UserError if there is no such row, or no other one with a dataset and a seed in common.
+    """
+    check_name("row", row, results.experiment.rows, f"experiment {results.experiment.name}")
+    numbers = _numbers(results)
+    base = numbers[numbers["row"] == row].drop(columns="row")
+    both = base.merge(numbers[numbers["row"] != row], on=["dataset", "metric", "seed"], suffixes=("_other", ""))
+    lines = _differences(both, lambda dataset: test_images(results, dataset))
+    if not lines:
+        raise UserError(f"{results.folder} has no numbers of row {row} and of another row on the same dataset and seed")
+    return lines
+
+
+def _differences(both: pd.DataFrame, images_of: Callable[[str], int | None]) -> list[Difference]:
+    """A difference for each dataset, row and metric of joined numbers; ``_other`` is what is subtracted."""
     lines = []
     for (dataset, row), of_row in both.groupby(["dataset", "row"], sort=False):
-        images = _same_images(first, second, dataset)
+        images = images_of(str(dataset))
         for metric, common in of_row.groupby("metric", sort=False):
             means = float(common["accuracy_other"].mean()), float(common["accuracy"].mean())
             estimate, pairing = accuracy_difference(common, images if metric == "accuracy" else None)
-            lines.append(Difference(dataset, row, str(metric), *means, estimate, len(common), pairing))
-    if not lines:
-        raise UserError(f"{first.folder} and {second.folder} have no run of the same dataset, row and seed")
+            lines.append(Difference(str(dataset), str(row), str(metric), *means, estimate, len(common), pairing))
     return lines
 
 

@@ -145,7 +145,7 @@ def subject(run: Run, directory: RunDirectory, device: torch.device) -> Subject:
     try:
         return Subject(run, images, _call(run, "classifier", run, images, weights, returns=get_args(Classifier)))
     except UserError as error:
-        if str(error.__cause__).startswith("Error(s) in loading state_dict"):  # torch's; names or shapes differ
+        if of_other_weights(error):
             path = directory.path / WEIGHTS
             raise UserError(
                 f"{path} is whole, but row {run.row} cannot load it; mend the method, or train it again: {error}"
@@ -157,6 +157,11 @@ def _images(run: Run, device: torch.device) -> ImageData:
     """The data of a run on a device, with single events if its method needs them."""
     needs_events = bool(declared.literal(declared.plugins("methods", "OPTIONS")[run.method], "NEEDS_EVENTS"))
     return store.load(run.dataset, events=needs_events).as_asked(device, run.options)
+
+
+def of_other_weights(error: UserError) -> bool:
+    """Whether an error says that a network could not load weights, because names or shapes differ."""
+    return str(error.__cause__).startswith("Error(s) in loading state_dict")  # torch's words
 
 
 def _call(run: Run, function: str, *arguments: Any, returns: type | tuple[type, ...] = object) -> Any:
