@@ -307,6 +307,23 @@ EFFECTS = {
     "hots.slowing": Effect(10.0, **ONLY_TRAINING, data="events"),
     "hots.clustering_events": Effect(100, **ONLY_TRAINING, data="events"),
     "hots.distance": Effect("euclidean", **ONLY_EVALUATION, data="events"),
+    # bntt.methods.lee
+    "lee.gamma_decay": Effect(0.1, **NOTHING),  # there is no temporal norm
+    "lee.time_steps": Effect(4),
+    "lee.leak": Effect(0.5),
+    "lee.threshold": Effect(0.5, given={"learning_rate": 0.001}),
+    "lee.pool_threshold": Effect(0.3),
+    "lee.dropout": Effect(0.5, **ONLY_TRAINING),
+    # bntt.methods.neunorm
+    "neunorm.gamma_decay": Effect(0.1, **NOTHING),  # NeuNorm's weights are no temporal norm's
+    "neunorm.time_steps": Effect(4),
+    "neunorm.decay": Effect(0.7),
+    "neunorm.threshold": Effect(0.3),
+    "neunorm.surrogate_width": Effect(0.6, **ONLY_TRAINING),
+    "neunorm.trace_decay": Effect(0.5),
+    "neunorm.votes": Effect(4),
+    "neunorm.dropout": Effect(0.2, **ONLY_TRAINING),
+    "neunorm.gain": Effect(3.0, **ONLY_TRAINING),
 }
 
 
@@ -327,6 +344,11 @@ def moving_lines():
     return dataclasses.replace(data, **parts)
 
 
+# Options with which a small network fires within three steps, for methods whose own take it more.
+FIRING = {
+    "lee": {"threshold": 0.1, "pool_threshold": 0.1},
+    "neunorm": {"threshold": 0.1, "gain": 2.5},
+}
 DATA = {
     "images": images,
     "colour": lambda: images(channels=3),
@@ -348,7 +370,7 @@ def effect_of(method, option):
 def run_of(method, folder, name, options):
     """A run of this method on a few images, after its start, if it needs one; and its experiment."""
     protocol = {"architecture": "vgg5", "width": 0.1, "epochs": 2, "batch_size": 6, "learning_rate": 0.1}
-    small = {"time_steps": 3, "calibration_images": 4, "calibration_steps": 6}
+    small = {"time_steps": 3, "calibration_images": 4, "calibration_steps": 6} | FIRING.get(method, {})
     known = declared.options(METHODS[method])
     rows = {"row": {"method": method} | {k: v for k, v in small.items() if k in known} | options}
     if declared.literal(METHODS[method], "NEEDS_START"):
