@@ -263,6 +263,26 @@ EFFECTS = {
     "cao.held_out": Effect(4, **ONLY_EVALUATION, data="without validation", given={"coding": "signed"}),
     "cao.statistics": Effect("cifar10-released", **ONLY_EVALUATION, data="colour", given={"coding": "signed"}),
     "cao.event_counts": Effect(True, **ONLY_EVALUATION, data="recordings"),
+    # A layer answers one step later, so with the three steps of these tests nothing comes out of five layers.
+    "hybrid.time_steps": Effect(9, given={"time_steps": 8}),
+    "hybrid.crop_padding": Effect(1, **ONLY_TRAINING, given={"time_steps": 8}),
+    "hybrid.flip": Effect(True, **ONLY_TRAINING, given={"time_steps": 8}),
+    "hybrid.milestones": Effect([0.5], **ONLY_TRAINING, given={"time_steps": 8}),
+    "hybrid.decay_factor": Effect(2.0, **ONLY_TRAINING, given={"time_steps": 8, "milestones": [0.5]}),
+    "hybrid.surrogate": Effect("stdb", **ONLY_TRAINING, given={"time_steps": 8}),
+    "hybrid.alpha": Effect(0.6, **ONLY_TRAINING, given={"time_steps": 8}),
+    "hybrid.beta": Effect(0.5, **ONLY_TRAINING, given={"surrogate": "stdb", "time_steps": 8}),
+    "hybrid.leak": Effect(0.5, given={"time_steps": 8}),
+    "hybrid.dropout": Effect(0.5, **ONLY_TRAINING, given={"time_steps": 8}),
+    "hybrid.calibration_images": Effect(1, **ONLY_TRAINING),
+    "hybrid.calibration_steps": Effect(9, **ONLY_TRAINING),
+    "hybrid.threshold_scale": Effect(0.5, **ONLY_TRAINING),
+    "hybrid.optimiser": Effect("sgd", **ONLY_TRAINING),
+    "hybrid.momentum": Effect(0.5, **ONLY_TRAINING, given={"optimiser": "sgd", "time_steps": 8}),
+    "hybrid.gamma_decay": Effect(0.1, **NOTHING),  # there are no norms
+    "hybrid.image_size": Effect(4, refused="image_size of the two rows must be the same"),
+    "hybrid.architecture": Effect("vgg9", refused="architecture, width"),
+    "hybrid.width": Effect(0.2, refused="width"),
 }
 
 

@@ -169,8 +169,7 @@ def train(task: Task) -> Trained:
     facts |= {"parameters": sum(p.numel() for p in network.parameters()), "thresholds": thresholds}
     if options["balancing"] == "local":  # they are in the weights, and all thresholds are 1
         return Trained(network.state_dict(), facts=facts)
-    out = network.state_dict() | {f"layers.{name}.threshold": torch.tensor(value) for name, value in thresholds.items()}
-    return Trained(out, facts=facts)
+    return Trained(with_thresholds(network.state_dict(), thresholds), facts=facts)
 
 
 Thresholds = dict[str, Any]  # by layer: a number, or with `local` a list of one for each channel
@@ -301,12 +300,24 @@ def classifier(run: Run, data: ImageData, weights: Mapping[str, Tensor]) -> Spik
 
 def classifier_of(options: Mapping[str, Any], data: ImageData, weights: Mapping[str, Tensor]) -> SpikingClassifier:
     """A network of IF neurons with these weights, and the thresholds among them, as a classifier."""
-    suffix = ".threshold"
-    thresholds = {name.split(".")[1]: value.item() for name, value in weights.items() if name.endswith(suffix)}
+    learned, thresholds = parted(weights)
     network = build(options, data, thresholds)
-    network.load_state_dict({name: value for name, value in weights.items() if not name.endswith(suffix)})
+    network.load_state_dict(learned)
     place(network, data.mean.device)
     return SpikingClassifier(network, _signed(options, data), rates=data.recordings)
+
+
+def parted(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """What a run saved, as weights by name and thresholds by layer."""
+    suffix = ".threshold"
+    thresholds = {name.split(".")[1]: value.item() for name, value in weights.items() if name.endswith(suffix)}
+    return {name: value for name, value in weights.items() if not name.endswith(suffix)}, thresholds
+
+
+def with_thresholds(weights: Mapping[str, Tensor], thresholds: Mapping[str, float]) -> dict[str, Tensor]:
+    """The inverse of `parted`: what a run saves."""
+    named = {f"layers.{name}.threshold": torch.tensor(value) for name, value in thresholds.items()}
+    return {**weights, **named}
 
 
 def _signed(options: Mapping[str, Any], data: ImageData) -> bool:
