@@ -301,10 +301,11 @@ def test_local_thresholds_are_the_largest_currents_of_channels_and_weights_hold_
 def test_a_channel_without_positive_current_gets_the_largest_threshold_of_its_layer():
     network, data, options = random_network(balancing="local")
     with torch.no_grad():
-        network.layers["fc1"].connection.weight[3] = 0
-    thresholds = conversion.balance(network, data, options, key(5))["fc1"]
-    others = thresholds[:3] + thresholds[4:]
-    assert thresholds[3] == max(others) > min(others) > 0
+        network.layers["conv1"].connection.weight[1] = 0
+    largest = naive_currents(network, data, options, {}, "conv1").max()
+    thresholds = conversion.balance(network, data, options, key(5))["conv1"]
+    assert thresholds[1] == pytest.approx(largest, rel=1e-5)
+    assert 0 < min(thresholds) < largest
     with torch.no_grad():
         network.layers["conv2"].connection.weight.zero_()
     with pytest.raises(conversion.Silent, match="conv2"):
