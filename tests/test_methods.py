@@ -1,18 +1,14 @@
 """Methods: what every plug-in must do, a norm of one's own as one small file, and the conversions."""
 
-import dataclasses
 import shutil
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import cache
 from importlib import import_module
-from math import ceil
 
 import numpy as np
 import pytest
 import torch
-from tiny import EXPERIMENT, PROJECT, assert_one_line, experiment, images, python, result, same, write_experiment
-from torch.nn import functional as F
+from tiny import EXPERIMENT, PROJECT, experiment, images, python, result, same, write_experiment
 
 from bntt.common.errors import UserError
 from bntt.data import store
@@ -20,12 +16,11 @@ from bntt.data.events.streams import joined
 from bntt.data.images import ImageData, Images
 from bntt.experiment import declared
 from bntt.measurements import measure_all
-from bntt.methods import Task, ann, conversion
+from bntt.methods import Task, ann
 from bntt.runs import contract, pipeline
 from bntt.runs.checkpoints import Checkpoints
 from bntt.runs.directory import RunDirectory
 from bntt.spiking import randomness
-from bntt.spiking.encoding import poisson, rates
 from bntt.spiking.kernels import plain
 from bntt.spiking.networks import initialise
 from bntt.spiking.randomness import key
@@ -324,6 +319,42 @@ EFFECTS = {
     "neunorm.votes": Effect(4),
     "neunorm.dropout": Effect(0.2, **ONLY_TRAINING),
     "neunorm.gain": Effect(3.0, **ONLY_TRAINING),
+    # bntt.methods.conversion, cao and hybrid
+    "conversion.balancing": Effect("local", **ONLY_TRAINING),
+    "tune": Effect("validation", **ONLY_TRAINING),
+    "tune_images": Effect(1, **ONLY_TRAINING, given={"tune": "validation"}),
+    "tune_steps": Effect(2, **ONLY_TRAINING, given={"tune": "validation", "time_steps": 30}),
+    "cao.time_steps": Effect(4, **ONLY_EVALUATION),
+    "cao.coding": Effect("signed", **ONLY_EVALUATION),
+    "cao.image_size": Effect(4, refused="image_size of the two rows must be the same"),
+    "cao.architecture": Effect("vgg9", refused="architecture, width"),
+    "cao.width": Effect(0.2, refused="width"),
+    "cao.crop_padding": Effect(1, **NOTHING),  # weights are copied, and no training image is looked at
+    "cao.flip": Effect(True, **NOTHING),
+    "cao.train_limit": Effect(6, **ONLY_EVALUATION, given={"coding": "signed"}),  # mean and deviation for z-scoring
+    "cao.held_out": Effect(4, **ONLY_EVALUATION, data="without validation", given={"coding": "signed"}),
+    "cao.statistics": Effect("cifar10-released", **ONLY_EVALUATION, data="colour", given={"coding": "signed"}),
+    "cao.event_counts": Effect(True, **ONLY_EVALUATION, data="recordings"),
+    # A layer answers one step later, so with the three steps of these tests nothing comes out of five layers.
+    "hybrid.time_steps": Effect(9, given={"time_steps": 8}),
+    "hybrid.crop_padding": Effect(1, **ONLY_TRAINING, given={"time_steps": 8}),
+    "hybrid.flip": Effect(True, **ONLY_TRAINING, given={"time_steps": 8}),
+    "hybrid.milestones": Effect([0.5], **ONLY_TRAINING, given={"time_steps": 8}),
+    "hybrid.decay_factor": Effect(2.0, **ONLY_TRAINING, given={"time_steps": 8, "milestones": [0.5]}),
+    "hybrid.surrogate": Effect("stdb", **ONLY_TRAINING, given={"time_steps": 8}),
+    "hybrid.alpha": Effect(0.6, **ONLY_TRAINING, given={"time_steps": 8}),
+    "hybrid.beta": Effect(0.5, **ONLY_TRAINING, given={"surrogate": "stdb", "time_steps": 8}),
+    "hybrid.leak": Effect(0.5, given={"time_steps": 8}),
+    "hybrid.dropout": Effect(0.5, **ONLY_TRAINING, given={"time_steps": 8}),
+    "hybrid.calibration_images": Effect(1, **ONLY_TRAINING),
+    "hybrid.calibration_steps": Effect(9, **ONLY_TRAINING),
+    "hybrid.threshold_scale": Effect(0.5, **ONLY_TRAINING),
+    "hybrid.optimiser": Effect("sgd", **ONLY_TRAINING),
+    "hybrid.momentum": Effect(0.5, **ONLY_TRAINING, given={"optimiser": "sgd", "time_steps": 8}),
+    "hybrid.gamma_decay": Effect(0.1, **NOTHING),  # there are no norms
+    "hybrid.image_size": Effect(4, refused="image_size of the two rows must be the same"),
+    "hybrid.architecture": Effect("vgg9", refused="architecture, width"),
+    "hybrid.width": Effect(0.2, refused="width"),
 }
 
 
@@ -486,216 +517,3 @@ def test_a_norm_of_ones_own_is_one_small_file(tmp_path):
     ran = python("-c", script, cwd=tree)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[-1] == "[3.0, 1.0, 1.0]"
-
-
-# -- conversion -------------------------------------------------------------------------------------------
-
-
-def random_network(reset="hard", seed=0, **options):
-    """An unbalanced network of positive-leaning random weights, and data for it."""
-    options = {
-        "architecture": "vgg5", "width": 0.05, "time_steps": 12, "reset": reset, "coding": "signed",
-        "calibration_images": 7, "calibration_steps": 5, "percentile": 100.0, "threshold_scale": 1.0,
-    } | options  # fmt: skip
-    data = images(train=9, seed=seed)
-    network = conversion.build(options, data, {})
-    initialise(network, seed, 2.0)
-    return network.eval(), data, options
-
-
-def naive_currents(network, data, options, thresholds, stop):
-    """Currents of layer ``stop`` by a plain loop over images, steps and layers; no batch, no package neurons."""
-    found = []
-    for image in range(min(options["calibration_images"], len(data.train))):
-        sample = torch.tensor([image])
-        scaled = (data.train.pixels[sample].float() / 255 - data.mean) / data.deviation
-        spikes = poisson(scaled, options["calibration_steps"], key(5), sample, signed=True)
-        membranes: dict[str, torch.Tensor] = {}
-        for t in range(options["calibration_steps"]):
-            x = spikes[t]
-            for layer in network.description[:-1]:
-                weight = network.layers[layer.name].connection.weight
-                current = F.conv2d(x, weight, padding=1) if layer.is_convolution else x.flatten(1) @ weight.t()
-                if layer.name == stop:
-                    found.append(current.flatten())
-                    break
-                u = membranes.get(layer.name, torch.zeros_like(current)) + current
-                fired = u > thresholds[layer.name]
-                u = torch.where(fired, u - thresholds[layer.name] if options["reset"] == "soft" else 0.0, u)
-                membranes[layer.name] = u
-                x = fired.float()
-                x = F.avg_pool2d(x, 2) if layer.pool else x
-    return torch.cat(found).detach().double().numpy()
-
-
-@pytest.mark.parametrize("reset", ["hard", "soft"])
-@pytest.mark.parametrize("scale", [1.0, 0.8])
-def test_thresholds_are_the_largest_current_layer_by_layer(reset, scale, monkeypatch):
-    monkeypatch.setattr(conversion, "HELD", 1)  # one image at once
-    network, data, options = random_network(reset, threshold_scale=scale)
-    thresholds = conversion.balance(network, data, options, key(5))
-    assert list(thresholds) == ["conv1", "conv2", "conv3", "fc1"]
-    for name, threshold in thresholds.items():
-        currents = naive_currents(network, data, options, thresholds, name)
-        assert threshold == pytest.approx(scale * currents.max(), rel=1e-5)
-        assert network.layers[name].neuron.threshold == threshold
-
-
-@pytest.mark.parametrize("percentile", [99.0, 97.3, 85.0])
-def test_a_percentile_is_exact_over_all_currents(percentile, monkeypatch):
-    monkeypatch.setattr(conversion, "HELD", 1)  # one image at once
-    network, data, options = random_network(percentile=percentile, seed=3)
-    thresholds = conversion.balance(network, data, options, key(5))
-    for name, threshold in thresholds.items():
-        currents = naive_currents(network, data, options, thresholds, name)
-        rank = max(1, ceil(len(currents) * (100 - Fraction(str(percentile))) / 100))
-        assert threshold == pytest.approx(np.sort(currents)[-rank], rel=1e-5)
-        near = np.percentile(currents, percentile, method="inverted_cdf")
-        assert abs((currents >= threshold * (1 - 1e-6)).sum() - (currents >= near).sum()) <= 1
-
-
-def conversion_rank(total: int, percentile: float) -> int:
-    """How many of ``total`` currents ``balance`` lets reach the threshold: counted on currents 1, 2, ..., total."""
-    from types import SimpleNamespace
-
-    class Identity(torch.nn.Module):
-        def forward(self, x):
-            return torch.arange(1.0, total + 1).reshape(1, 1, -1, 1)
-
-    layer = SimpleNamespace(connection=Identity(), neuron=SimpleNamespace(threshold=None))
-    network = SimpleNamespace(hidden=lambda: {"only": layer}, description=[SimpleNamespace(neurons=total)])
-    options = {"coding": "signed", "calibration_images": 1, "calibration_steps": 1, "percentile": percentile,
-               "threshold_scale": 1.0}  # fmt: skip
-    threshold = conversion.balance(network, images(train=2), options, 0)["only"]
-    return total + 1 - round(threshold)
-
-
-@pytest.mark.parametrize(
-    ("total", "percentile", "rank"),
-    [
-        (1000, 100.0, 1),
-        (1000, 99.9, 1),
-        (1000, 99.0, 10),
-        (1000, 99.95, 1),
-        (100, 50.0, 50),
-        (10, 99.99, 1),
-        (7, 50.0, 4),
-    ],
-)
-def test_the_rank_of_a_percentile_is_that_of_exact_arithmetic(total, percentile, rank):
-    """1 - 99 / 100 is more than 0.01 in floating point, and a thousand currents have ten that reach the 99th."""
-    assert conversion_rank(total, percentile) == rank
-
-
-def test_only_training_images_un_augmented_and_no_more_than_asked_for_are_used():
-    network, data, options = random_network()
-    blind = dataclasses.replace(data, validation=None, test=None)
-    few = conversion.balance(network, blind, options | {"calibration_images": 2}, key(5))
-    network, _, _ = random_network()
-    assert conversion.balance(network, data, options | {"calibration_images": 2, "flip": True}, key(5)) == few
-
-
-def test_with_more_steps_a_conversion_comes_nearer_to_its_network():
-    """Soft reset loses nothing: output / T times the product of thresholds tends to the dense logits."""
-    network, data, options = random_network("soft", time_steps=1024, calibration_steps=64)
-    thresholds = conversion.balance(network, data, options, key(5))
-    samples = torch.arange(len(data.test))
-    scaled = data.scaled(data.test.unit(samples), True)
-    dense = ann.build({**options, "batch_norm": False, "dropout": 0.0}, data)
-    dense.load_state_dict(network.state_dict())
-    target = dense.eval()(rates(scaled, True)).detach().flatten()
-    from bntt.classifiers import SpikingClassifier
-
-    pieces = SpikingClassifier(network, True).running_logits(scaled, samples, 1)
-    running = torch.cat([piece for _, piece in pieces]).flatten(1)
-    product = np.prod(list(thresholds.values()))
-    errors = []
-    for steps in (16, 128, 1024):
-        estimate = running[steps - 1] / steps * product
-        errors.append(((estimate - target).norm() / target.norm()).item())
-    assert errors[0] > errors[1] > errors[2]
-    assert errors[2] < 0.1
-    assert np.corrcoef(running[1023].numpy(), target.numpy())[0, 1] > 0.99
-
-
-@pytest.fixture(scope="module")
-def starts(tmp_path_factory):
-    """Trained rows that conversions may or may not start from, and their experiment's folder."""
-    root = tmp_path_factory.mktemp("starts")
-    rows = {
-        "ann": EXPERIMENT["rows"]["ann"],
-        "ann-bn": {"method": "ann", "batch_norm": True},
-        "wide": {"method": "ann", "width": 0.2},
-        "diverged": {"method": "ann", "learning_rate": 1e12},
-        "silent": {"method": "ann", "gain": 1e-60},
-        "rmp": EXPERIMENT["rows"]["rmp"],
-    }
-    used = experiment(root, rows=rows)
-    for run in used.runs:
-        pipeline.train(used, run, root, "cpu")
-    return rows, root
-
-
-def convert(starts, tmp_path, start, **options):
-    rows, root = starts
-    used = experiment(tmp_path, rows=rows | {"conversion": EXPERIMENT["rows"]["rmp"] | {"start": start} | options})
-    run = used.run("digits", "conversion", 0)
-    shutil.copytree(root / "tiny", tmp_path / "tiny", dirs_exist_ok=True)
-    return run, pipeline.train(used, run, tmp_path, "cpu")
-
-
-@pytest.mark.parametrize(
-    ("start", "said"),
-    [
-        ("ann-bn", ["row conversion", "row ann-bn", "batch_norm: false"]),
-        ("wide", ["row conversion", "row wide", "width"]),
-        ("rmp", ["row conversion", "row rmp"]),
-    ],
-)
-def test_what_cannot_be_converted_is_one_line(starts, tmp_path, start, said):
-    with pytest.raises(UserError) as raised:
-        convert(starts, tmp_path, start)
-    assert_one_line(raised.value, *said)
-
-
-def test_a_conversion_of_a_silent_network_is_diverged_and_names_the_layer(starts, tmp_path):
-    run, said = convert(starts, tmp_path, "silent")
-    assert "diverged" in said and "conv1" in said
-    assert RunDirectory.of(run, tmp_path).training()["status"] == "diverged"
-
-
-def test_a_conversion_of_a_diverged_network_is_diverged_and_names_it(starts, tmp_path):
-    run, said = convert(starts, tmp_path, "diverged")
-    assert "diverged" in said
-    used = experiment(tmp_path, rows=starts[0] | {"conversion": EXPERIMENT["rows"]["rmp"] | {"start": "diverged"}})
-    record = RunDirectory.of(run, tmp_path).training()
-    assert record["status"] == "diverged"
-    assert "row it starts from, diverged" in record["reason"]
-    assert "diverged" in pipeline.evaluate(used, run, tmp_path, "cpu")
-
-
-def test_a_conversion_is_made_again_when_its_start_changed(starts, tmp_path):
-    run, _ = convert(starts, tmp_path, "ann")
-    _, said = convert(starts, tmp_path, "ann")
-    assert "already trained" in said
-    rows, _ = starts
-    other = rows | {"ann": rows["ann"] | {"gain": 1.5}, "conversion": EXPERIMENT["rows"]["rmp"]}
-    used = experiment(tmp_path, rows=other)
-    pipeline.train(used, used.run("digits", "ann", 0), tmp_path, "cpu")
-    assert "already" not in pipeline.train(used, used.run("digits", "conversion", 0), tmp_path, "cpu")
-    assert run.start == "ann"
-
-
-def test_thresholds_survive_the_round_trip(starts, tmp_path):
-    run, _ = convert(starts, tmp_path, "ann")
-    directory = RunDirectory.of(run, tmp_path)
-    recorded = directory.training()["thresholds"]
-    data = store.load(run.dataset).as_asked(CPU, run.options)
-    made = conversion.classifier(run, data, directory.weights())
-    for name, layer in made.network.layers.items():
-        assert layer.neuron.threshold == pytest.approx(recorded[name], rel=1e-7)
-        assert layer.neuron.leak == 1.0
-        assert layer.neuron.reset == "soft"
-        assert layer.norm is None
-    weights = RunDirectory.of(experiment(tmp_path, rows=starts[0]).run("digits", "ann", 0), tmp_path).weights()
-    assert torch.equal(made.network.classifier.weight, weights["classifier.weight"])

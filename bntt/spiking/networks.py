@@ -23,7 +23,7 @@ from bntt.spiking.released import from_released as from_released
 OPTIONS = {
     "architecture": {
         "default": "vgg9",
-        "choices": ["vgg5", "vgg9", "vgg11", "vgg16", "dvs7"],
+        "choices": ["vgg5", "vgg9", "vgg11", "vgg16", "dvs7", "cao5"],
         "help": "Network; ARCHITECTURES in bntt/spiking/networks.py lists the layers.",
     },
     "width": {"default": 1.0, "above": 0.0, "help": "Factor on the width of every hidden layer."},
@@ -33,7 +33,8 @@ OPTIONS = {
 # odd last row and column, and "G" for global average pooling. The second tuple: hidden fully connected widths.
 # VGG9 and VGG11 are as in the released code (VGG11 has ten weight layers). VGG5 is as in the same laboratory's later
 # baselines. VGG16 is as in Rathi et al. (2020), without their last pooling. DVS7 is as in Wu et al. (2019), for event
-# data.
+# data. CAO5 has the three convolutions and two linear layers of Cao et al. (2015), with 3 x 3 filters where they have
+# 5 x 5 on crops of 24 x 24; its widths are chosen.
 ARCHITECTURES: dict[str, tuple[tuple[int | str, ...], tuple[int, ...]]] = {
     "vgg5": ((64, "A", 128, 128, "A"), (1024,)),
     "vgg9": ((64, 64, "A", 128, 128, "A", 256, 256, 256, "A"), (1024,)),
@@ -43,6 +44,7 @@ ARCHITECTURES: dict[str, tuple[tuple[int | str, ...], tuple[int, ...]]] = {
         (4096, 4096),
     ),
     "dvs7": ((128, 128, "F", 384, 384, "F"), (1024, 512)),
+    "cao5": ((64, "A", 64, "A", 64, "A"), (64,)),
 }
 
 

@@ -214,7 +214,7 @@ def test_channels_last_network():
 
 
 # Sides at which vgg11 averages 4 x 4 spikes, and dvs7 halves an odd side.
-SIDES = {"vgg5": 8, "vgg9": 8, "vgg11": 64, "vgg16": 16, "dvs7": 42}
+SIDES = {"vgg5": 8, "vgg9": 8, "vgg11": 64, "vgg16": 16, "dvs7": 42, "cao5": 8}
 
 
 def on_counts(architecture, norm):
