@@ -1,7 +1,7 @@
 """Methods: what every plug-in must do, a norm of one's own as one small file, and the conversions."""
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 
@@ -302,6 +302,29 @@ EFFECTS = {
     "hots.slowing": Effect(10.0, **ONLY_TRAINING, data="events"),
     "hots.clustering_events": Effect(100, **ONLY_TRAINING, data="events"),
     "hots.distance": Effect("euclidean", **ONLY_EVALUATION, data="events"),
+    # bntt.methods.hfirst and gabor_snn
+    **{
+        f"{method}.{option}": effect
+        for method in ("hfirst", "gabor-snn")
+        for option, effect in {
+            "image_size": Effect(8, **NOTHING, data="events"),
+            "crop_padding": Effect(1, **NOTHING, data="events"),
+            "flip": Effect(True, **NOTHING, data="events"),
+            "train_limit": Effect(6, **ONLY_TRAINING, data="events"),
+            "held_out": Effect(4, **ONLY_TRAINING, given={"held_out": 3}, data="events without validation"),
+            "test_limit": Effect(5, **ONLY_EVALUATION, data="events"),
+            "event_counts": Effect(True, **NOTHING, data="events"),
+            "statistics": Effect("cifar10-released", **NOTHING, data="events"),
+        }.items()
+    },
+    "noise_filter": Effect(0.05, data="events"),
+    "s1_threshold": Effect(100.0, data="events"),
+    "s1_decay": Effect(1.0, data="events"),
+    "refractory": Effect(1.0, data="events"),
+    "hfirst.decision": Effect("forest", data="events"),
+    "hfirst.s2_threshold": Effect(300.0, **ONLY_EVALUATION, given={"s2_threshold": 60.0}, data="events"),
+    "hfirst.s2_decay": Effect(20.0, **ONLY_EVALUATION, given={"s2_threshold": 60.0}, data="events"),
+    "hfirst.trees": Effect(3, **ONLY_TRAINING, given={"decision": "forest", "trees": 2}, data="events"),
     # bntt.methods.lee
     "lee.gamma_decay": Effect(0.1, **NOTHING),  # there is no temporal norm
     "lee.time_steps": Effect(4),
@@ -369,10 +392,10 @@ def moving_lines():
             x, y = draws.integers(30, 60, 1500), 40 + 9 * label + time // 4000 + draws.integers(0, 2, 1500)
             x, y = (y, x) if draws.random() < 0.3 else (x, y)  # so that no method is always right
             found.append((time << 15 | y << 8 | x << 1 | draws.integers(0, 2, 1500)).astype(np.uint32))
-        return dataclasses.replace(images, events=joined(found))
+        return replace(images, events=joined(found))
 
     parts = {name: part(getattr(data, name)) for name in ("train", "validation", "test")}
-    return dataclasses.replace(data, **parts)
+    return replace(data, **parts)
 
 
 # Options with which a small network fires within three steps, for methods whose own take it more.
@@ -386,9 +409,7 @@ DATA = {
     "without validation": lambda: images(validation=0),
     "recordings": recordings,
     "events": moving_lines,
-    "events without validation": lambda: dataclasses.replace(
-        moving_lines(), validation=recordings().validation.some(slice(0))
-    ),
+    "events without validation": lambda: replace(moving_lines(), validation=recordings().validation.some(slice(0))),
 }
 OPTIONS = [(method, option) for method, module in METHODS.items() for option in declared.options(module)]
 
@@ -462,7 +483,9 @@ def test_every_option_reaches_training_and_evaluation(method, option, defaults, 
     """And what is said to concern only one of them changes no bit of the other."""
     effect = effect_of(method, option)
     assert effect is not None, f"say in EFFECTS what another value of {option} of method {method} changes"
-    monkeypatch.setattr(store, "load", lambda name: DATA[effect.data]())
+    monkeypatch.setattr(store, "prepare", lambda name: None)
+    monkeypatch.setattr(store, "manifest", lambda name: dict.fromkeys(store._KEYS, "made by hand"))
+    monkeypatch.setattr(store, "load", lambda name, events=False: DATA[effect.data]())
     monkeypatch.setattr(loop, "SELECTION_EPOCHS", 2)
     run, directory, trained, found = defaults(method, effect)
     used, changed = run_of(method, tmp_path, "changed", effect.given | {option: effect.value})
