@@ -80,11 +80,11 @@ class Images:
         chosen = self.pixels[samples].float()
         return chosen if chosen.dim() == 5 else chosen / 255
 
-    def streams(self, samples: Tensor) -> Streams:
-        """The events of the recordings with these indices; ValueError if there are none."""
+    def streams(self, samples: Tensor | None = None) -> Streams:
+        """The events of the recordings with these indices, or of all; UserError if there are none."""
         if self.events is None:
-            raise ValueError("these data have no single events")
-        return self.events.take(samples.tolist())
+            raise UserError("these data have no single events; choose a dataset of recordings that keeps them")
+        return self.events if samples is None else self.events.take(samples.tolist())
 
     def some(self, those: slice) -> "Images":
         """The images of a slice."""

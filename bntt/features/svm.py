@@ -28,7 +28,6 @@ def fit(
     train: tuple[np.ndarray, np.ndarray],
     validation: tuple[np.ndarray, np.ndarray],
     classes: int,
-    seed: int,
     grid: Sequence[float] = GRID,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """``weight [classes, F]`` and ``bias [classes]``, float64, and facts: C, accuracy and whether it converged.
@@ -47,7 +46,7 @@ def fit(
         judged = np.asarray(validation[0], np.float64) @ basis / unit
         splits, name = [(features, labels, judged, validation[1])], "validation_accuracy"
     else:
-        fold = permutation(key(seed, "folds"), len(labels)).numpy() % FOLDS
+        fold = permutation(key("folds"), len(labels)).numpy() % FOLDS
         parts = [(fold != number, fold == number) for number in range(FOLDS)]
         splits = [(features[kept], labels[kept], features[left], labels[left]) for kept, left in parts]
         name = "cross_validation_accuracy"
@@ -55,13 +54,13 @@ def fit(
     def accuracy(c: float) -> float:
         right = 0
         for given, of_given, judged, truth in splits:
-            weights, _ = _hyperplanes(given, of_given, classes, c, seed)
+            weights, _ = _hyperplanes(given, of_given, classes, c)
             right += int((scores(weights, judged).argmax(1) == truth).sum())
         return 100 * right / sum(len(truth) for *_, truth in splits)
 
     found = {c: accuracy(c) for c in sorted(grid)}
     best = max(found, key=lambda c: found[c])
-    weights, converged = _hyperplanes(features, labels, classes, best, seed)
+    weights, converged = _hyperplanes(features, labels, classes, best)
     weights["weight"] = torch.from_numpy(weights["weight"].numpy() @ basis.T / unit).contiguous()
     return weights, {"c": best, name: found[best], "converged": converged}
 
@@ -77,14 +76,12 @@ def _basis(features: np.ndarray) -> np.ndarray:
     return features.T @ (vectors[:, kept] / np.sqrt(values[kept]))
 
 
-def _hyperplanes(
-    features: np.ndarray, labels: np.ndarray, classes: int, c: float, seed: int
-) -> tuple[dict[str, Tensor], bool]:
+def _hyperplanes(features: np.ndarray, labels: np.ndarray, classes: int, c: float) -> tuple[dict[str, Tensor], bool]:
     """Weights and biases, and whether the solver converged. A class without recordings is never chosen."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 
-    machine = LinearSVC(C=c, max_iter=ITERATIONS, random_state=key(seed, "svm") % 2**32)
+    machine = LinearSVC(C=c, max_iter=ITERATIONS, dual=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it is recorded
         machine.fit(features, labels)

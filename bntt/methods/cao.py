@@ -24,7 +24,9 @@ from bntt.experiment.schema import Run
 from bntt.methods import Task, Trained
 from bntt.methods.conversion import classifier_of, copied
 
+TITLE = "ANN-SNN conversion, no normalisation"
 NEEDS_START = True
+SEEDED = False
 EXTENDS = ["bntt.data.images", "bntt.spiking.networks", "bntt.spiking.encoding"]
 OPTIONS = {
     "time_steps": {"default": 400, "min": 1, "help": "Number of time-steps T of inference."},

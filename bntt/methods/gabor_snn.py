@@ -16,10 +16,11 @@ from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
 from bntt.features import hfirst, svm
 from bntt.methods import Task, Trained
-from bntt.methods.hfirst import c1_of, events_of, flat
+from bntt.methods.hfirst import c1_of, flat
 
 TITLE = "Gabor-SNN + linear SVM"
 NEEDS_EVENTS = True
+SEEDED = False
 EXTENDS = ["bntt.data.images", "bntt.features.hfirst"]
 OPTIONS: dict[str, dict[str, object]] = {}
 
@@ -28,11 +29,11 @@ def train(task: Task) -> Trained:
     """A hyperplane for each class."""
     options, data = task.options, task.data
     counts, facts = c1_of(data.train, options, data.name)
-    others, _ = hfirst.histograms(events_of(data.validation, data.name), options)
+    others, _ = hfirst.histograms(data.validation.streams(), options)
     parts = [
         (flat(found), part.labels.cpu().numpy()) for found, part in ((counts, data.train), (others, data.validation))
     ]
-    weights, chosen = svm.fit(parts[0], parts[1], data.classes, task.run.seed)
+    weights, chosen = svm.fit(parts[0], parts[1], data.classes)
     return Trained(weights, facts={"parameters": sum(w.numel() for w in weights.values())} | facts | chosen)
 
 

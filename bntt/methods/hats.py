@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from bntt.classifiers import EventClassifier
@@ -29,6 +28,7 @@ from bntt.methods import Task, Trained
 
 TITLE = "HATS + linear SVM"
 NEEDS_EVENTS = True
+SEEDED = False
 EXTENDS = ["bntt.data.images"]
 OPTIONS = {
     "cell": {"default": 10, "min": 1, "max": 128, "help": "Side K of a cell in pixels."},
@@ -46,16 +46,13 @@ OPTIONS = {
 def train(task: Task) -> Trained:
     """Compute the features of the training recordings, and a hyperplane for each class."""
     options, data, began = task.options, task.data, time.perf_counter()
-    parts = [
-        (features(part.streams(torch.arange(len(part))), options), part.labels.cpu().numpy())
-        for part in (data.train, data.validation)
-    ]
+    parts = [(features(part.streams(), options), part.labels.cpu().numpy()) for part in (data.train, data.validation)]
     seconds = time.perf_counter() - began
-    weights, chosen = svm.fit(parts[0], parts[1], data.classes, task.run.seed, options["penalties"])
+    weights, chosen = svm.fit(parts[0], parts[1], data.classes, options["penalties"])
     facts = {
         "parameters": sum(value.numel() for value in weights.values()),
         "features": weights["weight"].shape[1],
-        "events": len(data.train.events.words) if data.train.events else 0,
+        "events": len(data.train.streams().words),
         "feature_seconds": seconds,
     }
     return Trained(weights, facts=facts | chosen)

@@ -29,6 +29,7 @@ from bntt.methods import Task, Trained
 
 TITLE = "HFirst, {decision}"
 NEEDS_EVENTS = True
+SEEDED = False  # with the default decision; a forest is drawn from the seed
 EXTENDS = ["bntt.data.images", "bntt.features.hfirst"]
 OPTIONS = {
     "decision": {
@@ -52,7 +53,7 @@ def train(task: Task) -> Trained:
         return Trained(weights, facts={"parameters": len(weights["feature"])} | facts)
     templates = hfirst.templates_of(counts, labels, data.classes)
     if len(data.validation):
-        votes = hfirst.votes(events_of(data.validation, data.name), templates, s2_neuron(options), options).sum(1)
+        votes = hfirst.votes(data.validation.streams(), templates, s2_neuron(options), options).sum(1)
         facts |= {"c2_spikes": float(votes.mean()), "without_c2_spike": int((votes == 0).sum())}
     return Trained({"templates": torch.from_numpy(templates)}, facts={"parameters": templates.size} | facts)
 
@@ -60,6 +61,11 @@ def train(task: Task) -> Trained:
 def classifier(run: Run, data: ImageData, weights: Mapping[str, Tensor]) -> EventClassifier:
     """The shares of C2 spikes, or the forest's shares of classes."""
     options = run.options
+    needed = forest.NAMES if options["decision"] == "forest" else ["templates"]
+    if missing := sorted(set(needed) - weights.keys()):
+        raise UserError(
+            f"row {run.row} cannot load it: the weights of decision {options['decision']} have {missing[0]}"
+        )
     if options["decision"] == "forest":
         trees = {name: weights[name] for name in forest.NAMES}
         return EventClassifier(lambda streams: forest.shares(trees, flat(hfirst.histograms(streams, options)[0])))
@@ -77,19 +83,12 @@ def s2_neuron(options: Mapping[str, Any]) -> hfirst.Neuron:
     return hfirst.Neuron(options["s2_threshold"], options["s2_decay"], options["refractory"])
 
 
-def events_of(part: Images, name: str) -> Streams:
-    """The single events of a part of a dataset; UserError if it has none."""
-    if part.events is None:
-        raise UserError(f"HFirst needs single events, and dataset {name} has none; choose one that keeps them")
-    return part.events
-
-
 def c1_of(part: Images, options: Mapping[str, Any], name: str) -> tuple[np.ndarray, dict[str, float]]:
     """The histograms of C1 spikes, and the mean numbers of events and spikes of a recording.
 
     UserError if there are no events. If C1 is silent, a line on stderr says so.
     """
-    counts, numbers = hfirst.histograms(events_of(part, name), options)
+    counts, numbers = hfirst.histograms(part.streams(), options)
     kept, s1, c1 = numbers.mean(0).tolist() if len(numbers) else (0.0, 0.0, 0.0)
     if c1 == 0:
         hint = "lower s1_threshold or s1_decay"

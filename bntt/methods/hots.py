@@ -64,7 +64,7 @@ OPTIONS = {
 def train(task: Task) -> Trained:
     """Learn the prototypes layer by layer, then the histograms of the classes."""
     options, data, began = task.options, task.data, time.perf_counter()
-    streams, labels = data.train.streams(torch.arange(len(data.train))), data.train.labels.cpu().numpy()
+    streams, labels = data.train.streams(), data.train.labels.cpu().numpy()
     layers = learn(streams, options, task.run.seed)
     found = histograms(streams, layers)
     classes = [found[labels == label] for label in range(data.classes)]
@@ -80,7 +80,7 @@ def train(task: Task) -> Trained:
     }
     if len(data.validation):
         scores = classifier(task.run, data, weights).given(data, data.validation, torch.arange(len(data.validation)))
-        facts["validation_accuracy"] = (scores.argmax(1) == data.validation.labels.cpu()).double().mean().item()
+        facts["validation_accuracy"] = (scores.argmax(1) == data.validation.labels.cpu()).double().mean().item() * 100
     return Trained(weights, facts=facts | {"feature_seconds": time.perf_counter() - began})
 
 

@@ -45,6 +45,7 @@ from bntt.spiking.randomness import key
 from bntt.spiking.stateful import FixedDropout, State, Stateful, StatefulNetwork, pooled
 from bntt.training.loop import Outcome
 
+TITLE = "Hybrid"
 NEEDS_START = True
 EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding"]
 OPTIONS = {

@@ -50,6 +50,7 @@ from bntt.spiking.networks import WeightLayer, place, weight_layers
 from bntt.spiking.randomness import generator
 from bntt.spiking.stateful import FixedDropout, Stateful, StatefulNetwork, pooled
 
+TITLE = "Spike-based backprop"
 EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding"]
 OPTIONS = {
     "time_steps": {"default": 100, "min": 1, "help": "Number of time-steps T."},

@@ -42,6 +42,7 @@ from bntt.methods.surrogate import fit_spiking
 from bntt.spiking.networks import WeightLayer, initialise, place, weight_layers
 from bntt.spiking.stateful import FixedDropout, Stateful, StatefulNetwork, pooled
 
+TITLE = "STBP + NeuNorm"
 EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding"]
 OPTIONS = {
     "time_steps": {"default": 20, "min": 1, "help": "Number of time-steps T."},
