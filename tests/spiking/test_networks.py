@@ -220,7 +220,7 @@ SIDES = {"vgg5": 8, "vgg9": 8, "vgg11": 64, "vgg16": 16, "dvs7": 42, "cao5": 8}
 def on_counts(architecture, norm):
     """A small network, and an input that is neither spikes nor quarters of them: thirds of up to 269 events."""
     side = SIDES[architecture]
-    network = SpikingNetwork(weight_layers(architecture, (2, side, side), 3, 1 / 32), 2, norm=norm)
+    network = SpikingNetwork(weight_layers(architecture, (2, side, side), 3, 1 / 16), 2, norm=norm)
     initialise(network, 0, 8.0)
     counts = torch.randint(0, 270, (2, 3, 2, side, side), generator=torch.Generator().manual_seed(0))
     return network.double(), counts.double() / 3
