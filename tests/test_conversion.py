@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from bntt.common.errors import UserError
 from bntt.data import store
-from bntt.methods import ann, cao, conversion
+from bntt.methods import _balancing, ann, cao, conversion
 from bntt.runs import pipeline
 from bntt.runs.directory import RunDirectory
 from bntt.spiking.encoding import poisson, rates
@@ -32,7 +32,7 @@ def random_network(reset="hard", seed=0, **options):
         "balancing": "network",
     } | options  # fmt: skip
     data = images(train=9, seed=seed)
-    network = conversion.build(options, data, {})
+    network = _balancing.build(options, data, {})
     initialise(network, seed, 2.0)
     return network.eval(), data, options
 
@@ -65,9 +65,9 @@ def naive_currents(network, data, options, thresholds, stop):
 @pytest.mark.parametrize("reset", ["hard", "soft"])
 @pytest.mark.parametrize("scale", [1.0, 0.8])
 def test_thresholds_are_the_largest_current_layer_by_layer(reset, scale, monkeypatch):
-    monkeypatch.setattr(conversion, "HELD", 1)  # one image at once
+    monkeypatch.setattr(_balancing, "HELD", 1)  # one image at once
     network, data, options = random_network(reset, threshold_scale=scale)
-    thresholds = conversion.balance(network, data, options, key(5))
+    thresholds = _balancing.balance(network, data, options, key(5))
     assert list(thresholds) == ["conv1", "conv2", "conv3", "fc1"]
     for name, threshold in thresholds.items():
         currents = naive_currents(network, data, options, thresholds, name)
@@ -77,9 +77,9 @@ def test_thresholds_are_the_largest_current_layer_by_layer(reset, scale, monkeyp
 
 @pytest.mark.parametrize("percentile", [99.0, 97.3, 85.0])
 def test_a_percentile_is_exact_over_all_currents(percentile, monkeypatch):
-    monkeypatch.setattr(conversion, "HELD", 1)  # one image at once
+    monkeypatch.setattr(_balancing, "HELD", 1)  # one image at once
     network, data, options = random_network(percentile=percentile, seed=3)
-    thresholds = conversion.balance(network, data, options, key(5))
+    thresholds = _balancing.balance(network, data, options, key(5))
     for name, threshold in thresholds.items():
         currents = naive_currents(network, data, options, thresholds, name)
         rank = max(1, ceil(len(currents) * (100 - Fraction(str(percentile))) / 100))
@@ -100,7 +100,7 @@ def conversion_rank(total: int, percentile: float) -> int:
     network = SimpleNamespace(hidden=lambda: {"only": layer}, description=[SimpleNamespace(neurons=total)])
     options = {"coding": "signed", "calibration_images": 1, "calibration_steps": 1, "percentile": percentile,
                "threshold_scale": 1.0, "balancing": "network"}  # fmt: skip
-    threshold = conversion.balance(network, images(train=2), options, 0)["only"]
+    threshold = _balancing.balance(network, images(train=2), options, 0)["only"]
     return total + 1 - round(threshold)
 
 
@@ -124,15 +124,15 @@ def test_the_rank_of_a_percentile_is_that_of_exact_arithmetic(total, percentile,
 def test_only_training_images_un_augmented_and_no_more_than_asked_for_are_used():
     network, data, options = random_network()
     blind = dataclasses.replace(data, validation=None, test=None)
-    few = conversion.balance(network, blind, options | {"calibration_images": 2}, key(5))
+    few = _balancing.balance(network, blind, options | {"calibration_images": 2}, key(5))
     network, _, _ = random_network()
-    assert conversion.balance(network, data, options | {"calibration_images": 2, "flip": True}, key(5)) == few
+    assert _balancing.balance(network, data, options | {"calibration_images": 2, "flip": True}, key(5)) == few
 
 
 def test_with_more_steps_a_conversion_comes_nearer_to_its_network():
     """Soft reset loses nothing: output / T times the product of thresholds tends to the dense logits."""
     network, data, options = random_network("soft", time_steps=1024, calibration_steps=64)
-    thresholds = conversion.balance(network, data, options, key(5))
+    thresholds = _balancing.balance(network, data, options, key(5))
     samples = torch.arange(len(data.test))
     scaled = data.scaled(data.test.unit(samples), True)
     dense = ann.build({**options, "batch_norm": False, "dropout": 0.0}, data)
@@ -274,7 +274,7 @@ def naive_local(network, description, spikes, options):
 @pytest.mark.parametrize("scale", [1.0, 0.6])
 @pytest.mark.parametrize("held", [1, 2**26])
 def test_local_thresholds_are_the_largest_currents_of_channels_and_weights_hold_them(reset, scale, held, monkeypatch):
-    monkeypatch.setattr(conversion, "HELD", held)  # one image at once, or all
+    monkeypatch.setattr(_balancing, "HELD", held)  # one image at once, or all
     network, data, options = random_network(
         reset, threshold_scale=scale, balancing="local", calibration_images=9, calibration_steps=20
     )
@@ -284,7 +284,7 @@ def test_local_thresholds_are_the_largest_currents_of_channels_and_weights_hold_
         zip([layer.name for layer in network.description], map(torch.clone, network.parameters()), strict=True)
     )
     spikes = poisson(data.scaled(data.train.unit(samples), True), 20, key(5), samples, signed=True)
-    found = conversion.balance(network, data, options, key(5))
+    found = _balancing.balance(network, data, options, key(5))
     expected, voltage, counts = naive_local(dense, network.description, spikes, options)
     assert list(found) == list(expected)
     for name, thresholds in expected.items():
@@ -303,13 +303,13 @@ def test_a_channel_without_positive_current_gets_the_largest_threshold_of_its_la
     with torch.no_grad():
         network.layers["conv1"].connection.weight[1] = 0
     largest = naive_currents(network, data, options, {}, "conv1").max()
-    thresholds = conversion.balance(network, data, options, key(5))["conv1"]
+    thresholds = _balancing.balance(network, data, options, key(5))["conv1"]
     assert thresholds[1] == pytest.approx(largest, rel=1e-5)
     assert 0 < min(thresholds) < largest
     with torch.no_grad():
         network.layers["conv2"].connection.weight.zero_()
-    with pytest.raises(conversion.Silent, match="conv2"):
-        conversion.balance(network, data, options, key(5))
+    with pytest.raises(_balancing.Silent, match="conv2"):
+        _balancing.balance(network, data, options, key(5))
 
 
 STEPS = [2**n for n in range(5, 12)]
@@ -357,7 +357,7 @@ def test_rates_approach_the_relu_activations(constant, exponent, band, balancing
     dense = ann.build({**options, "batch_norm": False, "dropout": 0.0}, data).double().eval()
     dense.load_state_dict(network.state_dict())
     options["calibration_images"] = len(samples)
-    thresholds = conversion.balance(network, data, options, key(5))
+    thresholds = _balancing.balance(network, data, options, key(5))
 
     class Inputs:
         expected = rates(scaled, True)
@@ -469,7 +469,7 @@ def test_a_pair_without_thresholds_has_no_accuracy_and_is_not_taken(monkeypatch)
     assert tuned["percentile"] == 100
     with torch.no_grad():
         network.layers["conv1"].connection.weight.zero_()
-    with pytest.raises(conversion.Silent, match="conv1"):
+    with pytest.raises(_balancing.Silent, match="conv1"):
         conversion.tuned(network, data, options, 0)
 
 

@@ -344,7 +344,7 @@ def line_data(empty=False):
 def trained(module, data, seed=3, **options):
     defaults = declared.options(module.__name__)
     assert options.keys() <= defaults.keys()
-    run = SimpleNamespace(options={name: o["default"] for name, o in defaults.items()} | options, seed=seed)
+    run = SimpleNamespace(row="row", options={name: o["default"] for name, o in defaults.items()} | options, seed=seed)
     return run, module.train(Task(run, data, None))
 
 
@@ -394,7 +394,7 @@ def test_methods_say_what_they_lack(module, options, capsys):
     assert made.facts["c1_spikes"] == 0
     assert_one_line(UserError(capsys.readouterr().err.rstrip("\n")), "C1", "lines", "s1_threshold")
     assert np.isfinite(module.classifier(run, data, made.weights).decide(data.test.events)).all()
-    with pytest.raises((KeyError, UserError)):  # another decision's weights
+    with pytest.raises((KeyError, UserError)):  # weights of something else
         module.classifier(run, data, {"other": torch.zeros(1)})
 
 

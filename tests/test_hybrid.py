@@ -12,7 +12,7 @@ from torch import nn
 from bntt.classifiers import SpikingClassifier
 from bntt.common.errors import UserError
 from bntt.data import store
-from bntt.methods import ann, conversion, hybrid
+from bntt.methods import _balancing, ann, hybrid
 from bntt.runs import pipeline
 from bntt.runs.directory import RunDirectory
 from bntt.spiking.encoding import rates
@@ -115,9 +115,9 @@ OPTIONS = {
 def converted_and_hybrid():
     """A network converted with soft reset, the hybrid network of the same weights and thresholds, and their data."""
     data = images(train=9)
-    converted = conversion.build(OPTIONS, data, {})
+    converted = _balancing.build(OPTIONS, data, {})
     initialise(converted, 0, 2.0)
-    thresholds = conversion.balance(converted.eval(), data, OPTIONS, key(5))
+    thresholds = _balancing.balance(converted.eval(), data, OPTIONS, key(5))
     delayed = hybrid.build(OPTIONS, data, thresholds)
     delayed.load_state_dict(converted.state_dict())
     return converted.double(), delayed.double().eval(), thresholds, data
@@ -201,12 +201,12 @@ def test_the_weights_are_those_of_the_start_until_they_are_trained(starts, tmp_p
     assert ": done" in said
     rows, root = starts
     start = RunDirectory.of(experiment(tmp_path, rows=rows).run("digits", "ann", 0), root).weights()
-    weights, thresholds = conversion.parted(directory.weights())
+    weights, thresholds = _balancing.parted(directory.weights())
     torch.testing.assert_close(weights, start, atol=1e-9, rtol=0)
     data = store.load("digits").as_asked(CPU, run.options)
-    network = conversion.build(OPTIONS | run.options, data, {})
+    network = _balancing.build(OPTIONS | run.options, data, {})
     network.load_state_dict(start)
-    balanced = conversion.balance(
+    balanced = _balancing.balance(
         network.eval(), data, {**OPTIONS, **run.options, "threshold_scale": 1.0}, key(0, "calibration")
     )
     assert thresholds == pytest.approx({name: 0.6 * value for name, value in balanced.items()}, rel=1e-6)

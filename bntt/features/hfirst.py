@@ -29,6 +29,7 @@ A spike is a row ``(time in microseconds, x, y, channel)`` of int32; the channel
 """
 
 import ctypes
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -37,6 +38,7 @@ from typing import Any
 import numpy as np
 
 from bntt.data.events.streams import Streams, columns, microseconds, polarities, rows
+from bntt.data.images import Images
 from bntt.features import checks
 from bntt.features.native import Native
 
@@ -154,6 +156,24 @@ def templates_of(counts: np.ndarray, labels: np.ndarray, classes: int) -> np.nda
     norms = np.sqrt((sums**2).sum((1, 2, 3), keepdims=True))
     scaled = (NORM * sums / np.where(norms > 0, norms, 1)).round().astype(np.int32)
     return np.where(scaled < WEAKEST, INHIBITION, scaled).astype(np.int32)
+
+
+def c1_histograms(part: Images, options: Mapping[str, Any], name: str) -> tuple[np.ndarray, dict[str, float]]:
+    """The histograms of C1 spikes, and the mean numbers of events and spikes of a recording.
+
+    UserError if there are no events. If C1 is silent, a line on stderr says so.
+    """
+    counts, numbers = histograms(part.streams(), options)
+    kept, s1, c1 = numbers.mean(0).tolist() if len(numbers) else (0.0, 0.0, 0.0)
+    if c1 == 0:
+        hint = "lower s1_threshold or s1_decay"
+        print(f"HFirst's layer C1 fires for no training recording of {name}: {hint}", file=sys.stderr, flush=True)
+    return counts, {"events_kept": kept, "s1_spikes": s1, "c1_spikes": c1}
+
+
+def flat(counts: np.ndarray) -> np.ndarray:
+    """Histograms as vectors, ``[N, F]``."""
+    return counts.reshape(len(counts), -1)
 
 
 def votes(streams: Streams, templates: np.ndarray, neuron: Neuron, options: Mapping[str, Any]) -> np.ndarray:

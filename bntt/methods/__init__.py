@@ -30,16 +30,22 @@ What it must keep (``python -m bntt test METHOD`` checks each):
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
-from bntt.training.loop import Keeper, Outcome
+from bntt.spiking.encoding import encode
+from bntt.spiking.networks import SpikingNetwork, place
+from bntt.spiking.randomness import key, seed_torch
+from bntt.spiking.stateful import StatefulNetwork
+from bntt.training.loop import Keeper, Loss, Outcome, fit
+from bntt.training.schedule import decay_budget
 
 
 @dataclass(frozen=True)
@@ -76,3 +82,39 @@ class Trained:
                 json.dumps(value, allow_nan=False)
             except (TypeError, ValueError):
                 raise TypeError(f"fact {name!r} must be plain finite numbers and text, not {value!r}") from None
+
+
+def fit_spiking(
+    task: Task,
+    network: SpikingNetwork | StatefulNetwork,
+    *,
+    loss: Loss | None = None,
+    contributions: Callable[[Tensor], Tensor] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Trained:
+    """Train an initialised spiking network on the task's data in its coding, and return what it came to.
+
+    ``loss(contributions [T, N, classes], labels [N])`` is by default the cross-entropy of the logits. ``contributions``
+    runs the network on spikes ``[T, N, ...]`` of type ``dtype``; by default it calls it. PyTorch's generator is seeded
+    for each batch, by the epoch and the first sample, for modules that draw from it.
+    """
+    options, data, seed = task.options, task.data, task.run.seed
+    place(network, data.mean.device)
+    signed, run = options["coding"] == "signed", contributions or network
+
+    def forward(unit: Tensor, samples: Tensor, noise: int) -> Tensor:
+        if network.training:
+            seed_torch(key(noise, "dropout", int(samples[0])), unit.device)
+        scaled = data.scaled(unit, signed)
+        return run(encode(scaled, options["time_steps"], noise, samples, signed=signed, dtype=dtype))
+
+    def cross_entropy(output: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(network.logits(output), labels)
+
+    outcome = fit(
+        network, forward, data, options, seed, task.keeper, task.run.name, loss or cross_entropy, network.logits
+    )
+    facts: dict[str, Any] = {"parameters": sum(p.numel() for p in network.parameters())}
+    if network.norms() and options["optimiser"] == "sgd":
+        facts["decay_budget"] = decay_budget(options, len(data.train))
+    return Trained(network.state_dict(), outcome, facts)

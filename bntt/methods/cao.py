@@ -22,7 +22,7 @@ from bntt.classifiers import SpikingClassifier
 from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
 from bntt.methods import Task, Trained
-from bntt.methods.conversion import classifier_of, copied
+from bntt.methods._balancing import classifier_of, copied
 
 TITLE = "ANN-SNN conversion, no normalisation"
 NEEDS_START = True

@@ -16,7 +16,6 @@ from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
 from bntt.features import hfirst, svm
 from bntt.methods import Task, Trained
-from bntt.methods.hfirst import c1_of, flat
 
 TITLE = "Gabor-SNN + linear SVM"
 NEEDS_EVENTS = True
@@ -28,16 +27,17 @@ OPTIONS: dict[str, dict[str, object]] = {}
 def train(task: Task) -> Trained:
     """A hyperplane for each class."""
     options, data = task.options, task.data
-    counts, facts = c1_of(data.train, options, data.name)
+    counts, facts = hfirst.c1_histograms(data.train, options, data.name)
     others, _ = hfirst.histograms(data.validation.streams(), options)
-    parts = [
-        (flat(found), part.labels.cpu().numpy()) for found, part in ((counts, data.train), (others, data.validation))
-    ]
-    weights, chosen = svm.fit(parts[0], parts[1], data.classes)
+    known, judged = (
+        (hfirst.flat(found), part.labels.cpu().numpy())
+        for found, part in ((counts, data.train), (others, data.validation))
+    )
+    weights, chosen = svm.fit(known, judged, data.classes)
     return Trained(weights, facts={"parameters": sum(w.numel() for w in weights.values())} | facts | chosen)
 
 
 def classifier(run: Run, data: ImageData, weights: Mapping[str, Tensor]) -> EventClassifier:
     """The distances to the hyperplanes."""
     planes = {name: weights[name] for name in ("weight", "bias")}
-    return EventClassifier(lambda streams: svm.scores(planes, flat(hfirst.histograms(streams, run.options)[0])))
+    return EventClassifier(lambda streams: svm.scores(planes, hfirst.flat(hfirst.histograms(streams, run.options)[0])))

@@ -11,7 +11,6 @@
   forest is scikit-learn's default, with ``trees`` trees.
 """
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import Tensor
 from bntt.classifiers import EventClassifier
 from bntt.common.errors import UserError
 from bntt.data.events.streams import Streams
-from bntt.data.images import ImageData, Images
+from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
 from bntt.features import forest, hfirst
 from bntt.methods import Task, Trained
@@ -46,10 +45,10 @@ OPTIONS = {
 def train(task: Task) -> Trained:
     """The templates of S2, or the forest."""
     options, data = task.options, task.data
-    counts, facts = c1_of(data.train, options, data.name)
+    counts, facts = hfirst.c1_histograms(data.train, options, data.name)
     labels = data.train.labels.cpu().numpy()
     if options["decision"] == "forest":
-        weights = forest.fit(flat(counts), labels, data.classes, options["trees"], task.run.seed)
+        weights = forest.fit(hfirst.flat(counts), labels, data.classes, options["trees"], task.run.seed)
         return Trained(weights, facts={"parameters": len(weights["feature"])} | facts)
     templates = hfirst.templates_of(counts, labels, data.classes)
     if len(data.validation):
@@ -68,7 +67,9 @@ def classifier(run: Run, data: ImageData, weights: Mapping[str, Tensor]) -> Even
         )
     if options["decision"] == "forest":
         trees = {name: weights[name] for name in forest.NAMES}
-        return EventClassifier(lambda streams: forest.shares(trees, flat(hfirst.histograms(streams, options)[0])))
+        return EventClassifier(
+            lambda streams: forest.shares(trees, hfirst.flat(hfirst.histograms(streams, options)[0]))
+        )
     templates = weights["templates"].cpu().numpy()
 
     def shares(streams: Streams) -> np.ndarray:
@@ -81,21 +82,3 @@ def classifier(run: Run, data: ImageData, weights: Mapping[str, Tensor]) -> Even
 def s2_neuron(options: Mapping[str, Any]) -> hfirst.Neuron:
     """The neurons of S2."""
     return hfirst.Neuron(options["s2_threshold"], options["s2_decay"], options["refractory"])
-
-
-def c1_of(part: Images, options: Mapping[str, Any], name: str) -> tuple[np.ndarray, dict[str, float]]:
-    """The histograms of C1 spikes, and the mean numbers of events and spikes of a recording.
-
-    UserError if there are no events. If C1 is silent, a line on stderr says so.
-    """
-    counts, numbers = hfirst.histograms(part.streams(), options)
-    kept, s1, c1 = numbers.mean(0).tolist() if len(numbers) else (0.0, 0.0, 0.0)
-    if c1 == 0:
-        hint = "lower s1_threshold or s1_decay"
-        print(f"HFirst's layer C1 fires for no training recording of {name}: {hint}", file=sys.stderr, flush=True)
-    return counts, {"events_kept": kept, "s1_spikes": s1, "c1_spikes": c1}
-
-
-def flat(counts: np.ndarray) -> np.ndarray:
-    """Histograms as vectors, ``[N, F]``."""
-    return counts.reshape(len(counts), -1)

@@ -37,9 +37,8 @@ from torch import Tensor, nn
 from bntt.classifiers import SpikingClassifier
 from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
-from bntt.methods import Task, Trained
-from bntt.methods.conversion import Silent, balance, copied, copy_weights, parted, with_thresholds
-from bntt.methods.surrogate import fit_spiking
+from bntt.methods import Task, Trained, fit_spiking
+from bntt.methods._balancing import Silent, balance, copied, copy_weights, parted, with_thresholds
 from bntt.spiking.networks import WeightLayer, place, weight_layers
 from bntt.spiking.randomness import key
 from bntt.spiking.stateful import FixedDropout, State, Stateful, StatefulNetwork, pooled

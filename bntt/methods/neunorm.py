@@ -37,8 +37,7 @@ from torch.nn import functional as F
 from bntt.classifiers import SpikingClassifier
 from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
-from bntt.methods import Task, Trained
-from bntt.methods.surrogate import fit_spiking
+from bntt.methods import Task, Trained, fit_spiking
 from bntt.spiking.networks import WeightLayer, initialise, place, weight_layers
 from bntt.spiking.stateful import FixedDropout, Stateful, StatefulNetwork, pooled
 

@@ -6,21 +6,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from bntt.classifiers import SpikingClassifier
 from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
-from bntt.methods import Task, Trained
-from bntt.spiking.encoding import encode
+from bntt.methods import Task, Trained, fit_spiking
 from bntt.spiking.kernels import computes_in_bfloat16, name_for
 from bntt.spiking.networks import SpikingNetwork, initialise, place, weight_layers
 from bntt.spiking.neurons import LIF
 from bntt.spiking.norms import NORMS, TSBN, TemporalNorm
-from bntt.spiking.randomness import key, seed_torch
-from bntt.spiking.stateful import StatefulNetwork
-from bntt.training.loop import Loss, fit
-from bntt.training.schedule import decay_budget
+from bntt.training.loop import Loss
 
 TITLE = "Surrogate gradient, {norm}"
 EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding"]
@@ -128,42 +123,6 @@ def train(
     trained = fit_spiking(task, network, loss=loss, contributions=contributions, dtype=dtype)
     facts = {"precision": precision, "kernels": name_for(device)}
     return replace(trained, facts={**trained.facts, **facts})
-
-
-def fit_spiking(
-    task: Task,
-    network: SpikingNetwork | StatefulNetwork,
-    *,
-    loss: Loss | None = None,
-    contributions: Callable[[Tensor], Tensor] | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Trained:
-    """Train an initialised spiking network on the task's data in its coding, and return what it came to.
-
-    ``loss(contributions [T, N, classes], labels [N])`` is by default the cross-entropy of the logits. ``contributions``
-    runs the network on spikes ``[T, N, ...]`` of type ``dtype``; by default it calls it. PyTorch's generator is seeded
-    for each batch, by the epoch and the first sample, for modules that draw from it.
-    """
-    options, data, seed = task.options, task.data, task.run.seed
-    place(network, data.mean.device)
-    signed, run = options["coding"] == "signed", contributions or network
-
-    def forward(unit: Tensor, samples: Tensor, noise: int) -> Tensor:
-        if network.training:
-            seed_torch(key(noise, "dropout", int(samples[0])), unit.device)
-        scaled = data.scaled(unit, signed)
-        return run(encode(scaled, options["time_steps"], noise, samples, signed=signed, dtype=dtype))
-
-    def cross_entropy(output: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(network.logits(output), labels)
-
-    outcome = fit(
-        network, forward, data, options, seed, task.keeper, task.run.name, loss or cross_entropy, network.logits
-    )
-    facts: dict[str, Any] = {"parameters": sum(p.numel() for p in network.parameters())}
-    if network.norms() and options["optimiser"] == "sgd":
-        facts["decay_budget"] = decay_budget(options, len(data.train))
-    return Trained(network.state_dict(), outcome, facts)
 
 
 def classifier(

@@ -4,8 +4,8 @@ A recording depends on its picture, the key and its number alone, so the number 
 started as programs of their own, because `multiprocessing` would run the user's program again in each of them.
 """
 
+import io
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -38,7 +38,10 @@ def recorded(pictures: np.ndarray, key: int, processes: int | None = None) -> Ge
                 subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, bufsize=-1)
             )
         for first, process in enumerate(started):
-            _send(process, pickle.dumps((key, first, count, pictures[first::count])))
+            task = io.BytesIO()
+            np.save(task, np.array([key, first, count], np.uint64))
+            np.save(task, pictures[first::count])
+            _send(process, task.getvalue())
         for number in range(len(pictures)):
             process = started[number % count]
             yield _taken(process, int.from_bytes(_taken(process, 4)))
@@ -52,7 +55,7 @@ def _send(process: subprocess.Popen[bytes], content: bytes) -> None:
     assert process.stdin is not None
     try:
         process.stdin.write(content)
-        process.stdin.flush()
+        process.stdin.close()
     except BrokenPipeError:
         raise _ended(process) from None
 
@@ -82,7 +85,9 @@ def _work() -> None:
     An interrupt is left to the parent. If the parent is gone, so is the reader of the output, and this process ends.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    key, first, apart, pictures = pickle.load(sys.stdin.buffer)
+    task = io.BytesIO(sys.stdin.buffer.read())
+    key, first, apart = np.load(task, allow_pickle=False).tolist()
+    pictures = np.load(task, allow_pickle=False)
     try:
         for place, picture in enumerate(pictures):
             content = encode(record(picture, key, first + place * apart))
