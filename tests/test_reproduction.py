@@ -358,7 +358,7 @@ def test_what_the_paper_does_not_print_is_named_and_not_awaited(tmp_path):
             assert verdict.reason.startswith("the paper prints n/a here, no number that a row could reproduce: it does")
     named = edited(tmp_path, lambda d: d["rows"].update({"hybrid-vgg16": {"method": "ann", "datasets": ["cifar10"]}}))
     verdict = judge_cell(named, published("Table 1", "cifar10/rathi-2020", "accuracy")).verdict
-    assert verdict.reason == "the protocol has no row hybrid-vgg16 on cifar10"
+    assert verdict.reason == "not the paper's protocol: row hybrid-vgg16 uses method ann"
 
 
 # -- check ------------------------------------------------------------------------------------------------
