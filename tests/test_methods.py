@@ -16,7 +16,7 @@ from bntt.data.events.streams import joined
 from bntt.data.images import ImageData, Images
 from bntt.experiment import declared
 from bntt.measurements import measure_all
-from bntt.methods import Task, ann
+from bntt.methods import Task, _balancing, ann
 from bntt.runs import contract, pipeline
 from bntt.runs.checkpoints import Checkpoints
 from bntt.runs.directory import RunDirectory
@@ -116,7 +116,8 @@ def recordings():
 def test_a_network_is_given_the_coded_data_in_training_and_evaluation(method, of, coding, tmp_path, monkeypatch):
     """Pixel by pixel, and with the keys of their purposes: spikes, or for a dense network their expected values."""
     module, given, weights = import_module(METHODS[method]), [], []
-    build = module.build
+    holder = _balancing if method == "conversion" else module
+    build = holder.build
 
     def watch(connection, inputs):
         given.append(inputs[0].float())
@@ -127,7 +128,7 @@ def test_a_network_is_given_the_coded_data_in_training_and_evaluation(method, of
         network.layers["conv1"].get_submodule("connection").register_forward_pre_hook(watch)
         return network
 
-    monkeypatch.setattr(module, "build", watched)
+    monkeypatch.setattr(holder, "build", watched)
     options = {"coding": coding, "precision": "fp32", "batch_size": 12}  # one step, whose input is of the weights' type
     run, data, _, made = trained(method, tmp_path, of(), **options)
     assert run.options["coding"] == coding

@@ -58,6 +58,8 @@ def _send(process: subprocess.Popen[bytes], content: bytes) -> None:
         process.stdin.close()
     except BrokenPipeError:
         raise _ended(process) from None
+    finally:
+        process.stdin = None  # `communicate` would write to it
 
 
 def _taken(process: subprocess.Popen[bytes], size: int) -> bytes:
