@@ -479,7 +479,15 @@ def defaults(tmp_path_factory):
     return default
 
 
-@pytest.mark.parametrize(("method", "option"), [pytest.param(*pair, id=".".join(pair)) for pair in OPTIONS])
+def once(method, option):
+    """The marks of a test: options that a method takes over are tried quickly for the first methods only."""
+    own = option in (declared.literal(METHODS[method], "OPTIONS") or {})
+    return [] if own or method in ("surrogate", "ann", "conversion") else [pytest.mark.slow]
+
+
+@pytest.mark.parametrize(
+    ("method", "option"), [pytest.param(*pair, id=".".join(pair), marks=once(*pair)) for pair in OPTIONS]
+)
 def test_every_option_reaches_training_and_evaluation(method, option, defaults, tmp_path, monkeypatch):
     """And what is said to concern only one of them changes no bit of the other."""
     effect = effect_of(method, option)
