@@ -287,7 +287,10 @@ def test_everything_end_to_end_and_then_nothing(fresh, project):
     assert len(pages) == 10
     for page in pages:
         text = page.read_text()
-        assert "<script" not in text.lower(), page
+        scripts = re.findall(r"<script[^>]*>", text, re.I)
+        assert bool(scripts) == (page.name == "table1.html"), page  # readers sort and search its wide table
+        assert not any(re.search(r"\bsrc\b", tag) for tag in scripts), scripts
+        text = re.sub(r"<script.*?</script>|<style.*?</style>", "", text, flags=re.S | re.I)
         assert not re.search(r"\bsrc\s*=\s*[\"']?(https?:)?//", text), page
         assert "Traceback" not in text, page
         for target in re.findall(r'(?:href|src)="([^"#:]+)"', text):
