@@ -272,10 +272,10 @@ EFFECTS = {
     "mpbn.time_steps": Effect(4),
     "mpbn.threshold": Effect(0.8),
     "mpbn.reset": Effect("soft"),
-    # bntt.methods.hats and hots
+    # bntt.methods.hats, hots, hfirst and gabor_snn: they see events, not frames
     **{
         f"{method}.{option}": effect
-        for method in ("hats", "hots")
+        for method in ("hats", "hots", "hfirst", "gabor-snn")
         for option, effect in {
             "image_size": Effect(8, **NOTHING, data="events"),
             "crop_padding": Effect(1, **NOTHING, data="events"),
@@ -304,20 +304,6 @@ EFFECTS = {
     "hots.clustering_events": Effect(100, **ONLY_TRAINING, data="events"),
     "hots.distance": Effect("euclidean", **ONLY_EVALUATION, data="events"),
     # bntt.methods.hfirst and gabor_snn
-    **{
-        f"{method}.{option}": effect
-        for method in ("hfirst", "gabor-snn")
-        for option, effect in {
-            "image_size": Effect(8, **NOTHING, data="events"),
-            "crop_padding": Effect(1, **NOTHING, data="events"),
-            "flip": Effect(True, **NOTHING, data="events"),
-            "train_limit": Effect(6, **ONLY_TRAINING, data="events"),
-            "held_out": Effect(4, **ONLY_TRAINING, given={"held_out": 3}, data="events without validation"),
-            "test_limit": Effect(5, **ONLY_EVALUATION, data="events"),
-            "event_counts": Effect(True, **NOTHING, data="events"),
-            "statistics": Effect("cifar10-released", **NOTHING, data="events"),
-        }.items()
-    },
     "noise_filter": Effect(0.05, data="events"),
     "s1_threshold": Effect(100.0, data="events"),
     "s1_decay": Effect(1.0, data="events"),

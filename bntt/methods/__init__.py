@@ -118,3 +118,13 @@ def fit_spiking(
     if network.norms() and options["optimiser"] == "sgd":
         facts["decay_budget"] = decay_budget(options, len(data.train))
     return Trained(network.state_dict(), outcome, facts)
+
+
+def squared_error(network: SpikingNetwork | StatefulNetwork) -> Loss:
+    """A loss for `fit_spiking`: squared error of logits and one-hot labels, summed over classes, mean over images."""
+
+    def loss(contributions: Tensor, labels: Tensor) -> Tensor:
+        logits = network.logits(contributions)
+        return (logits - F.one_hot(labels, logits.shape[1])).square().sum(1).mean()
+
+    return loss

@@ -39,12 +39,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from bntt.classifiers import SpikingClassifier
 from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
-from bntt.methods import Task, Trained, fit_spiking
+from bntt.methods import Task, Trained, fit_spiking, squared_error
 from bntt.spiking.networks import WeightLayer, place, weight_layers
 from bntt.spiking.randomness import generator
 from bntt.spiking.stateful import FixedDropout, Stateful, StatefulNetwork, pooled
@@ -169,12 +168,7 @@ def train(task: Task) -> Trained:
     """Back-propagation with the gradient and the loss of the module's docstring."""
     network = build(task.options, task.data)
     initialise(network, task.run.seed)
-
-    def squared_error(contributions: Tensor, labels: Tensor) -> Tensor:
-        wanted = F.one_hot(labels, task.data.classes)
-        return (network.logits(contributions) - wanted).square().sum(1).mean()
-
-    return fit_spiking(task, network, loss=squared_error)
+    return fit_spiking(task, network, loss=squared_error(network))
 
 
 def classifier(run: Run, data: ImageData, weights: Mapping[str, Tensor]) -> SpikingClassifier:
