@@ -270,33 +270,19 @@ def main():
 # -- in the interpreter --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def interpreted(request, tmp_path_factory):
-    """What the interpreter found of the cases that are tested now."""
-    from tiny import made_once
-
+@pytest.mark.parametrize("which", ["a sample", pytest.param("all others", marks=pytest.mark.slow)])
+def test_in_the_interpreter(which):
+    """In one process for many cases, since it takes Triton longer to start than to run one."""
     if importlib.util.find_spec("triton") is None:
         pytest.skip("triton is not installed")
-    tests = [item for item in request.session.items if getattr(item, "function", None) is test_in_the_interpreter]
-    names = [item.callspec.params["name"] for item in tests]
-
-    def interpret(folder: Path) -> None:
-        settings = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([sys.executable, __file__, *names], env=settings, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        (folder / "found.json").write_text(done.stdout.splitlines()[-1])
-
-    found = json.loads((made_once(tmp_path_factory, "interpreted", interpret) / "found.json").read_text())
+    names = [name for name in INTERPRETED if (name in ALWAYS) == (which == "a sample")]
+    settings = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, __file__, *names], env=settings, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
     if "broken" in found:
         pytest.skip(found["broken"])
-    return found
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in INTERPRETED]
-)
-def test_in_the_interpreter(interpreted, name):
-    assert interpreted[name] == {}
+    assert found == dict.fromkeys(names, {})
 
 
 # -- compiled for a device, which need not be there ------------------------------------------------------------------

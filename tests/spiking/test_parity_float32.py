@@ -155,8 +155,8 @@ def test_layer_by_layer_small(norm):
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", NORMS)
 def test_layer_by_layer_over_25_time_steps(norm):
-    tally = prove(norm, steps=25, width=0.25, side=16, samples=8, seeds=SEEDS)
-    assert tally.spikes > 1e7
+    tally = prove(norm, steps=25, width=0.25, side=16, samples=8, seeds=[0])
+    assert tally.spikes > 2e6
 
 
 @pytest.mark.slow
