@@ -13,8 +13,9 @@ from typing import ClassVar
 import pandas as pd
 import pytest
 import yaml
+from made import made
 from markupsafe import Markup
-from tiny import python
+from tiny import experiment, python
 
 from bntt.common import text as words
 from bntt.data import store
@@ -407,6 +408,14 @@ def test_what_was_not_measured_is_a_dash_with_its_reason(tmp_path):
     never = line(tables.table1(results(tmp_path, my_norm="missing")), "my-norm")
     assert {never[column] for column in ("Training (s)", "Peak memory (MB)", "Parameters")} == {"–"}
     assert never["Note"] == "no result yet"
+
+
+def test_what_works_on_single_events_has_no_time_steps(tmp_path):
+    rows = {"bntt": {"method": "surrogate", "norm": "bntt", "time_steps": 20}, "hats": {"method": "hats"}}
+    table = tables.table1(
+        made(experiment(tmp_path, datasets=["dvs-cifar10"], protocol={}, rows=rows), status=["missing"] * 3)
+    )
+    assert (line(table, "hats")["Time-steps"], line(table, "bntt")["Time-steps"]) == ("–", "20")
 
 
 def test_times_of_several_machines_are_not_compared_silently(tmp_path):

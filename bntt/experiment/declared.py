@@ -119,6 +119,11 @@ def with_events() -> list[str]:
     return found
 
 
+def needs_events(method: str) -> bool:
+    """Whether a method works on single events, which have no time-steps: it declares ``NEEDS_EVENTS = True``."""
+    return bool(literal(plugins("methods", "OPTIONS")[method], "NEEDS_EVENTS"))
+
+
 _FACTS = {"title", "source", "classes", "shape", "images"}
 
 

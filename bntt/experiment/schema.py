@@ -362,7 +362,7 @@ def _options(row: Row, protocols: Mapping[str, dict[str, Any]], where: str) -> d
 
 def _check_events(method: str, datasets: Iterable[str], where: str) -> None:
     """Raise UserError if a method works on single events and one of its datasets keeps none."""
-    if declared.literal(declared.plugins("methods", "OPTIONS")[method], "NEEDS_EVENTS"):
+    if declared.needs_events(method):
         having = declared.with_events()
         for dataset in datasets:
             if dataset not in having:

@@ -155,8 +155,7 @@ def subject(run: Run, directory: RunDirectory, device: torch.device) -> Subject:
 
 def _images(run: Run, device: torch.device) -> ImageData:
     """The data of a run on a device, with single events if its method needs them."""
-    needs_events = bool(declared.literal(declared.plugins("methods", "OPTIONS")[run.method], "NEEDS_EVENTS"))
-    return store.load(run.dataset, events=needs_events).as_asked(device, run.options)
+    return store.load(run.dataset, events=declared.needs_events(run.method)).as_asked(device, run.options)
 
 
 def of_other_weights(error: UserError) -> bool:

@@ -58,6 +58,8 @@ def row_lines(results: Results, dataset: str, row: str, cells: Iterable[Cell] = 
         note = "; ".join(filter(None, [how, line["note"], at]))
         line |= {"time_steps": exits["exit_step"].mean(), "early_exit": True, "note": note}
         lines.append(line | _energy(_exit_ratios(results, exits, dataset, row)))
+    if declared.needs_events(run.method):
+        lines = [line | {"time_steps": math.nan} for line in lines]
     return [line | _cost(results, run) for line in lines]
 
 
