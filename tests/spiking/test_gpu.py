@@ -282,7 +282,7 @@ def test_in_the_interpreter(which):
     found = json.loads(done.stdout.splitlines()[-1])
     if "broken" in found:
         pytest.skip(found["broken"])
-    assert found == dict.fromkeys(names, {})
+    assert found == {name: {} for name in names}
 
 
 # -- compiled for a device, which need not be there ------------------------------------------------------------------
