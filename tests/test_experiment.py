@@ -54,7 +54,7 @@ def test_every_committed_experiment_loads(name):
 def test_the_demo_is_vgg9_at_25_steps_with_every_row_the_paper_compares():
     demo = load("demo")
     assert demo.datasets == ["digits", "digits-dvs"]
-    assert {"bntt", "surrogate", "ann", "ann-bn", "conversion", "rmp"} <= set(demo.rows)
+    assert {"bntt", "surrogate", "hats", "ann", "conversion", "rmp"} <= set(demo.rows)
     bntt = demo.run("digits", "bntt", 0)
     assert (bntt.options["architecture"], bntt.options["time_steps"]) == ("vgg9", 25)
     assert demo.run("digits", "rmp", 0).start == "ann"
