@@ -20,7 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the package may not be installed
 
 from bntt.data import digits
-from bntt.data.digits_dvs import camera
+from bntt.data.digits_dvs import CAMERA
 from bntt.data.events.camera import record
 from bntt.data.events.streams import Streams, joined, packed
 from bntt.features import hats, hots
@@ -59,7 +59,7 @@ def recordings(events: int) -> Streams:
     pixels, _ = digits.scans()
     found: list[np.ndarray] = []
     while sum(map(len, found)) < events:
-        found.append(packed(record(pixels[len(found), 0], camera(), len(found)), 100_000))
+        found.append(packed(record(pixels[len(found), 0], CAMERA, len(found)), 100_000))
     return joined(found)
 
 

@@ -147,8 +147,9 @@ class EventClassifier:
         self.decide = decide
 
     def given(self, data: ImageData, part: Images, samples: Tensor) -> Tensor:
-        """The scores ``[N, classes]`` of recordings of a part."""
-        return torch.from_numpy(np.asarray(self.decide(part.streams(samples)), np.float64))
+        """The scores ``[N, classes]`` of recordings of a part, where its labels are."""
+        scores = np.asarray(self.decide(part.streams(samples)), np.float64)
+        return torch.from_numpy(scores).to(part.labels.device)
 
     def scaled(self, data: ImageData, unit: Tensor) -> Tensor:
         """Raise TypeError: these classifiers see events, and not frames."""

@@ -716,7 +716,7 @@ def test_the_camera_never_sees_a_label(monkeypatch, tmp_path):
     parts = digits_dvs.read(None, tmp_path)
     ((pictures, of_camera),) = seen
     assert np.array_equal(pictures, pixels[:3, 0])
-    assert of_camera == digits_dvs.camera()
+    assert of_camera == digits_dvs.CAMERA
     assert parts.test[1].tolist() == [labels[2]]
     assert parts.events["test"][0].tolist() == [2 << 8 | 2 << 1 | 1]
 

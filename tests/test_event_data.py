@@ -295,6 +295,24 @@ def test_a_recording_lasts_one_round_of_a_closed_path(scan):
     assert camera.record(scan, 0, 0).microseconds[-1] < 1000 * camera.MILLISECONDS
 
 
+def test_pictures_that_the_camera_cannot_show_are_one_line():
+    whole = np.full((6, 6), 255, np.uint8)
+    for wrong in (whole.astype(int), whole[:5], whole[None], whole[:5, :5], np.zeros((385, 385), np.uint8)):
+        with pytest.raises(ValueError, match="a picture must") as raised:
+            camera.record(wrong, 0, 0)
+        assert_one_line(
+            raised.value, "uint8 [H, H]" if wrong.dtype != np.uint8 or len(set(wrong.shape)) > 1 else "6 to 384"
+        )
+
+
+@pytest.mark.parametrize("side", camera.SIDES)
+def test_the_smallest_and_the_largest_picture_are_shown_as_they_are(side):
+    """The middle of a white picture is white, and what is around it black."""
+    seen = camera._logarithms(np.full((side, side), 255, np.uint8))
+    assert abs(seen[320, 320] - 4096 * np.log(32 + 255)) < 1
+    assert abs(seen[100, 320] - 4096 * np.log(32)) < 1
+
+
 def test_a_blank_picture_gives_noise_alone():
     events = camera.record(np.zeros((8, 8), np.uint8), 0, 0)
     expected = SIDE**2 * camera.NOISE / 10_000

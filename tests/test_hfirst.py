@@ -402,14 +402,14 @@ def test_methods_say_what_they_lack(module, options, capsys):
 def test_methods_read_recorded_digits():
     """Above chance by 5 standard errors: 33.7 % of 40."""
     from bntt.data import digits
-    from bntt.data.digits_dvs import camera
+    from bntt.data.digits_dvs import CAMERA
     from bntt.data.events.camera import record
     from bntt.data.events.streams import packed
 
     pixels, labels = digits.scans()
 
     def part(those):
-        recordings = joined(packed(record(pixels[n, 0], camera(), n), 100_000) for n in those)
+        recordings = joined(packed(record(pixels[n, 0], CAMERA, n), 100_000) for n in those)
         return Images(
             torch.zeros(len(those), 1, 2, 1, 1, dtype=torch.uint8), torch.from_numpy(labels[those]), recordings
         )

@@ -1,6 +1,7 @@
 """Single events in prepared data, the processes that record pictures, and CIFAR-10 before the simulated camera."""
 
 import hashlib
+import io
 import os
 import shutil
 import signal
@@ -8,7 +9,6 @@ import struct
 import subprocess
 import sys
 import textwrap
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from test_datasets import SPLIT, binary, needs_cifar, recordings  # noqa: F401 (
 from tiny import EXPERIMENT, PROJECT, assert_one_line, bntt_here, environment
 
 import bntt.methods
+from bntt.classifiers import EventClassifier
 from bntt.common import files
 from bntt.common.errors import UserError
 from bntt.data import _dvs_cifar10, digits, digits_dvs, dvs_cifar10_sim, store
@@ -31,6 +32,7 @@ from bntt.data._recordings import assembled
 from bntt.data.events import recorder, streams
 from bntt.data.events.aedat import Events, decode, encode
 from bntt.data.events.camera import record
+from bntt.data.images import Images
 from bntt.experiment import declared
 from bntt.experiment.schema import load
 from bntt.runs import pipeline
@@ -50,7 +52,7 @@ def place(tmp_path, monkeypatch):
 def few(place, monkeypatch):
     """Seven digits before the camera, prepared: their AEDAT files."""
     pixels, labels = digits.scans()
-    contents = [encode(record(pixels[number, 0], digits_dvs.camera(), number), 1234) for number in range(7)]
+    contents = [encode(record(pixels[number, 0], digits_dvs.CAMERA, number), 1234) for number in range(7)]
     monkeypatch.setattr(digits_dvs.digits, "scans", lambda: (pixels[:7], labels[:7]))
     monkeypatch.setattr(digits_dvs.splits, "committed_split", lambda name: FEW)
     monkeypatch.setattr(digits_dvs, "recorded", lambda pictures, key: (one for one in contents))
@@ -216,16 +218,36 @@ def test_which_datasets_keep_events(name):
 
 
 def test_a_full_disk_while_events_wait_is_one_line(tmp_path, monkeypatch):
-    class Full:
-        def write(self, _):
-            raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: nullcontext(Full()))
+    """Also where nothing can be written when the file is closed: /dev/full takes no byte at any time."""
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda dir, **how: Path("/dev/full").open("r+b", **how))  # noqa: SIM115
     with pytest.raises(UserError) as raised:
-        assembled(
-            [("one", encode(some_events()))], np.zeros(1, int), FEW, tmp_path, steps=2, size=4, bin_microseconds=9
-        )
+        assemble_few(tmp_path, 1)
     assert_one_line(raised.value, "No space left on device", "make room")
+
+
+def assemble_few(folder: Path, files: int, labels: int = 1, split: dict | None = None) -> Parts:
+    named = ((f"file {number}", encode(some_events(150 + number))) for number in range(files))
+    return assembled(named, np.zeros(labels, int), split or FEW, folder, steps=2, size=4, bin_microseconds=60_000)
+
+
+def test_events_that_wait_are_whole_where_a_write_takes_a_part(tmp_path, monkeypatch):
+    class Short(io.FileIO):
+        def write(self, content):
+            return super().write(content[:7])
+
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda dir, **how: Short(dir / "waiting", "w+b"))
+    parts = assemble_few(tmp_path, 2, 2, {"train": [1], "validation": [], "test": [0]})
+    for part, number in (("train", 1), ("test", 0)):
+        [words] = parts.events[part]
+        assert unpacked(words) == by_a_loop(encode(some_events(150 + number)), 120_000)
+
+
+@pytest.mark.parametrize("files", [0, 1, 3])
+def test_files_that_are_not_as_many_as_labels_are_one_line(files, tmp_path):
+    with pytest.raises(ValueError, match="one file for each of 2 labels"):
+        assemble_few(tmp_path, files, 2)
 
 
 def test_swapped_recordings_have_swapped_events(recordings, tmp_path):  # noqa: F811
@@ -383,7 +405,7 @@ def test_the_first_photographs_of_each_class_are_recorded_in_grey(place, small_s
         grey = (299 * red + 587 * green + 114 * blue + 500) // 1000
         assert np.array_equal(small_sim[0][place_of], grey.astype(np.uint8))
     assert parts.train[1].tolist() == parts.test[1].tolist() == list(range(10))
-    content = encode(record(small_sim[0][1], dvs_cifar10_sim.camera(), 1))
+    content = encode(record(small_sim[0][1], dvs_cifar10_sim.CAMERA, 1))
     assert unpacked(parts.events["test"][0]) == by_a_loop(content, 100_000)
     frames = np.zeros((20, 2, 42, 42), int)
     for microsecond, x, y, on in by_a_loop(content, 100_000):
@@ -420,10 +442,17 @@ def test_recordings_of_real_photographs_are_those_that_were_committed(binary):  
     first = dvs_cifar10_sim.first_of_each_class(labels)[::1000]
     digest = hashlib.sha256()
     for label, picture in enumerate(dvs_cifar10_sim.intensity(pixels[first])):
-        digest.update(encode(record(picture, dvs_cifar10_sim.camera(), 1000 * label)))
+        digest.update(encode(record(picture, dvs_cifar10_sim.CAMERA, 1000 * label)))
     assert labels[first].tolist() == list(range(10))
     assert digest.hexdigest() == "2667aaa07c6ac4d3e5ec57a00a434e8133938cc2713d5d7c71b0421916153519"
     shutil.rmtree(binary / "unpacked", ignore_errors=True)
+
+
+def test_scores_of_single_events_are_where_the_labels_are():
+    """The device that keeps no numbers stands for a GPU."""
+    part = Images(torch.zeros(2, 1, 2, 1, 1), torch.zeros(2, dtype=torch.long, device="meta"), streams.joined([[], []]))
+    scores = EventClassifier(lambda given: np.zeros((len(given), 3))).given(None, part, torch.arange(2))
+    assert scores.device.type == "meta" and scores.shape == (2, 3)
 
 
 def test_a_slice_of_streams_is_a_slice_of_the_recordings_and_copies_nothing():
@@ -433,4 +462,5 @@ def test_a_slice_of_streams_is_a_slice_of_the_recordings_and_copies_nothing():
     for those in (slice(2), slice(-2, None), slice(1, 4), slice(None, None, 2), slice(5, 2), slice(0)):
         for found, expected in zip(whole.some(those), made[those], strict=True):
             assert found.tolist() == expected.tolist()
+        assert replace(whole, side=40).some(those).side == 40
     assert np.shares_memory(whole.some(slice(1, 4)).words, whole.words)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny import assert_one_line, experiment, python
 
 from bntt.data import digits
-from bntt.data.digits_dvs import camera
+from bntt.data.digits_dvs import CAMERA
 from bntt.data.events.camera import record
 from bntt.data.events.streams import Streams, joined, packed
 from bntt.data.images import ImageData, Images
@@ -309,7 +309,7 @@ def recordings() -> ImageData:
     """The digits 0, 1 and 2 before the camera, first come first served."""
     pixels, labels = digits.scans()
     chosen = np.flatnonzero(labels < 3)[: sum(COUNTS.values())]
-    streams = joined(packed(record(pixels[n, 0], camera(), int(n)), 100_000) for n in chosen)
+    streams = joined(packed(record(pixels[n, 0], CAMERA, int(n)), 100_000) for n in chosen)
     parts, begin = [], 0
     for count in COUNTS.values():
         those = range(begin, begin + count)

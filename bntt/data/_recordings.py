@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +34,7 @@ def assembled(
 
     ``files`` gives the name (for messages) and content of the file of each of the ``labels``, in order. See `to_frames`
     for the bins; where they divide whole recordings there are no single events. ``transposed`` swaps x and y.
+    Raises ValueError if there are not as many files as labels.
 
     Single events wait in a file without a name, in the folder ``place`` or, if there is none, in the nearest one above
     it. So they take no memory, and nothing of them stays if the process is killed.
@@ -41,13 +42,17 @@ def assembled(
     frames = np.empty((len(labels), steps, 2, size, size), np.uint8)
     tally, special, reordered, damaged, empty = Tally(), 0, 0, 0, 0
     there = next(folder for folder in (place, *place.absolute().parents) if folder.is_dir())
-    with tempfile.TemporaryFile(dir=there) as waiting:
+    with tempfile.TemporaryFile(dir=there, buffering=0) as waiting:
         kept = _Kept(waiting)
-        for number, (name, content) in enumerate(tqdm(files, "recordings", len(labels), disable=None)):
+        named = tqdm(files, "recordings", len(labels), disable=None)
+        for frame, file in zip_longest(frames, named):
+            if frame is None or file is None:
+                raise ValueError(f"there must be one file for each of {len(labels)} labels")
+            name, content = file
             events = decode(content, name)
             if transposed:
                 events = replace(events, x=events.y, y=events.x)
-            frames[number], counted = to_frames(events, steps, size, bin_microseconds)
+            frame[:], counted = to_frames(events, steps, size, bin_microseconds)
             if bin_microseconds is not None:
                 kept.add(packed(events, steps * bin_microseconds))
             tally.add(counted)
@@ -67,14 +72,16 @@ def assembled(
 
 
 class _Kept:
-    """The words of one recording after the other, in a file."""
+    """The words of one recording after the other, in a file without a buffer, which nothing is left to do for."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.counts = file, [0]
 
     def add(self, words: np.ndarray) -> None:
+        rest = memoryview(words.tobytes())
         try:
-            self.file.write(words.data)
+            while rest:
+                rest = rest[self.file.write(rest) :]  # it may write a part
         except OSError as error:
             raise UserError(f"cannot keep single events: {error.strerror}; make room, or set BNTT_DATA") from None
         self.counts.append(len(words))
@@ -84,6 +91,5 @@ class _Kept:
         ends = np.cumsum(self.counts).tolist()
         if not ends[-1]:
             return [np.zeros(0, np.uint32) for _ in self.counts[1:]]
-        self.file.flush()
         words = np.asarray(np.memmap(self.file, np.uint32, "r", shape=(ends[-1],)))
         return [words[begin:end] for begin, end in pairwise(ends)]

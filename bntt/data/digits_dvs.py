@@ -6,7 +6,6 @@ pixels. The camera never sees a label. Its random numbers are keyed by the digit
 """
 
 from contextlib import closing
-from functools import cache
 from pathlib import Path
 
 from bntt.data import digits, splits
@@ -29,6 +28,7 @@ DATASET = {
 STEPS = 20
 SIZE = 16
 BIN_MICROSECONDS = 5000
+CAMERA = key(0, "digits-dvs")  # of its random numbers
 
 
 def read(source: Path | None, downloads: Path) -> Parts:
@@ -36,12 +36,6 @@ def read(source: Path | None, downloads: Path) -> Parts:
     digits.refuse_folder(source)
     pixels, labels = digits.scans()
     split = splits.committed_split("digits")
-    with closing(recorded(pixels[:, 0], camera())) as files:
+    with closing(recorded(pixels[:, 0], CAMERA)) as files:
         named = ((f"digit {number}", content) for number, content in enumerate(files))
         return assembled(named, labels, split, downloads, steps=STEPS, size=SIZE, bin_microseconds=BIN_MICROSECONDS)
-
-
-@cache
-def camera() -> int:
-    """The key of the camera's random numbers."""
-    return key(0, "digits-dvs")

@@ -13,7 +13,6 @@ numbers are keyed by the recording's number, with seed 0.
 """
 
 from contextlib import closing
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +40,7 @@ DATASET = {
 }
 PER_CLASS = 1000
 BIN_MICROSECONDS = 5000
+CAMERA = key(0, "dvs-cifar10-sim")  # of its random numbers
 
 
 def read(source: Path | None, downloads: Path) -> Parts:
@@ -54,7 +54,7 @@ def read(source: Path | None, downloads: Path) -> Parts:
     else:
         photographs, labels = read_cifar("CIFAR10", source, downloads).train
     chosen = first_of_each_class(labels)
-    with closing(recorded(intensity(photographs[chosen]), camera())) as files:
+    with closing(recorded(intensity(photographs[chosen]), CAMERA)) as files:
         named = ((f"recording of training image {number}", one) for number, one in zip(chosen, files, strict=True))
         return assembled(
             named,
@@ -86,12 +86,6 @@ def intensity(photographs: np.ndarray) -> np.ndarray:
     """Luma uint8 ``[N, H, W]`` of photographs uint8 ``[N, 3, H, W]``."""
     red, green, blue = photographs.astype(np.int32).transpose(1, 0, 2, 3)
     return ((299 * red + 587 * green + 114 * blue + 500) // 1000).astype(np.uint8)
-
-
-@cache
-def camera() -> int:
-    """The key of the camera's random numbers."""
-    return key(0, "dvs-cifar10-sim")
 
 
 def _prepared(folder: Path) -> tuple[np.ndarray, np.ndarray]:

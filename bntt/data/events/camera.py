@@ -17,6 +17,7 @@ from bntt.data.events.aedat import SIDE, Events
 
 ZOOM = 4  # screen pixels to a pixel of the sensor, along a side
 SCREEN = ZOOM * SIDE
+SIDES = (6, SCREEN * 3 // 4)  # pixels, of the smallest picture and the largest
 LEG = 32  # screen pixels along x and along y
 LEG_MILLISECONDS = 25
 MILLISECONDS = 4 * LEG_MILLISECONDS  # of a recording
@@ -41,10 +42,15 @@ def path() -> list[tuple[int, int]]:
 
 
 def record(picture: np.ndarray, key: int, sample: int) -> Events:
-    """Events of one picture, uint8 ``[H, H]``, enlarged to three quarters of the screen.
+    """Events of one picture, uint8 ``[H, H]``, enlarged by a whole number to at most three quarters of the screen.
 
-    Random numbers are keyed by ``key`` and the index ``sample``.
+    Random numbers are keyed by ``key`` and the index ``sample``. Raises ValueError for another picture, and for a side
+    below 6, whose sums would not fit into 32 bits, or above 384, three quarters of the screen.
     """
+    if picture.dtype != np.uint8 or picture.ndim != 2 or len(set(picture.shape)) != 1:
+        raise ValueError(f"a picture must be uint8 [H, H], not {picture.dtype} {list(picture.shape)}")
+    if not SIDES[0] <= len(picture) <= SIDES[1]:
+        raise ValueError(f"a picture must have a side of {SIDES[0]} to {SIDES[1]} pixels, not {len(picture)}")
     import torch
 
     from bntt.spiking.randomness import words
@@ -90,7 +96,7 @@ def record(picture: np.ndarray, key: int, sample: int) -> Events:
 def _logarithms(picture: np.ndarray) -> np.ndarray:
     """The logarithm of the intensity that a sensor pixel sees, for each position on a screen with margins, int32."""
     side = len(picture)
-    enlarged = SCREEN * 3 // 4 // side  # screen pixels to a pixel of the picture
+    enlarged = SIDES[1] // side  # screen pixels to a pixel of the picture
     size = enlarged * side
     weight = 2 * enlarged
     # Bilinear, in whole numbers: the centres of two pixels of the picture are `enlarged` screen pixels apart.

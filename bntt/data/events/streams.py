@@ -57,14 +57,14 @@ class Streams:
 
     def take(self, numbers: Iterable[int]) -> "Streams":
         """These recordings, in this order."""
-        return joined([self[int(number)] for number in numbers])
+        return joined([self[int(number)] for number in numbers], self.side)
 
 
-def joined(recordings: Iterable[np.ndarray]) -> Streams:
-    """The streams of recordings, each an array of words."""
+def joined(recordings: Iterable[np.ndarray], side: int = SIDE) -> Streams:
+    """The streams of recordings, each an array of words, of a sensor of ``side`` pixels."""
     parts = list(recordings)
     words = np.concatenate([np.zeros(0, np.uint32), *parts])
-    return Streams(words, np.cumsum([0, *map(len, parts)], dtype=np.int64))
+    return Streams(words, np.cumsum([0, *map(len, parts)], dtype=np.int64), side)
 
 
 def packed(events: Events, window: int) -> np.ndarray:
