@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tiny import assert_one_line, experiment, python
 
+from bntt.common.errors import UserError
 from bntt.data import digits
 from bntt.data.digits_dvs import CAMERA
 from bntt.data.events.camera import record
@@ -19,6 +20,7 @@ from bntt.data.events.streams import Streams, joined, packed
 from bntt.data.images import ImageData, Images
 from bntt.features import hats, hots
 from bntt.methods import Task
+from bntt.methods import hots as method_of_hots
 
 torch.set_num_threads(1)
 
@@ -360,6 +362,81 @@ def test_training_is_deterministic_under_its_seed_and_sees_no_test_recording(met
     if method == "hots":
         _, _, another = trained(method, recordings, tmp_path / "three", seed=4)
         assert not all(torch.equal(value, another.weights[name]) for name, value in made.weights.items())
+
+
+def test_layers_learn_on_the_first_events_and_no_other_recording_is_copied(monkeypatch):
+    draws, taken = np.random.default_rng(0), []
+    take = Streams.take
+    monkeypatch.setattr(Streams, "take", lambda self, those: taken.append(len(those)) or take(self, those))
+    parts = [draws.integers(0, 2**32, count, dtype=np.uint32) for count in (3, 0, 5, 0, 2, 7)]
+    for events in (1, 3, 5, 8, 16, 17, 99):
+        order = draws.permutation(6)
+        found = method_of_hots._first(joined(parts, 40), order, events)
+        whole = np.concatenate([parts[number] for number in order])
+        assert found.words.tolist() == whole[:events].tolist() and found.side == 40
+        assert [words.tolist() for words in found if len(words)] == [
+            words.tolist() for words in whole_parts(parts, order, events) if len(words)
+        ]
+        needed = next((n for n in range(1, 7) if sum(len(parts[k]) for k in order[:n]) >= events), 6)
+        assert taken.pop() == needed
+    assert len(method_of_hots._first(joined([]), np.zeros(0, int), 5).words) == 0
+
+
+def whole_parts(parts, order, events):
+    for number in order:
+        yield parts[number][:events]
+        events = max(0, events - len(parts[number]))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"prototypes": 8}, "layer 3 would have 32"), ({"radius": 16, "radius_factor": 4}, "layer 3 would have a radius")],
+)
+def test_all_layers_are_possible_before_the_first_is_learned(recordings, tmp_path, monkeypatch, options, said):
+    monkeypatch.setattr(hots, "learned", lambda *_: pytest.fail("a layer was learned"))
+    with pytest.raises(UserError) as raised:
+        trained("hots", recordings, tmp_path, **options)
+    assert_one_line(raised.value, said, "possible")
+
+
+def test_events_are_numbered_for_the_next_layer_alone(recordings, tmp_path, monkeypatch):
+    run, module, made = trained("hots", recordings, tmp_path)
+    numbered, numbers = [], hots.numbers
+    monkeypatch.setattr(hots, "numbers", lambda *given: numbered.append(1) or numbers(*given))
+    layers = module.learn(recordings.train.events, run.options, run.seed)
+    assert len(numbered) == len(layers) - 1 == 2
+    for number, layer in enumerate(layers):
+        assert np.array_equal(layer.prototypes, made.weights[f"layers.{number}.prototypes"].numpy())
+
+
+@pytest.mark.parametrize("distance", ["normalised", "bhattacharyya", "euclidean"])
+def test_a_recording_without_events_is_equally_near_to_all_classes(distance):
+    sums = np.array([[1.0, 3.0], [6.0, 2.0]])
+    scores = method_of_hots.similarities(np.array([[0.0, 0.0], [2.0, 1.0]]), sums, sums / [[2], [3]], distance)
+    assert scores[0, 0] == scores[0, 1] and scores[1, 0] != scores[1, 1]
+
+
+def test_histograms_count_the_numbers_of_each_recording():
+    recordings = joined([stream(one).words for one in (random_events(0, 30), [], random_events(1, 20))])
+    layer = layer_of(0, 3, 2, 1, 30.0)
+    found = method_of_hots.histograms(recordings, [layer])
+    numbers = hots.numbers(recordings, hots.first_features(recordings), layer).tolist()
+    assert found.tolist() == [[part.count(k) for k in range(3)] for part in (numbers[:30], [], numbers[30:])]
+    assert method_of_hots.histograms(joined([]), [layer]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("method", SMALL)
+def test_a_class_without_training_recordings_is_one_line(method, recordings, tmp_path):
+    lacking = replace(recordings.train, labels=recordings.train.labels.clamp(max=1))
+    with pytest.raises(UserError) as raised:
+        trained(method, replace(recordings, train=lacking), tmp_path)
+    assert_one_line(raised.value, "class 2 has no training recordings", "train_limit")
+
+
+def test_an_empty_list_of_penalties_is_one_line(recordings, tmp_path):
+    with pytest.raises(UserError) as raised:
+        trained("hats", recordings, tmp_path, penalties=[])
+    assert_one_line(raised.value, "penalties is empty", "one candidate")
 
 
 def test_the_penalty_is_the_one_that_validation_prefers(recordings, tmp_path):

@@ -1,7 +1,8 @@
-"""What recordings must pass before compiled code reads them, and random events for its self-checks."""
+"""What recordings must pass before compiled code reads them or a method learns, and random events for self-checks."""
 
 import numpy as np
 
+from bntt.common.errors import UserError
 from bntt.data.events.streams import Streams, columns, microseconds, rows
 
 
@@ -21,6 +22,12 @@ def streams(given: Streams) -> None:
             raise ValueError(f"the events of recording {number} are not in the order of time")
         if given.side < 128 and len(words) and max(columns(words).max(), rows(words).max()) >= given.side:
             raise ValueError(f"recording {number} has events outside a sensor of {given.side} x {given.side} pixels")
+
+
+def every_class(labels: np.ndarray, classes: int) -> None:
+    """Raise UserError if a class has no training recordings."""
+    if missing := sorted(set(range(classes)) - set(labels.tolist())):
+        raise UserError(f"class {missing[0]} has no training recordings; raise train_limit")
 
 
 def pointers(given: Streams) -> tuple[int, int]:

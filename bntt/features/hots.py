@@ -17,7 +17,9 @@ changes no cosine; so an event needs one exponential.
 """
 
 import ctypes
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -79,11 +81,7 @@ def numbers(streams: Streams, features: np.ndarray, layer: Layer) -> np.ndarray:
     library = _native.library
     if library is not None:
         return _compiled_numbers(library, streams, features, layer)
-    parts = [
-        reference(words, features[begin:end], layer, streams.side)[0]
-        for words, begin, end in zip(streams, streams.offsets, streams.offsets[1:], strict=False)
-    ]
-    return np.concatenate([np.zeros(0, np.uint8), *parts])
+    return _reference_numbers(streams, features, layer)
 
 
 def learned(
@@ -100,8 +98,8 @@ def learned(
     if library is not None:
         return _compiled_learned(library, streams, features, layer, rate, slowing)
     moved = np.zeros(len(layer.prototypes), np.int64)
-    for words, begin, end in zip(streams, streams.offsets, streams.offsets[1:], strict=False):
-        _, layer, moved = reference(words, features[begin:end], layer, streams.side, (rate, slowing, moved))
+    for words, own in _each(streams, features):
+        _, layer, moved = reference(words, own, layer, streams.side, (rate, slowing, moved))
     return layer, moved
 
 
@@ -135,6 +133,17 @@ def reference(
             norms[k] = np.sqrt(flat[k] @ flat[k])
             moved[k] += 1
     return found, Layer(prototypes, layer.tau), moved
+
+
+def _reference_numbers(streams: Streams, features: np.ndarray, layer: Layer) -> np.ndarray:
+    parts = [reference(words, own, layer, streams.side)[0] for words, own in _each(streams, features)]
+    return np.concatenate([np.zeros(0, np.uint8), *parts])
+
+
+def _each(streams: Streams, features: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The words of each recording, and the features of its events."""
+    for words, (begin, end) in zip(streams, pairwise(streams.offsets), strict=True):
+        yield words, features[begin:end]
 
 
 def _norms(prototypes: np.ndarray) -> np.ndarray:
@@ -190,11 +199,7 @@ def _fault(library: ctypes.CDLL) -> str | None:
     for count, known, radius, tau in ((4, 2, 1, 300.0), (7, 4, 2, 20.0), (16, 8, 3, 1e5)):
         streams, features, layer = example(count, known, radius, tau)
         found = _compiled_numbers(library, streams, features, layer)
-        parts = [
-            reference(words, features[begin:end], layer, streams.side)[0]
-            for words, begin, end in zip(streams, streams.offsets, streams.offsets[1:], strict=False)
-        ]
-        wrong = int((found != np.concatenate(parts)).sum())
+        wrong = int((found != _reference_numbers(streams, features, layer)).sum())
         if wrong > len(found) // 100:  # two prototypes can be equally near, up to rounding
             return f"{wrong} of {len(found)} events are given another prototype in the self-check"
         one = streams.take([0])

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bntt.common.errors import UserError
+from bntt.features import checks
 from bntt.spiking.randomness import key, permutation
 
 GRID = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)  # values of C
@@ -37,13 +37,16 @@ def fit(
     hyperplanes are those of the whole training part. UserError if a class has no training recordings.
     """
     features, labels = np.asarray(train[0], np.float64), train[1]
-    if missing := sorted(set(range(classes)) - set(labels.tolist())):
-        raise UserError(f"class {missing[0]} has no training recordings; raise train_limit")
+    checks.every_class(labels, classes)
     unit = float(np.sqrt((features**2).sum(1).mean())) or 1.0
     basis = _basis(features)
-    features = features @ basis / unit
+
+    def rotated(given: np.ndarray) -> np.ndarray:
+        return (given if basis is None else given @ basis) / unit
+
+    features = rotated(features)
     if len(validation[1]):
-        judged = np.asarray(validation[0], np.float64) @ basis / unit
+        judged = rotated(np.asarray(validation[0], np.float64))
         splits, name = [(features, labels, judged, validation[1])], "validation_accuracy"
     else:
         fold = permutation(key("folds"), len(labels)).numpy() % FOLDS
@@ -61,14 +64,15 @@ def fit(
     found = {c: accuracy(c) for c in sorted(grid)}
     best = max(found, key=lambda c: found[c])
     weights, converged = _hyperplanes(features, labels, classes, best)
-    weights["weight"] = torch.from_numpy(weights["weight"].numpy() @ basis.T / unit).contiguous()
+    normal = weights["weight"].numpy()
+    weights["weight"] = torch.from_numpy((normal if basis is None else normal @ basis.T) / unit).contiguous()
     return weights, {"c": best, name: found[best], "converged": converged}
 
 
-def _basis(features: np.ndarray) -> np.ndarray:
-    """Orthonormal columns ``[F, rank]`` that span recordings ``[N, F]``; all axes where there are at most N."""
+def _basis(features: np.ndarray) -> np.ndarray | None:
+    """Orthonormal columns ``[F, rank]`` that span recordings ``[N, F]``; None for all axes, where F is at most N."""
     if features.shape[1] <= len(features):
-        return np.eye(features.shape[1])
+        return None
     values, vectors = np.linalg.eigh(features @ features.T)
     kept = values > values.max() * 1e-12
     if not kept.any():  # all features are 0

@@ -44,8 +44,10 @@ OPTIONS = {
 
 
 def train(task: Task) -> Trained:
-    """Compute the features of the training recordings, and a hyperplane for each class."""
+    """Compute the features of the training recordings, and a hyperplane for each class; UserError without penalties."""
     options, data, began = task.options, task.data, time.perf_counter()
+    if not options["penalties"]:
+        raise UserError(f"row {task.run.row}: penalties is empty; name one candidate for C at least")
     parts = [(features(part.streams(), options), part.labels.cpu().numpy()) for part in (data.train, data.validation)]
     seconds = time.perf_counter() - began
     weights, chosen = svm.fit(parts[0], parts[1], data.classes, options["penalties"])

@@ -18,6 +18,7 @@ prototypes and tau here are those of the authors' later software.
 
 import time
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from bntt.common.errors import UserError
 from bntt.data.events.streams import Streams
 from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
-from bntt.features import hots
+from bntt.features import checks, hots
 from bntt.methods import Task, Trained
 from bntt.spiking.randomness import key, permutation
 
@@ -65,11 +66,12 @@ def train(task: Task) -> Trained:
     """Learn the prototypes layer by layer, then the histograms of the classes."""
     options, data, began = task.options, task.data, time.perf_counter()
     streams, labels = data.train.streams(), data.train.labels.cpu().numpy()
+    checks.every_class(labels, data.classes)
     layers = learn(streams, options, task.run.seed)
     found = histograms(streams, layers)
     classes = [found[labels == label] for label in range(data.classes)]
     sums = np.array([own.sum(0) for own in classes])
-    means = sums / np.array([max(1, len(own)) for own in classes])[:, None]
+    means = sums / np.array([len(own) for own in classes])[:, None]
     weights = {f"layers.{number}.prototypes": torch.from_numpy(layer.prototypes) for number, layer in enumerate(layers)}
     weights |= {"histograms": torch.from_numpy(sums), "means": torch.from_numpy(means)}
     facts: dict[str, Any] = {
@@ -80,16 +82,32 @@ def train(task: Task) -> Trained:
     }
     if len(data.validation):
         scores = classifier(task.run, data, weights).given(data, data.validation, torch.arange(len(data.validation)))
-        facts["validation_accuracy"] = (scores.argmax(1) == data.validation.labels.cpu()).double().mean().item() * 100
+        facts["validation_accuracy"] = (scores.argmax(1) == data.validation.labels).double().mean().item() * 100
     return Trained(weights, facts=facts | {"feature_seconds": time.perf_counter() - began})
 
 
 def learn(streams: Streams, options: Mapping[str, Any], seed: int) -> list[hots.Layer]:
-    """The layers, learned on the first ``clustering_events`` events of the recordings in an order keyed by the seed."""
-    order = permutation(key(seed, "hots order"), len(streams)).tolist()
-    chosen = _first(streams.take(order), options["clustering_events"])
+    """The layers, learned on the first ``clustering_events`` events of the recordings in an order keyed by the seed.
+
+    Raises UserError for a layer that is too large, and for fewer events than prototypes.
+    """
+    order = permutation(key(seed, "hots order"), len(streams)).numpy()
+    chosen = _first(streams, order, options["clustering_events"])
     events = len(chosen.words)
-    features, known, layers = hots.first_features(chosen), 2, []
+    features, known, layers = hots.first_features(chosen), 2, list[hots.Layer]()
+    for number, (count, radius, tau) in enumerate(_sizes(options, events)):
+        if layers:
+            features, known = hots.numbers(chosen, features, layers[-1]), len(layers[-1].prototypes)
+        seeds = permutation(key(seed, "hots prototypes", number), events)[:count].tolist()
+        first = [_surface(chosen, features, known, event, radius, tau) for event in seeds]
+        layer, _ = hots.learned(chosen, features, hots.Layer(np.array(first), tau), options["rate"], options["slowing"])
+        layers.append(layer)
+    return layers
+
+
+def _sizes(options: Mapping[str, Any], events: int) -> list[tuple[int, int, float]]:
+    """Prototypes, radius and tau in microseconds of each layer; UserError for what is not possible."""
+    sizes = []
     for number in range(options["layers"]):
         count = options["prototypes"] * options["prototypes_factor"] ** number
         radius = options["radius"] * options["radius_factor"] ** number
@@ -100,17 +118,15 @@ def learn(streams: Streams, options: Mapping[str, Any], seed: int) -> list[hots.
             raise UserError(f"layer {number + 1} would have a radius of {radius} pixels, and 64 are possible")
         if events < count:
             raise UserError(f"{events} training events are too few for the {count} prototypes of layer {number + 1}")
-        seeds = permutation(key(seed, "hots prototypes", number), events)[:count].tolist()
-        first = [_surface(chosen, features, known, event, radius, tau) for event in seeds]
-        layer, _ = hots.learned(chosen, features, hots.Layer(np.array(first), tau), options["rate"], options["slowing"])
-        features, known = hots.numbers(chosen, features, layer), count
-        layers.append(layer)
-    return layers
+        sizes.append((count, radius, tau))
+    return sizes
 
 
-def _first(streams: Streams, events: int) -> Streams:
-    """The recordings that hold the first events; the last of them may be cut short."""
-    return Streams(streams.words[:events], np.unique(streams.offsets.clip(max=events)), streams.side)
+def _first(streams: Streams, order: np.ndarray, events: int) -> Streams:
+    """The recordings that hold the first events in this order; the last of them may be cut short."""
+    ends = np.diff(streams.offsets)[order].cumsum()
+    those = streams.take(order[: np.searchsorted(ends, events) + 1])
+    return Streams(those.words[:events], np.unique(those.offsets.clip(max=events)), those.side)
 
 
 def _surface(streams: Streams, features: np.ndarray, known: int, event: int, radius: int, tau: float) -> np.ndarray:
@@ -126,21 +142,20 @@ def histograms(streams: Streams, layers: list[hots.Layer]) -> np.ndarray:
     for layer in layers:
         features = hots.numbers(streams, features, layer)
     count = len(layers[-1].prototypes)
-    recording = np.repeat(np.arange(len(streams)), np.diff(streams.offsets))
-    return np.bincount(recording * count + features, minlength=count * len(streams)).reshape(-1, count).astype(float)
+    found = [np.bincount(features[begin:end], minlength=count) for begin, end in pairwise(streams.offsets)]
+    return np.array(found, float).reshape(-1, count)
 
 
 def similarities(found: np.ndarray, sums: np.ndarray, means: np.ndarray, distance: str) -> np.ndarray:
     """Minus the distance ``[N, classes]`` of histograms ``[N, prototypes]`` from those of the classes.
 
-    A histogram without events has no shares: its distance from all classes is the same.
+    A recording without events has the same score for all classes.
     """
     p, q = (h / np.maximum(h.sum(-1, keepdims=True), 1) for h in (found, sums))
     if distance == "bhattacharyya":
         return np.log(np.maximum(np.sqrt(p) @ np.sqrt(q).T, 1e-300))
-    if distance == "normalised":
-        return -np.linalg.norm(p[:, None] - q, axis=-1)
-    return -np.linalg.norm(found[:, None] - means, axis=-1)
+    here, there = (p, q) if distance == "normalised" else (found, means)
+    return np.where(found.any(1, keepdims=True), -np.linalg.norm(here[:, None] - there, axis=-1), 0.0)
 
 
 def classifier(run: Run, data: ImageData, weights: Mapping[str, Tensor]) -> EventClassifier:
