@@ -283,6 +283,28 @@ def test_the_svm_is_scikit_learns_with_the_c_that_is_best_on_validation(classes)
     assert np.array_equal(svm.scores(weights, validation[0]).argmax(1), answers)
 
 
+def test_the_svm_turns_nothing_where_features_are_few(monkeypatch):
+    features, labels = counted(0)
+    assert features.shape[1] <= len(features)
+    expected, _ = svm.fit((features, labels), (features[:5], labels[:5]), 3, (1.0,))
+    monkeypatch.setattr(svm, "_basis", lambda given: np.eye(given.shape[1]))
+    turned, _ = svm.fit((features, labels), (features[:5], labels[:5]), 3, (1.0,))
+    assert all(torch.equal(turned[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("name", ["noise_filter", "refractory"])
+def test_the_longest_period_is_shorter_than_never(name):
+    """In microseconds of 32 bits: the first event of a pixel is not too early, and none next to it is too late."""
+    declaration = hfirst.OPTIONS[name]
+    longest = round(1000 * declaration["max"])
+    assert longest < -hfirst._NEVER
+    events = words((0, 5, 5), (131_000, 6, 6), (131_050, 5, 5))
+    assert len(hfirst.denoise(events, 8, declaration["max"])) == len(hfirst.denoise_reference(events, 8, longest)) == 2
+    spikes = np.array([(0, 1, 1, 3), (131_000, 1, 1, 2), (131_001, 5, 1, 2)], np.int32)
+    for pooled in (hfirst.pool(spikes, 8, 4, declaration["max"]), hfirst.pool_reference(spikes, 8, 4, longest)):
+        assert pooled.tolist() == [[0, 0, 0, 3], [131_001, 1, 0, 2]]
+
+
 def test_the_svm_names_what_is_missing():
     features, labels = counted(0)
     with pytest.raises(UserError) as missing:

@@ -46,13 +46,16 @@ OPTIONS = {
     "noise_filter": {
         "default": 10.0,
         "min": 0.0,
+        "max": 1e6,
         "help": "HFirst: milliseconds within which a pixel around an event must have had one. 0: no filter.",
     },
     "s1_threshold": {
         "default": 150.0, "above": 0.0, "max": 1000.0, "help": "HFirst: threshold of layer S1, millivolts."
     },
     "s1_decay": {"default": 25.0, "min": 0.0, "max": 1e6, "help": "HFirst: leak of layer S1, millivolts per ms."},
-    "refractory": {"default": 5.0, "min": 0.0, "help": "HFirst: refractory period of all layers, milliseconds."},
+    "refractory": {
+        "default": 5.0, "min": 0.0, "max": 1e6, "help": "HFirst: refractory period of all layers, milliseconds."
+    },
 }  # fmt: skip
 ORIENTATIONS = 12
 SIZE = 7  # pixels of a kernel's side
@@ -60,7 +63,7 @@ SIGMA, LAMBDA, PSI, GAMMA = 2.8, 5.0, 0.0, 0.3  # pixels, pixels, radians, ratio
 NORM = 100_000  # microvolts, of a kernel and of a template
 WEAKEST, INHIBITION = 1000, -1000  # microvolts: a weaker synapse of a template becomes inhibitory
 C1_EXTENT, C2_EXTENT = 4, 8
-_NEVER = -(2**30)
+_NEVER = -(2**30)  # microseconds: longer ago than any period, the longest of which is 10^9
 _FLOOR = -(2**30)  # microvolts; no potential is below
 
 
