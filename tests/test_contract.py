@@ -94,6 +94,11 @@ PLANTED = {
         "uses its seed",
         "as SEEDED = False says, found that weight",
     ),
+    "says that seeds matter with another option only": (
+        "SEEDED = {'flavour': 'other'}\n",
+        "uses its seed",
+        "as SEEDED = {'flavour': 'other'} says, found that weight",
+    ),
     "forgets a weight": (
         TRAIN + "    made = of_ann(task)\n    del made.weights['classifier.weight']\n    return made\n" + CLASSIFIER
         + "    torch.manual_seed(run.seed)\n"
@@ -235,6 +240,15 @@ def test_a_method_that_accepts_data_without_the_events_that_it_needs_is_found(wr
     assert list(found) == ["rejects data without events"]
 
 
+def test_seeds_may_matter_with_some_values_of_options(write, tmp_path):
+    method = write(GOOD + "SEEDED = {'flavour': 'plain'}\n")
+    assert contract.check("uses its seed", contract.Trial(method, "grey images", tmp_path / "mine")).word == "passed"
+    for decision, said in (("forest", ""), ("votes", "nothing is random")):
+        trial = contract.Trial("hfirst", "recordings", tmp_path / decision, {"decision": decision})
+        result = contract.check("uses its seed", trial)
+        assert (result.word, result.text) == ("passed", said)
+
+
 def test_an_undescribed_method_is_found(write, tmp_path):
     found = failed(results(write(GOOD.partition("\n")[2]), tmp_path))
     assert list(found) == ["declares itself"]
@@ -312,6 +326,8 @@ def test_the_commands_status_is_1_if_a_check_fails(write):
         (["ann", "--set", "epochs"], "write OPTION=VALUE"),
         (["ann", "--set", "epoch=3"], "did you mean 'epochs'?"),
         (["ann", "--set", "epochs=many"], "epochs must be a whole number"),
+        (["ann", "--set", "epochs=2001-99-99"], "--set epochs=2001-99-99: not valid YAML"),
+        (["ann", "--set", "epochs=5e-4"], "epochs must be a whole number, not 0.0005"),
         (["anm"], "unknown method 'anm'; did you mean 'ann'?"),
     ],
 )

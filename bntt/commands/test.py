@@ -8,9 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from bntt.common.errors import UserError
+from bntt.common.files import read_yaml
 from bntt.common.text import listed
 
 if TYPE_CHECKING:
@@ -49,10 +48,7 @@ def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise UserError(f"--set {text}: write OPTION=VALUE, such as time_steps=5")
-    try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"--set {text}: {value!r} is no value in YAML") from None
+    return name, read_yaml(value, f"--set {text}")
 
 
 def _lines(results: "Iterable[Result]") -> "list[tuple[str, Result]]":

@@ -10,7 +10,8 @@ A method file declares literals, which are read without importing it:
   of the method that it names, as in ``NEEDS_START = "surrogate"``.
 * ``NEEDS_EVENTS = True``: it works on the single events of recordings, which are in ``task.data``; see
   `bntt.data.images.Images.streams`. It runs on datasets that keep them.
-* ``SEEDED = False``: nothing in it is random, so that all seeds give the same weights.
+* ``SEEDED = False``: nothing in it is random, so that all seeds give the same weights. If that depends on options, it
+  gives the values with which seeds matter: ``SEEDED = {"decision": "forest"}``.
 
 It defines two functions:
 

@@ -28,7 +28,7 @@ from bntt.methods import Task, Trained
 
 TITLE = "HFirst, {decision}"
 NEEDS_EVENTS = True
-SEEDED = False  # with the default decision; a forest is drawn from the seed
+SEEDED = {"decision": "forest"}
 EXTENDS = ["bntt.data.images", "bntt.features.hfirst"]
 OPTIONS = {
     "decision": {

@@ -364,17 +364,18 @@ def is_decided_by_its_seed(trial: Trial) -> str:
 
 
 def uses_its_seed(trial: Trial) -> str:
-    """Another seed gives other weights, unless the method declares ``SEEDED = False``."""
-    says_none = declared.literal(trial.module, "SEEDED") is False
+    """Another seed gives other weights, unless the method says by ``SEEDED`` that nothing is random."""
+    seeded = declared.literal(trial.module, "SEEDED")
+    with_seed = seeded.items() <= trial.options.items() if isinstance(seeded, dict) else seeded is not False
     changed = difference(trial.made.weights, trial.train(trial.task(OTHER_SEED)).weights)
-    if says_none and changed:
-        raise Broken(f"expected the same weights with another seed, as SEEDED = False says, found that {changed}")
-    if not says_none and not changed:
+    if not with_seed and changed:
+        raise Broken(f"expected the same weights with another seed, as SEEDED = {seeded} says, found that {changed}")
+    if with_seed and not changed:
         raise Broken(
             "expected other weights with another seed, found the same; draw from task.run.seed, or declare SEEDED = "
             "False if nothing is random"
         )
-    return "nothing is random" if says_none else ""
+    return "" if with_seed else "nothing is random"
 
 
 def reloads(trial: Trial) -> str:
