@@ -213,6 +213,7 @@ def test_the_rows_of_one_folder_are_compared_with_one_of_them_on_the_same_seeds(
         (1, [], ["two folders", "--with ROW"]),
         (2, ["--with", "bntt"], ["two folders", "--with ROW"]),
         (3, [], ["two folders", "--with ROW"]),
+        (1, ["--with", ""], ["unknown row ''", "bntt"]),
         (1, ["--with", "bnt"], ["unknown row 'bnt'", "did you mean 'bntt'?"]),
     ],
 )

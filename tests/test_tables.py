@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pandas as pd
@@ -29,7 +30,7 @@ from bntt.paper.claims import weigh
 from bntt.paper.reproduction import Judged
 from bntt.paper.verdicts import MEANINGS, WORDS, Verdict
 from bntt.results import dead, facts
-from bntt.results.collect import Results
+from bntt.results.collect import Results, images_of
 from bntt.results.energy import energy_ratios, exit_energy_ratios
 from bntt.results.intervals import Estimate
 from bntt.runs.status import Found, Status
@@ -663,6 +664,14 @@ def test_condensed_leaves_out_reported_steps_and_details(tmp_path):
     assert line(table, "conversion", Time_steps="2")["Note"] == "silent" and dead.DEAD in table.notes
     short = tables.condensed(table)
     assert "Note" not in short.sections[""] and dead.DEAD not in short.notes
+    measured = table.sections[tables.MEASURED].drop(columns="Note")  # as where no line has one
+    without = tables.condensed(replace(table, sections={tables.MEASURED: measured})).sections[""]
+    assert without["Row"].tolist() == short.sections[""]["Row"].tolist()
+
+
+def test_images_of_a_run_without_options_on_them_are_those_of_the_data():
+    ended = SimpleNamespace(training={"data": {"images": {"train": 9, "test": 4}}}, run=SimpleNamespace(options={}))
+    assert images_of(ended) == {"train": 9, "test": 4}
 
 
 # -- Tables 2 and 3

@@ -30,7 +30,7 @@ def run(parsed: argparse.Namespace) -> None:
             without[MOST_NAMED:] = [f"{len(without) - MOST_NAMED} more"]
         if without:
             print(f"{results.folder} has no numbers of {listed(without)}", file=sys.stderr)
-    for one in compare_with(opened[0], parsed.base) if parsed.base else compare(*opened):
+    for one in compare_with(opened[0], parsed.base) if parsed.base is not None else compare(*opened):
         difference = f"{interval(one.estimate)} ({one.pairing})" if one.estimate else number(one.second - one.first)
         seeds = "one seed" if one.seeds == 1 else f"n = {one.seeds}"
         numbers = f"{number(one.first)} and {number(one.second)}, difference {difference}, {seeds}"

@@ -116,8 +116,8 @@ def images_of(one: Found) -> dict[str, int] | None:
     if one.training is None:
         return None
     there, options = one.training["data"]["images"], one.run.options
-    images = {"train": int(there["train"]) - options["held_out"], "test": int(there["test"])}
-    return {part: min(count, options[f"{part}_limit"] or count) for part, count in images.items()}
+    images = {"train": int(there["train"]) - options.get("held_out", 0), "test": int(there["test"])}
+    return {part: min(count, options.get(f"{part}_limit") or count) for part, count in images.items()}
 
 
 def select(frame: pd.DataFrame, **keys: object) -> pd.DataFrame:

@@ -185,8 +185,9 @@ def condensed(table: Table) -> Table:
     """Table 1 for the overview: each row after all its steps, and at early exit if it saves steps; fewer columns."""
     shown = table.sections[MEASURED]
     last = ~shown.duplicated(["Dataset", "Row"], keep="last")
-    idle = shown["Row"].str.endswith("early exit") & shown.get("Note", "").str.startswith("no exit")
-    shown = shown[last & ~idle]
+    if "Note" in shown:
+        last &= ~(shown["Row"].str.endswith("early exit") & shown["Note"].str.startswith("no exit"))
+    shown = shown[last]
     details = ["Training method", "Architecture", "95 %", "Over draws"]
     details += ["Training (s)", "Trained on", "Peak memory (MB)", "Parameters"]
     if "Note" in shown and not shown["Note"].any():
