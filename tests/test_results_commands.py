@@ -7,6 +7,7 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,6 +16,7 @@ from tiny import EXPERIMENT, assert_one_line, bntt, bntt_here, experiment, one_r
 from bntt.commands import main
 from bntt.common.errors import UserError
 from bntt.common.files import read_sealed, write_sealed
+from bntt.data import store
 from bntt.drawing import tables
 from bntt.drawing.records import damaged_drawings, is_current, read_record, remove_outdated, write_record
 from bntt.results.collect import Results
@@ -29,6 +31,7 @@ from bntt.runs.cost import (
     _measure,
     _measure_size,
     _Size,
+    _sized,
     _small,
     _work,
     report,
@@ -507,6 +510,28 @@ def test_a_conversion_is_measured_with_its_start_and_with_all_of_its_calibration
         assert (ann.options["batch_size"], ann.options["train_limit"], ann.options["learning_rate"]) == (2, 2, 1e-9)
     many = replace(tiny.run("digits", "rmp", 0), options={**conversion.options, "time_steps": 2500})
     assert _small(many, 0).options["time_steps"] == 25
+
+
+def test_a_training_on_single_events_is_linear_in_its_recordings(tmp_path, monkeypatch):
+    """Made-up recordings are of one class after the other; of prepared ones, labels say how many are needed."""
+    monkeypatch.setenv("BNTT_DATA", str(tmp_path / "data"))
+    run = experiment(tmp_path, datasets=["digits-dvs"], rows={"hats": {"method": "hats"}}, protocol={}).runs[0]
+    parts = [_small(run, size) for size in range(6)]
+    assert [one.options["train_limit"] for one in parts] == [10, 20, 40, 80, 100, 100]
+    assert [_work(one)["training"] for one in (*parts[:2], run)] == [10, 20, 1077]
+    sizes = [replace(measured_size(one, None, 0.0), training=5.0 + 2 * 2**size) for size, one in enumerate(parts[:3])]
+    assert _extrapolated(sizes, _work(run), "training") == pytest.approx(5 + 1077 / 5)
+    assert _sized(parts[1]) == "20 training recordings"
+    store.make_up("digits-dvs", {"train": 30, "validation": 12, "test": 5})
+    labels = np.load(tmp_path / "data/digits-dvs/train-labels.npy")
+    assert labels.tolist() == 3 * list(range(10))
+    np.save(tmp_path / "data/digits-dvs/train-labels.npy", np.sort(labels))
+    assert [_small(run, size).options["train_limit"] for size in (0, 1)] == [28, 30]
+
+
+def test_images_of_a_row_without_options_on_them_are_those_of_the_dataset(tmp_path):
+    run = experiment(tmp_path).runs[0]
+    assert _images(replace(run, options={})) == {"train": 1077, "validation": 180, "test": 540}
 
 
 def test_the_memory_of_a_training_grows_with_what_its_steps_keep(tmp_path):

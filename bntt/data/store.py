@@ -197,13 +197,14 @@ def _save_joined(path: Path, recordings: list[np.ndarray]) -> None:
 def make_up(name: str, images: dict[str, int]) -> None:
     """Write random arrays in the shape of a dataset, to measure how long a training takes.
 
-    ``images`` gives the number of images of each part. A recording gets MADE_UP single events.
+    ``images`` gives the number of images of each part, which are of one class after the other. A recording gets MADE_UP
+    single events.
     """
     from bntt.data._parts import Parts
 
     known, draws = facts(name), np.random.default_rng(0)
     train, validation, test = (
-        (draws.integers(0, 256, (count, *known["shape"]), dtype=np.uint8), draws.integers(0, known["classes"], count))
+        (draws.integers(0, 256, (count, *known["shape"]), dtype=np.uint8), np.arange(count) % known["classes"])
         for count in (images[part] for part in SPLITS)
     )
     events = None

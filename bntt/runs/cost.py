@@ -8,8 +8,9 @@ As many processes run at once as the workflow would run. The cost of a run is th
 A row is measured with small batches and few test images first, then with more, as long as its share of the minutes
 lasts. What its own size costs is on a line through two sizes: a step is linear in the images of its batch, measurements
 in test images x time-steps. A row that trains keeps all its time-steps, of which it has few. One that does not has
-thousands, each of which costs the same, and is measured with the first of them. Random numbers of the same shape
-replace a dataset that is not prepared.
+thousands, each of which costs the same, and is measured with the first of them. A row on single events, which trains in
+one piece, is trained on the first recordings, as many as it takes to have all classes, or more; its training is linear
+in their number. Random numbers of the same shape replace a dataset that is not prepared.
 
 The peak memory of a process that trains on few images is that of its start. So the tensors that a step keeps for its
 backward pass are counted instead, and twice their growth is added. The memory of a row that does not train is that
@@ -47,7 +48,7 @@ from bntt.runs.status import Found, Status, found
 
 BATCH, TEST_IMAGES, CALIBRATION_IMAGES = 2, 1, 1  # of the first size that is measured
 GROWTH = 2  # of all three, from one size to the next; the last has the row's own batch or calibration images
-MOST_IMAGES = 100  # test images measured, at most
+MOST_IMAGES = 100  # test images measured, at most, and recordings of a training on single events
 TIME_STEPS = 25  # of a row that does not train
 ENOUGH = 2  # sizes that are measured in any case of a row that trains, because a line needs them
 FAR = 4  # times the work of the first size, from which on a line through the two is trusted
@@ -217,10 +218,10 @@ def _images(run: Run) -> dict[str, int]:
     """The number of images that a run uses, by part: train, validation, test."""
     known = store.manifest(run.dataset) if store.manifest_path(run.dataset).is_file() else store.facts(run.dataset)
     images = dict(known["images"])
-    held_out = run.options["held_out"] if not images["validation"] else 0
-    images["train"] = min(images["train"] - held_out, run.options["train_limit"] or images["train"])
+    held_out = run.options.get("held_out", 0) if not images["validation"] else 0
+    images["train"] = min(images["train"] - held_out, run.options.get("train_limit") or images["train"])
     images["validation"] = images["validation"] or held_out
-    images["test"] = min(images["test"], run.options["test_limit"] or images["test"])
+    images["test"] = min(images["test"], run.options.get("test_limit") or images["test"])
     return images
 
 
@@ -303,11 +304,11 @@ def _extrapolated(sizes: Sequence[_Size], whole: Mapping[str, int], name: str) -
 
 def _work(run: Run) -> dict[str, int]:
     """What each quantity is linear in."""
-    options: Mapping[str, Any] = run.options
-    batch, test, steps = options.get("batch_size", 1), _images(run)["test"], options.get("time_steps", 1)
+    options, images = run.options, _images(run)
+    batch, test, steps = options.get("batch_size", 1), images["test"], options.get("time_steps", 1)
     return {
         "step": batch,
-        "training": options.get("calibration_images", 1),
+        "training": images["train"] if _in_one_piece(run) else options.get("calibration_images", 1),
         "evaluation": test * steps,
         "approximations": min(test, APPROXIMATED) * steps,
         "kept": batch,
@@ -319,6 +320,8 @@ def _sized(run: Run) -> str:
     options = run.options
     if "epochs" in options:
         return f"batches of {options['batch_size']}"
+    if _in_one_piece(run):
+        return counted(options["train_limit"], "training recording")
     return counted(options["test_limit"], "test image")
 
 
@@ -397,7 +400,7 @@ def _now() -> float:
 
 
 def _small(run: Run, size: int) -> Run:
-    """The run with few images, more for a larger size: one short epoch, and a few test images."""
+    """The run with few images, more for a larger size: one short epoch or few recordings, and a few test images."""
     images, options = _images(run), dict(run.options)
     options["test_limit"] = min(TEST_IMAGES * GROWTH**size, MOST_IMAGES, images["test"])
     if "calibration_images" in options:
@@ -411,9 +414,27 @@ def _small(run: Run, size: int) -> Run:
             "train_limit": min(images["train"] // batch, STEPS) * batch or images["train"],
             "held_out": min(options["held_out"], batch),
         }
+    elif _in_one_piece(run):
+        least = _with_every_class(run.dataset)
+        options["train_limit"] = min(least * GROWTH**size, max(least, MOST_IMAGES), images["train"])
     elif "time_steps" in options:
         options["time_steps"] = min(TIME_STEPS, options["time_steps"])
     return replace(run, options=options)
+
+
+def _in_one_piece(run: Run) -> bool:
+    """Whether a run trains on all its recordings at once: on single events, and not in epochs."""
+    return "epochs" not in run.options and declared.needs_events(run.method)
+
+
+def _with_every_class(dataset: str) -> int:
+    """The number of the first training images that are of all classes; made-up ones are of one after the other."""
+    if not store.manifest_path(dataset).is_file():
+        return int(store.facts(dataset)["classes"])
+    import numpy as np
+
+    labels = np.load(store.folder(dataset) / "train-labels.npy", allow_pickle=False)
+    return int(np.unique(labels, return_index=True)[1].max()) + 1
 
 
 def _family(experiment: Experiment, run: Run, size: int) -> list[Run]:
