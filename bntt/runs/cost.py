@@ -51,7 +51,7 @@ GROWTH = 2  # of all three, from one size to the next; the last has the row's ow
 MOST_IMAGES = 100  # test images measured, at most, and recordings of a training on single events
 TIME_STEPS = 25  # of a row that does not train
 ENOUGH = 2  # sizes that are measured in any case of a row that trains, because a line needs them
-FAR = 4  # times the work of the first size, from which on a line through the two is trusted
+FAR = 4  # times the work of the first size, from which on a line through the two is trusted; growth on single events
 STEPS = 2  # of a training that is measured; the first is not counted
 LEARNING_RATE = 1e-9
 APPROXIMATED = declared.literal("bntt.measurements.approximations", "IMAGES")
@@ -251,11 +251,12 @@ def _measure(experiment: Experiment, run: Run, device: str, folder: Path, end: f
     """
     began = time.monotonic()
     stop = began + max(0.0, end - began) / share
-    enough = ENOUGH if "epochs" in run.options else 1
     whole = _work(run)  # of the dataset itself, and not of what is made up
     families = [_family(experiment, run, 0)]
     while families[-1][0] != (larger := _family(experiment, run, len(families)))[0]:
         families.append(larger)
+    trainings = [_work(family[0])["training"] for family in families[:ENOUGH]]  # of single events; one size may be all
+    enough = ENOUGH if "epochs" in run.options or (_in_one_piece(run) and trainings[-1] > trainings[0]) else 1
     prepared = store.manifest_path(run.dataset).is_file()
     bytes_of_images = 0 if prepared else sum(_images(run).values()) * prod(store.facts(run.dataset)["shape"])
     if not prepared:
@@ -416,7 +417,7 @@ def _small(run: Run, size: int) -> Run:
         }
     elif _in_one_piece(run):
         least = _with_every_class(run.dataset)
-        options["train_limit"] = min(least * GROWTH**size, max(least, MOST_IMAGES), images["train"])
+        options["train_limit"] = min(least * FAR**size, max(least, MOST_IMAGES), images["train"])
     elif "time_steps" in options:
         options["time_steps"] = min(TIME_STEPS, options["time_steps"])
     return replace(run, options=options)
