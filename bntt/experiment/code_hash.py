@@ -1,8 +1,8 @@
 """A hash of the code that decides a run's numbers. It shows whether a result is current.
 
-Syntax trees are hashed, without docstrings, so an edited comment in Python reruns nothing. Only what decides numbers counts: the
-mathematics, the training loop, the data path, the run's method and dataset; for evaluation also the measurements.
-Other methods, figures and the workflow do not count.
+Syntax trees are hashed, without docstrings, so an edited comment in Python reruns nothing. Only what decides numbers
+counts: the mathematics, the training loop, the data path, the run's method and dataset; for evaluation also the
+measurements. Other methods, figures and the workflow do not count.
 """
 
 import ast
