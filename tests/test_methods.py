@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny import EXPERIMENT, PROJECT, experiment, images, python, result, same, write_experiment
 
+from bntt import methods
 from bntt.common.errors import UserError
 from bntt.data import store
 from bntt.data.events.streams import joined
@@ -138,7 +139,7 @@ def test_a_network_is_given_the_coded_data_in_training_and_evaluation(method, of
         if of is recordings:
             if method == "surrogate":
                 return frames[:, :steps].transpose(0, 1).flatten(0, 1)
-            rate = frames.mean(1) if method == "ann" else frames.mean(1).clamp(max=1)
+            rate = frames.mean(1).clamp(max=1)
         else:
             unit = frames / 255
             rate = ((unit - data.mean) / data.deviation / 2).clamp(-1, 1) if coding == "signed" else unit
@@ -181,6 +182,12 @@ def test_dropout_is_keyed_by_seed_epoch_and_first_sample_of_the_batch(tmp_path, 
         expected += [key(noise, "dropout", int(order[first])) >> 1 for first in (0, 5, 10)]
     assert seeds == expected
     assert len(set(seeds)) == 6
+
+
+@pytest.mark.parametrize(("method", "given"), [("surrogate", {}), ("ann", {"dropout": 0.0}), ("lee", {"dropout": 0.0})])
+def test_without_dropout_no_step_waits_to_know_its_first_sample(method, given, tmp_path, monkeypatch):
+    monkeypatch.setattr(methods, "seed_torch", lambda *_: pytest.fail("a generator is seeded, and nothing draws"))
+    trained(method, tmp_path, **given)
 
 
 def test_the_dense_network_has_neither_biases_nor_norms(tmp_path):

@@ -37,9 +37,9 @@ from torch import Tensor, nn
 from bntt.classifiers import SpikingClassifier
 from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
-from bntt.methods import Task, Trained, fit_spiking
+from bntt.methods import Task, Trained, fit_spiking, spiking_classifier
 from bntt.methods._balancing import Silent, balance, copied, copy_weights, parted, with_thresholds
-from bntt.spiking.networks import WeightLayer, place, weight_layers
+from bntt.spiking.networks import WeightLayer, weight_layers
 from bntt.spiking.randomness import key
 from bntt.spiking.stateful import FixedDropout, State, Stateful, StatefulNetwork, pooled
 from bntt.training.loop import Outcome
@@ -155,7 +155,4 @@ def train(task: Task) -> Trained:
 def classifier(run: Run, data: ImageData, weights: Mapping[str, Tensor]) -> SpikingClassifier:
     """The trained network, with its thresholds, as a classifier."""
     learned, thresholds = parted(weights)
-    network = build(run.options, data, thresholds)
-    network.load_state_dict(learned)
-    place(network, data.mean.device)
-    return SpikingClassifier(network, run.options["coding"] == "signed")
+    return spiking_classifier(build(run.options, data, thresholds), run, data, learned)

@@ -10,9 +10,9 @@ from torch import Tensor
 from bntt.classifiers import SpikingClassifier
 from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
-from bntt.methods import Task, Trained, fit_spiking
+from bntt.methods import Task, Trained, fit_spiking, spiking_classifier
 from bntt.spiking.kernels import computes_in_bfloat16, name_for
-from bntt.spiking.networks import SpikingNetwork, initialise, place, weight_layers
+from bntt.spiking.networks import SpikingNetwork, initialise, weight_layers
 from bntt.spiking.neurons import LIF
 from bntt.spiking.norms import NORMS, TSBN, TemporalNorm
 from bntt.training.loop import Loss
@@ -129,7 +129,4 @@ def classifier(
     run: Run, data: ImageData, weights: Mapping[str, Tensor], norm: type[TemporalNorm] | None = None
 ) -> SpikingClassifier:
     """The trained network, with its tracked moments, as a classifier."""
-    network = build(run.options, data, norm)
-    network.load_state_dict(weights)
-    place(network, data.mean.device)
-    return SpikingClassifier(network, run.options["coding"] == "signed")
+    return spiking_classifier(build(run.options, data, norm), run, data, weights)

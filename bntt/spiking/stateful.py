@@ -62,6 +62,13 @@ class FixedDropout(Stateful):
         return x * state.to(x.dtype), state
 
 
+def drops(module: nn.Module) -> bool:
+    """Whether a module is dropout that draws from PyTorch's generator in training."""
+    if isinstance(module, FixedDropout):
+        return module.probability > 0
+    return isinstance(module, nn.Dropout) and module.p > 0
+
+
 class StatefulLayer(nn.Module):
     """connection -> temporal norm, if there is one -> neuron -> what follows it, on sequences ``[T, N, ...]``."""
 

@@ -110,8 +110,8 @@ def fit(
     """Train ``model`` in place; returns its `Outcome`.
 
     ``forward(unit_images, samples, key) -> output`` scales, encodes and classifies a batch; ``key`` seeds its noise.
-    The output is the logits ``[N, classes]``, or anything else of which ``loss`` and ``logits`` are functions. A loss or
-    weight, or logits of validation images, that are not finite after an epoch end the training, and ``diverged`` says
+    The output is the logits ``[N, classes]``, or anything else of which ``loss`` and ``logits`` are functions. A loss,
+    weights or logits of validation images that are not finite after an epoch end the training, and ``diverged`` says
     so. Raises Stopped if ``keeper`` does, and UserError if ``batch_size`` leaves a single image for the last batch, or
     no batch at all, and if ``epochs`` end before ``selection`` looks at the test images.
     """
