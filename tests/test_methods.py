@@ -8,7 +8,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
-from tiny import EXPERIMENT, PROJECT, experiment, images, python, result, same, write_experiment
+from tiny import EXPERIMENT, PROJECT, assert_one_line, experiment, images, python, result, same, write_experiment
 
 from bntt import methods
 from bntt.common.errors import UserError
@@ -17,13 +17,14 @@ from bntt.data.events.streams import joined
 from bntt.data.images import ImageData, Images
 from bntt.experiment import declared
 from bntt.measurements import measure_all
-from bntt.methods import Task, _balancing, ann
+from bntt.methods import Task, _balancing, ann, surrogate
 from bntt.runs import contract, pipeline
 from bntt.runs.checkpoints import Checkpoints
 from bntt.runs.directory import RunDirectory
 from bntt.spiking import randomness
 from bntt.spiking.kernels import plain
 from bntt.spiking.networks import initialise
+from bntt.spiking.norms import BNTT
 from bntt.spiking.randomness import key
 from bntt.training import loop
 
@@ -542,3 +543,19 @@ def test_a_norm_of_ones_own_is_one_small_file(tmp_path):
     ran = python("-c", script, cwd=tree)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[-1] == "[3.0, 1.0, 1.0]"
+
+
+@pytest.mark.parametrize("given", ["tdbn", "none"])
+def test_a_norm_that_ones_own_would_replace_is_refused(given, tmp_path):
+    run, data, _, _ = trained("surrogate", tmp_path, norm=given)
+    task = Task(run, data, Checkpoints(tmp_path / "own"))
+    with pytest.raises(UserError) as refused:
+        surrogate.train(task, norm=BNTT)
+    assert_one_line(refused.value, f"row {run.row}", f"norm {given} would have no effect", "its default, bntt")
+
+
+def test_a_methods_own_option_norm_may_choose_a_norm_of_its_own(tmp_path):
+    run, data, _, made = trained("surrogate", tmp_path)
+    own = replace(run, options={**run.options, "norm": "mine"})
+    again = surrogate.train(Task(own, data, Checkpoints(tmp_path / "own")), norm=BNTT)
+    assert all(torch.equal(value, again.weights[name]) for name, value in made.weights.items())

@@ -20,11 +20,12 @@ soft reset, L steps later. No gradient flows through the reset. The derivative o
     linear:  alpha max(0, 1 - |u[t - 1] / th - 1|)
     stdb:    alpha exp(-beta d),    d = number of steps since the neuron's last spike
 
-and a neuron that has not spiked counts as silent for `NEVER` steps before the first, as in the public code. Dropout has
-one mask for all steps of a batch, behind every hidden layer that is not pooled; here it has one probability, where the
-public code has 0.5 behind fully connected layers. The public code scales images differently for its dense and its
-spiking network; here both get the same. On event recordings, thresholds are found on Poisson spikes, and the spiking
-network is trained and tested on the frames.
+and a neuron that has not spiked counts as silent for `NEVER` steps before the first, as in the public code. That code
+computes `stdb` as alpha exp(-d)^beta, of which float32 makes 0 for d above 103; here it is not 0. Dropout has one mask
+for all steps of a batch, behind every hidden layer that is not pooled; here it has one probability, where the public
+code has 0.5 behind fully connected layers. The public code scales images differently for its dense and its spiking
+network; here both get the same. On event recordings, thresholds are found on Poisson spikes, and the spiking network is
+trained and tested on the frames.
 """
 
 from collections.abc import Mapping
