@@ -15,7 +15,7 @@ from bntt.common.errors import UserError
 from bntt.data import store
 from bntt.data.events.streams import joined
 from bntt.data.images import ImageData, Images
-from bntt.experiment import declared
+from bntt.experiment import declared, schema
 from bntt.measurements import measure_all
 from bntt.methods import Task, _balancing, ann, surrogate
 from bntt.runs import contract, pipeline
@@ -37,6 +37,12 @@ SEED = 3  # not 0, with which a seed that is lost on the way would not be missed
 # -- the contract -----------------------------------------------------------------------------------------
 
 
+def given_alike(options, known):
+    """The options that decide what a network is given, of a row that starts from another, for that one."""
+    default = {name: entry["default"] for name, entry in known.items()}
+    return {name: options.get(name, default[name]) for name in schema.INPUT if name in options or name == "coding"}
+
+
 def trained(method, tmp_path, data=None, **options):
     """A method's weights on random images, or on other data, by the calls that the pipeline makes."""
     data = data or images(train=12, classes=3)
@@ -48,6 +54,7 @@ def trained(method, tmp_path, data=None, **options):
     if declared.literal(METHODS[method], "NEEDS_START"):
         rows["row"]["start"] = "base"
         rows["base"] = {"method": "ann", "epochs": 1, "batch_size": 6, "gain": 3.0, "learning_rate": 0.01}
+        rows["base"] |= given_alike(rows["row"], known)
     loaded = experiment(tmp_path, protocol=protocol, rows=rows, seeds=[SEED])
     if "base" in rows:
         start = ann.train(Task(loaded.run("digits", "base", SEED), data, Checkpoints(tmp_path / "base"))).weights
@@ -231,7 +238,6 @@ EFFECTS = {
     "selection": Effect("best-test", **ONLY_TRAINING, given={"epochs": 3}),  # at the second, here
     # bntt.data.images
     "image_size": Effect(4),
-    "conversion.image_size": Effect(4, refused="image_size of the two rows must be the same"),
     "crop_padding": Effect(1, **ONLY_TRAINING),
     "conversion.crop_padding": Effect(1, **NOTHING),  # thresholds are found on images that are not augmented
     "flip": Effect(True, **ONLY_TRAINING),
@@ -338,21 +344,21 @@ EFFECTS = {
     "neunorm.dropout": Effect(0.2, **ONLY_TRAINING),
     "neunorm.gain": Effect(3.0, **ONLY_TRAINING),
     # bntt.methods.conversion, cao and hybrid
+    "conversion.event_counts": Effect(True, data="recordings", given={"calibration_steps": 60}),
+    "hybrid.event_counts": Effect(True, data="recordings", given={"calibration_steps": 60, "time_steps": 4}),
     "conversion.balancing": Effect("local", **ONLY_TRAINING),
     "tune": Effect("validation", **ONLY_TRAINING),
     "tune_images": Effect(1, **ONLY_TRAINING, given={"tune": "validation"}),
     "tune_steps": Effect(2, **ONLY_TRAINING, given={"tune": "validation", "time_steps": 30}),
     "cao.time_steps": Effect(4, **ONLY_EVALUATION),
-    "cao.coding": Effect("signed", **ONLY_EVALUATION),
-    "cao.image_size": Effect(4, refused="image_size of the two rows must be the same"),
+    "cao.coding": Effect("signed"),  # the row it starts from is trained on the same
     "cao.architecture": Effect("vgg9", refused="architecture, width"),
     "cao.width": Effect(0.2, refused="width"),
     "cao.crop_padding": Effect(1, **NOTHING),  # weights are copied, and no training image is looked at
     "cao.flip": Effect(True, **NOTHING),
     "cao.train_limit": Effect(6, **ONLY_EVALUATION, given={"coding": "signed"}),  # mean and deviation for z-scoring
     "cao.held_out": Effect(4, **ONLY_EVALUATION, data="without validation", given={"coding": "signed"}),
-    "cao.statistics": Effect("cifar10-released", **ONLY_EVALUATION, data="colour", given={"coding": "signed"}),
-    "cao.event_counts": Effect(True, **ONLY_EVALUATION, data="recordings"),
+    "cao.statistics": Effect("cifar10-released", data="colour", given={"coding": "signed"}),
     # A layer answers one step later, so with the three steps of these tests nothing comes out of five layers.
     "hybrid.time_steps": Effect(9, given={"time_steps": 8}),
     "hybrid.crop_padding": Effect(1, **ONLY_TRAINING, given={"time_steps": 8}),
@@ -370,7 +376,6 @@ EFFECTS = {
     "hybrid.optimiser": Effect("sgd", **ONLY_TRAINING),
     "hybrid.momentum": Effect(0.5, **ONLY_TRAINING, given={"optimiser": "sgd", "time_steps": 8}),
     "hybrid.gamma_decay": Effect(0.1, **NOTHING),  # there are no norms
-    "hybrid.image_size": Effect(4, refused="image_size of the two rows must be the same"),
     "hybrid.architecture": Effect("vgg9", refused="architecture, width"),
     "hybrid.width": Effect(0.2, refused="width"),
 }
@@ -424,6 +429,7 @@ def run_of(method, folder, name, options):
         rows["row"]["start"] = "base"
         rows["base"] = {"method": "ann", "gain": 3.0, "learning_rate": 0.01}
         rows["base"] |= {k: v for k, v in options.items() if k == "test_limit"}  # must be the same in all rows
+        rows["base"] |= given_alike(rows["row"], known)
     evaluation = {"noise_sigmas": [0.4], "draws": 1}
     if "base" not in rows:
         protocol = {k: v for k, v in protocol.items() if k in known}
