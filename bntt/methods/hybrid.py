@@ -47,7 +47,7 @@ from bntt.training.loop import Outcome
 
 TITLE = "Hybrid"
 NEEDS_START = True
-EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding"]
+EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding", "bntt.methods._balancing"]
 OPTIONS = {
     "time_steps": {
         "default": 200,
@@ -68,11 +68,6 @@ OPTIONS = {
         "min": 0.0,
         "max": 0.9,
         "help": "Probability with which a neuron is dropped for all time-steps of a batch.",
-    },
-    "calibration_images": {
-        "default": 512,
-        "min": 1,
-        "help": "Number of un-augmented training images on which the thresholds are found.",
     },
     "calibration_steps": {"default": 1000, "min": 1, "help": "Number of time-steps of the threshold balancing."},
     "threshold_scale": {
