@@ -785,7 +785,8 @@ def test_recordings_are_seen_as_spikes_and_their_shares():
     assert spikes.dtype == torch.bfloat16
     assert torch.equal(spikes.float(), unit.transpose(0, 1)[2:])
     assert torch.equal(rates(scaled, True), unit.mean(1))
-    assert torch.equal(rates(3 * unit, True), (3 * unit).mean(1))  # of counts
+    many = rates(3 * unit, True)  # of counts; a neuron fires once in a step
+    assert (many == 1).any() and torch.equal(many, (3 * unit).mean(1).minimum(torch.ones(())))
     counted = made(channels=2, steps=5).to(CPU, event_counts=True)
     assert torch.equal(counted.train.unit(torch.tensor([3])), counted.train.pixels[[3]].float())
     assert counted.train.pixels.max() == 3

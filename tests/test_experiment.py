@@ -182,6 +182,32 @@ def test_a_row_cannot_start_from_a_row_that_the_dataset_does_not_have():
     assert "ann, which it starts from, has no dataset digits-dvs" in message
 
 
+@pytest.mark.parametrize(
+    ("option", "of_start", "own"),
+    [
+        ("coding", "unsigned", "signed"),
+        ("statistics", "dataset", "cifar10-released"),
+        ("image_size", 8, None),
+        ("event_counts", False, True),
+    ],
+)
+@pytest.mark.parametrize("on_one_dataset", [False, True])
+def test_a_row_is_given_the_data_as_the_row_that_it_starts_from(option, of_start, own, on_one_dataset):
+    """Its weights would be used on other inputs than they were trained on."""
+    document = changed("datasets", ["digits", "digits-dvs"])
+    document["rows"] = {name: dict(document["rows"][name]) for name in ("ann", "rmp")}
+    document["rows"]["ann"][option] = document["rows"]["rmp"][option] = of_start
+    module._experiment("tiny", "config/tiny.yaml", document)
+    if on_one_dataset:
+        document["rows"]["rmp"]["datasets"] = {"digits": None, "digits-dvs": {option: own}}
+    else:
+        document["rows"]["rmp"][option] = own
+    message = refused(document)
+    dataset = "digits-dvs" if on_one_dataset else "digits"
+    said = f"rows: rmp: {option} is {json.dumps(own)} on {dataset}, and {json.dumps(of_start)} in row ann"
+    assert said in message, message
+
+
 PAPER = {
     "cifar10": (25, 120, 256, 0.95),
     "cifar100": (50, 240, 128, 0.99),

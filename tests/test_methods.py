@@ -8,21 +8,23 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
-from tiny import EXPERIMENT, PROJECT, experiment, images, python, result, same, write_experiment
+from tiny import EXPERIMENT, PROJECT, assert_one_line, experiment, images, python, result, same, write_experiment
 
+from bntt import methods
 from bntt.common.errors import UserError
 from bntt.data import store
 from bntt.data.events.streams import joined
 from bntt.data.images import ImageData, Images
-from bntt.experiment import declared
+from bntt.experiment import declared, schema
 from bntt.measurements import measure_all
-from bntt.methods import Task, _balancing, ann
+from bntt.methods import Task, _balancing, ann, surrogate
 from bntt.runs import contract, pipeline
 from bntt.runs.checkpoints import Checkpoints
 from bntt.runs.directory import RunDirectory
 from bntt.spiking import randomness
 from bntt.spiking.kernels import plain
 from bntt.spiking.networks import initialise
+from bntt.spiking.norms import BNTT
 from bntt.spiking.randomness import key
 from bntt.training import loop
 
@@ -33,6 +35,12 @@ SEED = 3  # not 0, with which a seed that is lost on the way would not be missed
 
 
 # -- the contract -----------------------------------------------------------------------------------------
+
+
+def given_alike(options, known):
+    """The options that decide what a network is given, of a row that starts from another, for that one."""
+    default = {name: entry["default"] for name, entry in known.items()}
+    return {name: options.get(name, default[name]) for name in schema.INPUT if name in options or name == "coding"}
 
 
 def trained(method, tmp_path, data=None, **options):
@@ -46,6 +54,7 @@ def trained(method, tmp_path, data=None, **options):
     if declared.literal(METHODS[method], "NEEDS_START"):
         rows["row"]["start"] = "base"
         rows["base"] = {"method": "ann", "epochs": 1, "batch_size": 6, "gain": 3.0, "learning_rate": 0.01}
+        rows["base"] |= given_alike(rows["row"], known)
     loaded = experiment(tmp_path, protocol=protocol, rows=rows, seeds=[SEED])
     if "base" in rows:
         start = ann.train(Task(loaded.run("digits", "base", SEED), data, Checkpoints(tmp_path / "base"))).weights
@@ -138,7 +147,7 @@ def test_a_network_is_given_the_coded_data_in_training_and_evaluation(method, of
         if of is recordings:
             if method == "surrogate":
                 return frames[:, :steps].transpose(0, 1).flatten(0, 1)
-            rate = frames.mean(1) if method == "ann" else frames.mean(1).clamp(max=1)
+            rate = frames.mean(1).clamp(max=1)
         else:
             unit = frames / 255
             rate = ((unit - data.mean) / data.deviation / 2).clamp(-1, 1) if coding == "signed" else unit
@@ -183,6 +192,12 @@ def test_dropout_is_keyed_by_seed_epoch_and_first_sample_of_the_batch(tmp_path, 
     assert len(set(seeds)) == 6
 
 
+@pytest.mark.parametrize(("method", "given"), [("surrogate", {}), ("ann", {"dropout": 0.0}), ("lee", {"dropout": 0.0})])
+def test_without_dropout_no_step_waits_to_know_its_first_sample(method, given, tmp_path, monkeypatch):
+    monkeypatch.setattr(methods, "seed_torch", lambda *_: pytest.fail("a generator is seeded, and nothing draws"))
+    trained(method, tmp_path, **given)
+
+
 def test_the_dense_network_has_neither_biases_nor_norms(tmp_path):
     _, _, _, made = trained("ann", tmp_path)
     assert made.weights
@@ -223,7 +238,6 @@ EFFECTS = {
     "selection": Effect("best-test", **ONLY_TRAINING, given={"epochs": 3}),  # at the second, here
     # bntt.data.images
     "image_size": Effect(4),
-    "conversion.image_size": Effect(4, refused="image_size of the two rows must be the same"),
     "crop_padding": Effect(1, **ONLY_TRAINING),
     "conversion.crop_padding": Effect(1, **NOTHING),  # thresholds are found on images that are not augmented
     "flip": Effect(True, **ONLY_TRAINING),
@@ -330,21 +344,21 @@ EFFECTS = {
     "neunorm.dropout": Effect(0.2, **ONLY_TRAINING),
     "neunorm.gain": Effect(3.0, **ONLY_TRAINING),
     # bntt.methods.conversion, cao and hybrid
+    "conversion.event_counts": Effect(True, data="recordings", given={"calibration_steps": 60}),
+    "hybrid.event_counts": Effect(True, data="recordings", given={"calibration_steps": 60, "time_steps": 4}),
     "conversion.balancing": Effect("local", **ONLY_TRAINING),
     "tune": Effect("validation", **ONLY_TRAINING),
     "tune_images": Effect(1, **ONLY_TRAINING, given={"tune": "validation"}),
     "tune_steps": Effect(2, **ONLY_TRAINING, given={"tune": "validation", "time_steps": 30}),
     "cao.time_steps": Effect(4, **ONLY_EVALUATION),
-    "cao.coding": Effect("signed", **ONLY_EVALUATION),
-    "cao.image_size": Effect(4, refused="image_size of the two rows must be the same"),
+    "cao.coding": Effect("signed"),  # the row it starts from is trained on the same
     "cao.architecture": Effect("vgg9", refused="architecture, width"),
     "cao.width": Effect(0.2, refused="width"),
     "cao.crop_padding": Effect(1, **NOTHING),  # weights are copied, and no training image is looked at
     "cao.flip": Effect(True, **NOTHING),
     "cao.train_limit": Effect(6, **ONLY_EVALUATION, given={"coding": "signed"}),  # mean and deviation for z-scoring
     "cao.held_out": Effect(4, **ONLY_EVALUATION, data="without validation", given={"coding": "signed"}),
-    "cao.statistics": Effect("cifar10-released", **ONLY_EVALUATION, data="colour", given={"coding": "signed"}),
-    "cao.event_counts": Effect(True, **ONLY_EVALUATION, data="recordings"),
+    "cao.statistics": Effect("cifar10-released", data="colour", given={"coding": "signed"}),
     # A layer answers one step later, so with the three steps of these tests nothing comes out of five layers.
     "hybrid.time_steps": Effect(9, given={"time_steps": 8}),
     "hybrid.crop_padding": Effect(1, **ONLY_TRAINING, given={"time_steps": 8}),
@@ -362,7 +376,6 @@ EFFECTS = {
     "hybrid.optimiser": Effect("sgd", **ONLY_TRAINING),
     "hybrid.momentum": Effect(0.5, **ONLY_TRAINING, given={"optimiser": "sgd", "time_steps": 8}),
     "hybrid.gamma_decay": Effect(0.1, **NOTHING),  # there are no norms
-    "hybrid.image_size": Effect(4, refused="image_size of the two rows must be the same"),
     "hybrid.architecture": Effect("vgg9", refused="architecture, width"),
     "hybrid.width": Effect(0.2, refused="width"),
 }
@@ -416,6 +429,7 @@ def run_of(method, folder, name, options):
         rows["row"]["start"] = "base"
         rows["base"] = {"method": "ann", "gain": 3.0, "learning_rate": 0.01}
         rows["base"] |= {k: v for k, v in options.items() if k == "test_limit"}  # must be the same in all rows
+        rows["base"] |= given_alike(rows["row"], known)
     evaluation = {"noise_sigmas": [0.4], "draws": 1}
     if "base" not in rows:
         protocol = {k: v for k, v in protocol.items() if k in known}
@@ -535,3 +549,19 @@ def test_a_norm_of_ones_own_is_one_small_file(tmp_path):
     ran = python("-c", script, cwd=tree)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[-1] == "[3.0, 1.0, 1.0]"
+
+
+@pytest.mark.parametrize("given", ["tdbn", "none"])
+def test_a_norm_that_ones_own_would_replace_is_refused(given, tmp_path):
+    run, data, _, _ = trained("surrogate", tmp_path, norm=given)
+    task = Task(run, data, Checkpoints(tmp_path / "own"))
+    with pytest.raises(UserError) as refused:
+        surrogate.train(task, norm=BNTT)
+    assert_one_line(refused.value, f"row {run.row}", f"norm {given} would have no effect", "its default, bntt")
+
+
+def test_a_methods_own_option_norm_may_choose_a_norm_of_its_own(tmp_path):
+    run, data, _, made = trained("surrogate", tmp_path)
+    own = replace(run, options={**run.options, "norm": "mine"})
+    again = surrogate.train(Task(own, data, Checkpoints(tmp_path / "own")), norm=BNTT)
+    assert all(torch.equal(value, again.weights[name]) for name, value in made.weights.items())

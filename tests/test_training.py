@@ -207,6 +207,34 @@ def test_the_released_codes_selection_keeps_the_best_of_every_tenth_epoch_on_tes
     assert all(torch.equal(value, weights[best][name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize(("epochs", "wrong", "selected"), [(6, [2], 4), (6, [6], 2), (4, [2, 4], 4)])
+def test_weights_whose_outputs_are_not_finite_are_selected_only_if_there_are_no_others(
+    tmp_path, monkeypatch, epochs, wrong, selected
+):
+    """Of epochs whose accuracy is NaN after those in ``wrong``, and the same otherwise."""
+    monkeypatch.setattr(loop, "SELECTION_EPOCHS", 2)
+    model, data, epoch = Small(), images(), [0]
+
+    def forward(unit, samples, noise):
+        if not model.training and noise == key(0, "selection noise"):
+            epoch[0] += 2
+            return F.one_hot(data.test.labels[samples], 3).float() * (math.nan if epoch[0] in wrong else 1)
+        return model(unit)
+
+    options = OPTIONS | {"epochs": epochs, "selection": "best-test", "batch_size": 6}  # all test images at once
+    assert fit(model, forward, data, options, 0, Checkpoints(tmp_path)).selected_epoch == selected
+
+
+def test_a_selection_that_would_never_look_is_refused(tmp_path):
+    options = OPTIONS | {"epochs": 9, "selection": "best-test"}
+    with pytest.raises(UserError) as caught:
+        fit(Small(), noisy(Small()), images(), options, 0, Checkpoints(tmp_path))
+    assert_one_line(caught.value, "selection best-test", "every 10 epochs", "there are 9", "selection last")
+    assert (
+        fit(Small(), noisy(Small()), images(), options | {"epochs": 10}, 0, Checkpoints(tmp_path)).selected_epoch == 10
+    )
+
+
 def test_an_epoch_took_the_seconds_of_its_steps_in_all_pieces(tmp_path, monkeypatch):
     """Each step takes a second here, and the time between pieces does not count."""
     now = [0.0]

@@ -54,10 +54,11 @@ class _Untitled(GenerateJsonSchema):
 
 def _bases(modules: Iterable[str]) -> list[str]:
     """Modules that methods build on and that are no methods themselves, each once, in order of first use."""
-    seen = list(modules)
+    methods = list(modules)
+    seen = [*methods]
     for module in seen:  # the loop appends to it
         seen += [base for base in declared.literal(module, "EXTENDS") or [] if base not in seen]
-    return [module for module in seen if not module.startswith("bntt.methods.")]
+    return seen[len(methods) :]
 
 
 def _own(module: str) -> str:

@@ -5,6 +5,7 @@ method's defaults, the protocol, what the file says of the dataset, the row, wha
 is declared by the module that reads it (see `bntt.experiment.declared`), so a typo is an error that names the key.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ EVALUATION: dict[str, dict[str, Any]] = {
 }
 
 
+INPUT = ("image_size", "event_counts", "statistics", "coding")  # options that decide what a network is given
 NAME = "^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$"  # the name of a folder, also with what is added to it
 Name = Annotated[str, Field(pattern=NAME)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -327,6 +329,7 @@ def _experiment(name: str, where: str, document: Any) -> Experiment:
                 for one in of_rows[row]:
                     if one not in of_rows[start]:
                         raise UserError(f"{where}: rows: {row}: row {start}, which it starts from, has no {kind} {one}")
+            _check_input(row, start, options, f"{where}: rows: {row}")
     for dataset in protocols:  # otherwise nothing could be compared
         limits = {row: of_row[dataset].get("test_limit") for row, of_row in options.items() if dataset in of_row}
         if len(set(limits.values())) > 1:
@@ -358,6 +361,18 @@ def _options(row: Row, protocols: Mapping[str, dict[str, Any]], where: str) -> d
         known = {key: shared.get(key, default) for key, default in defaults.items()}
         options[dataset] = validated(model, known | _given(there), where).model_dump()
     return options
+
+
+def _check_input(row: str, start: str, options: Mapping[str, Mapping[str, Mapping[str, Any]]], where: str) -> None:
+    """Raise UserError if the weights of ``start`` were trained on data that a row codes otherwise, on a dataset."""
+    for dataset, own in options[row].items():
+        other = options[start][dataset]
+        for name in INPUT:
+            if name in own and name in other and own[name] != other[name]:
+                raise UserError(
+                    f"{where}: {name} is {json.dumps(own[name])} on {dataset}, and {json.dumps(other[name])} in row "
+                    f"{start}, whose weights it starts from: give both rows the same"
+                )
 
 
 def _check_events(method: str, datasets: Iterable[str], where: str) -> None:

@@ -3,8 +3,8 @@
 A dense layer costs 4.6 pJ per multiply-accumulate. A spiking layer costs 0.9 pJ per accumulate. Its accumulates are
 its dense operations times a spike count, which has three readings:
 
-* ``own``: spikes per neuron of the layer itself, as the paper's text defines the spike rate (the classifier does not
-  spike, so ``events`` is used for it);
+* ``own``: spikes per neuron of the layer itself, as the paper's text defines the spike rate. The classifier is taken as
+  not spiking, and ``events`` is used for it; the spikes of output neurons, which `neunorm` has, are not counted;
 * ``events``: non-zero inputs per input neuron: the work of an event-driven accelerator;
 * ``mass``: sum of |inputs| per input neuron, so a pooled fraction counts as a fraction.
 

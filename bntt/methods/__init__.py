@@ -36,15 +36,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bntt.classifiers import SpikingClassifier
 from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
 from bntt.spiking.encoding import encode
 from bntt.spiking.networks import SpikingNetwork, place
 from bntt.spiking.randomness import key, seed_torch
-from bntt.spiking.stateful import StatefulNetwork
+from bntt.spiking.stateful import StatefulNetwork, drops
 from bntt.training.loop import Keeper, Loss, Outcome, fit
 from bntt.training.schedule import decay_budget
 
@@ -96,16 +97,15 @@ def fit_spiking(
     """Train an initialised spiking network on the task's data in its coding, and return what it came to.
 
     ``loss(contributions [T, N, classes], labels [N])`` is by default the cross-entropy of the logits. ``contributions``
-    runs the network on spikes ``[T, N, ...]`` of type ``dtype``; by default it calls it. PyTorch's generator is seeded
-    for each batch, by the epoch and the first sample, for modules that draw from it.
+    runs the network on spikes ``[T, N, ...]`` of type ``dtype``; by default it calls it. Dropout is seeded for each
+    batch, see `seed_dropout`.
     """
     options, data, seed = task.options, task.data, task.run.seed
     place(network, data.mean.device)
     signed, run = options["coding"] == "signed", contributions or network
 
     def forward(unit: Tensor, samples: Tensor, noise: int) -> Tensor:
-        if network.training:
-            seed_torch(key(noise, "dropout", int(samples[0])), unit.device)
+        seed_dropout(network, noise, samples)
         scaled = data.scaled(unit, signed)
         return run(encode(scaled, options["time_steps"], noise, samples, signed=signed, dtype=dtype))
 
@@ -119,6 +119,24 @@ def fit_spiking(
     if network.norms() and options["optimiser"] == "sgd":
         facts["decay_budget"] = decay_budget(options, len(data.train))
     return Trained(network.state_dict(), outcome, facts)
+
+
+def seed_dropout(network: nn.Module, noise: int, samples: Tensor) -> None:
+    """Seed PyTorch's generator for the dropout of a training batch, by the epoch's key and the batch's first sample.
+
+    Without dropout nothing draws from it, and the device need not be waited for to know the sample.
+    """
+    if network.training and any(map(drops, network.modules())):
+        seed_torch(key(noise, "dropout", int(samples[0])), samples.device)
+
+
+def spiking_classifier(
+    network: SpikingNetwork | StatefulNetwork, run: Run, data: ImageData, weights: Mapping[str, Tensor]
+) -> SpikingClassifier:
+    """An untrained network, given these weights, as a classifier of the data in the run's coding."""
+    network.load_state_dict(weights)
+    place(network, data.mean.device)
+    return SpikingClassifier(network, run.options["coding"] == "signed")
 
 
 def squared_error(network: SpikingNetwork | StatefulNetwork) -> Loss:

@@ -1,6 +1,6 @@
 """What methods that begin from a dense network share: its weights in a network of IF neurons, and their thresholds.
 
-`bntt.methods.conversion` has the equations and the options.
+`bntt.methods.conversion` has the equations, and the options that the methods do not share.
 """
 
 import math
@@ -21,6 +21,13 @@ from bntt.spiking.layers import SpikingLayer, over_time
 from bntt.spiking.networks import SpikingNetwork, place, weight_layers
 from bntt.spiking.neurons import IF
 
+OPTIONS = {
+    "calibration_images": {
+        "default": 512,
+        "min": 1,
+        "help": "Number of un-augmented training images on which the thresholds are found.",
+    },
+}
 HELD = 2**26  # currents of one layer held at once, a quarter of a gigabyte; changes no number
 
 

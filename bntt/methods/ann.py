@@ -12,10 +12,9 @@ from torch import Tensor
 from bntt.classifiers import DenseClassifier
 from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
-from bntt.methods import Task, Trained
+from bntt.methods import Task, Trained, seed_dropout
 from bntt.spiking.encoding import rates
 from bntt.spiking.networks import DenseNetwork, initialise, place, weight_layers
-from bntt.spiking.randomness import key, seed_torch
 from bntt.training.loop import fit
 
 TITLE = "Dense network, {batch_norm}"
@@ -45,8 +44,7 @@ def train(task: Task) -> Trained:
     signed = options["coding"] == "signed"
 
     def forward(unit: Tensor, samples: Tensor, noise: int) -> Tensor:
-        if network.training:
-            seed_torch(key(noise, "dropout", int(samples[0])), unit.device)
+        seed_dropout(network, noise, samples)
         return network(rates(data.scaled(unit, signed), signed))
 
     outcome = fit(network, forward, data, options, seed, task.keeper, task.run.name)

@@ -54,7 +54,7 @@ from bntt.training.loop import Outcome
 
 TITLE = "ANN-SNN conversion, {reset} reset"
 NEEDS_START = True
-EXTENDS = ["bntt.data.images", "bntt.spiking.networks", "bntt.spiking.encoding"]
+EXTENDS = ["bntt.data.images", "bntt.spiking.networks", "bntt.spiking.encoding", "bntt.methods._balancing"]
 OPTIONS = {
     "time_steps": {"default": 2500, "min": 1, "help": "Number of time-steps T of inference."},
     "reset": {
@@ -66,11 +66,6 @@ OPTIONS = {
         "default": "network",
         "choices": ["network", "local"],
         "help": "`network`: one threshold for a layer, as published; `local`: one for each of its channels.",
-    },
-    "calibration_images": {
-        "default": 512,
-        "min": 1,
-        "help": "Number of un-augmented training images on which the thresholds are found.",
     },
     "calibration_steps": {"default": 100, "min": 1, "help": "Number of time-steps of the threshold balancing."},
     "percentile": {

@@ -20,11 +20,12 @@ soft reset, L steps later. No gradient flows through the reset. The derivative o
     linear:  alpha max(0, 1 - |u[t - 1] / th - 1|)
     stdb:    alpha exp(-beta d),    d = number of steps since the neuron's last spike
 
-and a neuron that has not spiked counts as silent for `NEVER` steps before the first, as in the public code. Dropout has
-one mask for all steps of a batch, behind every hidden layer that is not pooled; here it has one probability, where the
-public code has 0.5 behind fully connected layers. The public code scales images differently for its dense and its
-spiking network; here both get the same. On event recordings, thresholds are found on Poisson spikes, and the spiking
-network is trained and tested on the frames.
+and a neuron that has not spiked counts as silent for `NEVER` steps before the first, as in the public code. That code
+computes `stdb` as alpha exp(-d)^beta, of which float32 makes 0 for d above 103; here it is not 0. Dropout has one mask
+for all steps of a batch, behind every hidden layer that is not pooled; here it has one probability, where the public
+code has 0.5 behind fully connected layers. The public code scales images differently for its dense and its spiking
+network; here both get the same. On event recordings, thresholds are found on Poisson spikes, and the spiking network is
+trained and tested on the frames.
 """
 
 from collections.abc import Mapping
@@ -37,16 +38,16 @@ from torch import Tensor, nn
 from bntt.classifiers import SpikingClassifier
 from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
-from bntt.methods import Task, Trained, fit_spiking
+from bntt.methods import Task, Trained, fit_spiking, spiking_classifier
 from bntt.methods._balancing import Silent, balance, copied, copy_weights, parted, with_thresholds
-from bntt.spiking.networks import WeightLayer, place, weight_layers
+from bntt.spiking.networks import WeightLayer, weight_layers
 from bntt.spiking.randomness import key
 from bntt.spiking.stateful import FixedDropout, State, Stateful, StatefulNetwork, pooled
 from bntt.training.loop import Outcome
 
 TITLE = "Hybrid"
 NEEDS_START = True
-EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding"]
+EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding", "bntt.methods._balancing"]
 OPTIONS = {
     "time_steps": {
         "default": 200,
@@ -67,11 +68,6 @@ OPTIONS = {
         "min": 0.0,
         "max": 0.9,
         "help": "Probability with which a neuron is dropped for all time-steps of a batch.",
-    },
-    "calibration_images": {
-        "default": 512,
-        "min": 1,
-        "help": "Number of un-augmented training images on which the thresholds are found.",
     },
     "calibration_steps": {"default": 1000, "min": 1, "help": "Number of time-steps of the threshold balancing."},
     "threshold_scale": {
@@ -155,7 +151,4 @@ def train(task: Task) -> Trained:
 def classifier(run: Run, data: ImageData, weights: Mapping[str, Tensor]) -> SpikingClassifier:
     """The trained network, with its thresholds, as a classifier."""
     learned, thresholds = parted(weights)
-    network = build(run.options, data, thresholds)
-    network.load_state_dict(learned)
-    place(network, data.mean.device)
-    return SpikingClassifier(network, run.options["coding"] == "signed")
+    return spiking_classifier(build(run.options, data, thresholds), run, data, learned)

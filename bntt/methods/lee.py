@@ -43,8 +43,8 @@ from torch.autograd.function import once_differentiable
 from bntt.classifiers import SpikingClassifier
 from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
-from bntt.methods import Task, Trained, fit_spiking, squared_error
-from bntt.spiking.networks import WeightLayer, place, weight_layers
+from bntt.methods import Task, Trained, fit_spiking, spiking_classifier, squared_error
+from bntt.spiking.networks import WeightLayer, weight_layers
 from bntt.spiking.randomness import generator
 from bntt.spiking.stateful import FixedDropout, Stateful, StatefulNetwork, pooled
 
@@ -173,7 +173,4 @@ def train(task: Task) -> Trained:
 
 def classifier(run: Run, data: ImageData, weights: Mapping[str, Tensor]) -> SpikingClassifier:
     """The trained network as a classifier, whose logits after t steps are v[t] / t."""
-    network = build(run.options, data)
-    network.load_state_dict(weights)
-    place(network, data.mean.device)
-    return SpikingClassifier(network, run.options["coding"] == "signed")
+    return spiking_classifier(build(run.options, data), run, data, weights)

@@ -34,8 +34,8 @@ from torch.nn import functional as F
 from bntt.classifiers import SpikingClassifier
 from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
-from bntt.methods import Task, Trained, fit_spiking
-from bntt.spiking.networks import initialise, place, weight_layers
+from bntt.methods import Task, Trained, fit_spiking, spiking_classifier
+from bntt.spiking.networks import initialise, weight_layers
 from bntt.spiking.stateful import State, Stateful, StatefulNetwork
 
 TITLE = "Surrogate gradient, MPBN"
@@ -155,7 +155,4 @@ def train(task: Task) -> Trained:
 
 def classifier(run: Run, data: ImageData, weights: Mapping[str, Tensor]) -> SpikingClassifier:
     """The trained network, with its membrane norms folded into thresholds, as a classifier."""
-    network = build(run.options, data)
-    network.load_state_dict(weights)
-    place(network, data.mean.device)
-    return SpikingClassifier(network, run.options["coding"] == "signed")
+    return spiking_classifier(build(run.options, data), run, data, weights)

@@ -16,7 +16,8 @@ with k2 + v F = 1. So the trace is at most 1 / F. The outputs are real numbers, 
 
 **Voting.** The output layer has ``votes`` neurons for each class, which spike. The logit of a class is the mean of its
 neurons' spikes, over them and over time. The loss is the squared error between these and the one-hot label, summed over
-classes, mean over images. The optimiser is Adam's kind with rate 2.5e-3 (``optimiser: adam``).
+classes, mean over images. The optimiser is Adam's kind with rate 2.5e-3 (``optimiser: adam``). The measurements see
+the output layer's current, and so do not count these spikes.
 
 **Open, or different here.** The decay, threshold and a of recordings could not be verified: the defaults, 0.25, 0.5 and
 1, are those of the authors' program for MNIST, which has no NeuNorm. No initial w is published: it is 0 here, where a
@@ -36,8 +37,8 @@ from torch.autograd.function import once_differentiable
 from bntt.classifiers import SpikingClassifier
 from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
-from bntt.methods import Task, Trained, fit_spiking, squared_error
-from bntt.spiking.networks import WeightLayer, initialise, place, weight_layers
+from bntt.methods import Task, Trained, fit_spiking, spiking_classifier, squared_error
+from bntt.spiking.networks import WeightLayer, initialise, weight_layers
 from bntt.spiking.stateful import FixedDropout, Stateful, StatefulNetwork, pooled
 
 TITLE = "STBP + NeuNorm"
@@ -166,7 +167,4 @@ def train(task: Task) -> Trained:
 
 def classifier(run: Run, data: ImageData, weights: Mapping[str, Tensor]) -> SpikingClassifier:
     """The trained network as a classifier, whose logits after t steps are the mean of the votes of these steps."""
-    network = build(run.options, data)
-    network.load_state_dict(weights)
-    place(network, data.mean.device)
-    return SpikingClassifier(network, run.options["coding"] == "signed")
+    return spiking_classifier(build(run.options, data), run, data, weights)

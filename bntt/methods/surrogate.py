@@ -8,18 +8,19 @@ import torch
 from torch import Tensor
 
 from bntt.classifiers import SpikingClassifier
+from bntt.common.errors import UserError
 from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
-from bntt.methods import Task, Trained, fit_spiking
+from bntt.methods import Task, Trained, fit_spiking, spiking_classifier
 from bntt.spiking.kernels import computes_in_bfloat16, name_for
-from bntt.spiking.networks import SpikingNetwork, initialise, place, weight_layers
+from bntt.spiking.networks import SpikingNetwork, initialise, weight_layers
 from bntt.spiking.neurons import LIF
 from bntt.spiking.norms import NORMS, TSBN, TemporalNorm
 from bntt.training.loop import Loss
 
 TITLE = "Surrogate gradient, {norm}"
 EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding"]
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "time_steps": {"default": 25, "min": 1, "help": "Number of time-steps T."},
     "norm": {
         "default": "bntt",
@@ -106,9 +107,16 @@ def train(
     """Back-propagation through all T steps, with a cross-entropy loss on the accumulated voltage (Algorithm 2).
 
     ``norm`` and ``loss`` replace the norm and the loss; see `build` and `fit_spiking`. ``prepare`` gets the network
-    with its initial weights, and returns the one to train, which takes ``(spikes, chunk)``, too.
+    with its initial weights, and returns the one to train, which takes ``(spikes, chunk)``, too. Raises UserError if
+    ``norm`` replaces one that the row chose.
     """
     options, device = task.options, task.data.mean.device
+    chosen, default = options["norm"], OPTIONS["norm"]["default"]
+    if norm is not None and chosen in NORMS and chosen != default:
+        raise UserError(
+            f"row {task.run.row}: norm {chosen} would have no effect, as method {task.run.method} has a norm of its "
+            f"own: leave norm at its default, {default}"
+        )
     initial = build(options, task.data, norm)
     initialise(initial, task.run.seed, options["gain"])
     network = prepare(initial)
@@ -129,7 +137,4 @@ def classifier(
     run: Run, data: ImageData, weights: Mapping[str, Tensor], norm: type[TemporalNorm] | None = None
 ) -> SpikingClassifier:
     """The trained network, with its tracked moments, as a classifier."""
-    network = build(run.options, data, norm)
-    network.load_state_dict(weights)
-    place(network, data.mean.device)
-    return SpikingClassifier(network, run.options["coding"] == "signed")
+    return spiking_classifier(build(run.options, data, norm), run, data, weights)

@@ -26,13 +26,13 @@ def rates(images: Tensor, signed: bool) -> Tensor:
     * ``signed``, as in the released code: images are z-scored, and a pixel x fires ``sign(x)`` with probability
       ``min(1, |x| / 2)``.
     * unsigned, as in the paper's text: pixels lie in [0, 1], and a pixel fires 1 with a probability equal to its value.
-    * For recordings ``[N, T, 2, H, W]``: the mean over the frames, ``[N, 2, H, W]``. Unless frames hold event counts,
-      this is the share of frames with an event.
+    * For recordings ``[N, T, 2, H, W]``, if they are coded too: the mean over the frames, at most 1, ``[N, 2, H, W]``.
+      Unless frames hold event counts, this is the share of frames with an event.
 
     Raises ValueError for images that are not floating-point numbers; frames may be integers or booleans.
     """
     if images.dim() == 5:
-        return floating(images, "recordings").mean(1)
+        return floating(images, "recordings").mean(1).clamp(max=1)
     if images.dtype not in FLOATING:
         raise ValueError(f"images are floating-point numbers, scaled as `rates` expects, not {images.dtype}")
     return (images / 2).clamp(-1, 1) if signed else images.clamp(0, 1)

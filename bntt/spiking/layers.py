@@ -29,7 +29,7 @@ class LayerStep:
 
     input: Tensor
     output: Tensor  # spikes after pooling
-    membrane: Tensor  # [M, C], the state after the last step, from which the next stretch continues
+    membrane: Tensor | None  # [M, C] of a `SpikingLayer` after the last step, from which the next stretch continues
     spike_counts: Tensor  # [T, N], of all neurons, before pooling
     again: Callable[[], tuple[Tensor, Tensor]]  # computes current and spikes
 

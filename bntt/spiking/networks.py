@@ -134,7 +134,43 @@ def place(network: nn.Module, device: torch.device) -> None:
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
 
-class SpikingNetwork(nn.Module):
+class TemporalNetwork(nn.Module):
+    """What feed-forward networks over time have in common: hidden layers, each with a norm or none, and a readout.
+
+    A subclass fills ``layers`` with the hidden layers, by name in order of depth, and adds the classifier. Raises
+    ValueError for an unknown norm or readout, and for fewer than 1 time-step.
+    """
+
+    def __init__(
+        self, layers: list[WeightLayer], time_steps: int, norm: str | type[TemporalNorm] | None, readout: str
+    ) -> None:
+        super().__init__()
+        if time_steps < 1:
+            raise ValueError(f"time_steps is at least 1, not {time_steps}")
+        if readout not in ("mean", "sum"):
+            raise ValueError(f"readout is 'mean' or 'sum', not {readout!r}")
+        if isinstance(norm, str) and norm not in NORMS:
+            raise ValueError(f"unknown norm {norm!r}; there are {', '.join(NORMS)}")
+        self.norm_class = NORMS[norm] if isinstance(norm, str) else norm
+        self.description, self.time_steps, self.readout = layers, time_steps, readout
+        self.layers = nn.ModuleDict()
+
+    def logits(self, contributions: Tensor) -> Tensor:
+        """The logits after all steps, ``[N, classes]``, from ``contributions [T, N, classes]`` (Eq. 5)."""
+        return contributions.mean(0) if self.readout == "mean" else contributions.sum(0)
+
+    def norms(self) -> dict[str, TemporalNorm]:
+        """The temporal norm of every layer that has one, by layer name, in order of depth."""
+        return {name: layer.norm for name, layer in self.layers.items() if layer.norm is not None}  # type: ignore[misc]
+
+    def _show_classifier(self, observe: Callable[[str, LayerStep], None], x: Tensor, voltage: Tensor) -> None:
+        """Call ``observe`` with the classifier's input and output ``[T, N, ...]``; it does not spike."""
+        silent = torch.zeros_like(voltage)
+        counts = silent.sum(2, dtype=torch.float64)
+        observe(self.description[-1].name, LayerStep(x, voltage, None, counts, lambda: (voltage, silent)))
+
+
+class SpikingNetwork(TemporalNetwork):
     """A feed-forward network of spiking layers with a readout that accumulates without leak.
 
     Parameters
@@ -158,7 +194,7 @@ class SpikingNetwork(nn.Module):
     Raises
     ------
     ValueError
-        For an unknown norm or readout, and for fewer than 1 time-step.
+        For an unknown norm or readout, for fewer than 1 time-step, and for ``classifier_norm`` without a norm.
 
     Notes
     -----
@@ -185,17 +221,11 @@ class SpikingNetwork(nn.Module):
         classifier_norm: bool = False,
         **norm_settings: Any,
     ) -> None:
-        super().__init__()
-        if time_steps < 1:
-            raise ValueError(f"time_steps is at least 1, not {time_steps}")
-        if readout not in ("mean", "sum"):
-            raise ValueError(f"readout is 'mean' or 'sum', not {readout!r}")
-        if isinstance(norm, str) and norm not in NORMS:
-            raise ValueError(f"unknown norm {norm!r}; there are {', '.join(NORMS)}")
-        kind = NORMS[norm] if isinstance(norm, str) else norm
-        self.description, self.time_steps, self.readout = layers, time_steps, readout
+        super().__init__(layers, time_steps, norm, readout)
+        kind = self.norm_class
+        if classifier_norm and kind is None:
+            raise ValueError("classifier_norm puts the norm on the classifier too, and there is none: choose a norm")
         *hidden, classifier = layers
-        self.layers = nn.ModuleDict()
         pool: str | None = "of the input, whose values are not known"
         for layer, following in zip(hidden, layers[1:], strict=True):
             of_layer = neuron(layer.name)
@@ -255,17 +285,13 @@ class SpikingNetwork(nn.Module):
         voltage = self._voltage(spikes)
         return voltage if self.classifier_norm is None else self.classifier_norm(voltage, start)
 
-    def logits(self, contributions: Tensor) -> Tensor:
-        """The logits after all steps, ``[N, classes]``, from ``contributions [T, N, classes]`` (Eq. 5)."""
-        return contributions.mean(0) if self.readout == "mean" else contributions.sum(0)
-
     @eagerly
     @torch.no_grad()
     def resume(
         self,
         spikes: Tensor,
         start: int,
-        state: dict[str, Tensor],
+        state: dict[str, Tensor | None],
         observe: Callable[[str, LayerStep], None] | None = None,
     ) -> Tensor:
         """Contributions of steps ``start ..``, ``[T, N, classes]``, for inference on long sequences in bounded memory.
@@ -282,11 +308,7 @@ class SpikingNetwork(nn.Module):
             spikes = step.output
         voltage = self._voltage(spikes)
         if observe is not None:
-            silent = voltage.new_zeros(voltage.shape)
-            counts = silent.sum(2, dtype=torch.float64)
-            observe(
-                self.description[-1].name, LayerStep(spikes, voltage, voltage[0], counts, lambda: (voltage, silent))
-            )
+            self._show_classifier(observe, spikes, voltage)
         if self.classifier_norm is None:
             return voltage
         return at_inference(self.classifier_norm, voltage, start)
@@ -294,10 +316,6 @@ class SpikingNetwork(nn.Module):
     def hidden(self) -> dict[str, SpikingLayer]:
         """The spiking layers by name, in order of depth."""
         return cast(dict[str, SpikingLayer], dict(self.layers.items()))
-
-    def norms(self) -> dict[str, TemporalNorm]:
-        """The temporal norm of every layer that has one, by layer name, in order of depth."""
-        return {name: layer.norm for name, layer in self.hidden().items() if layer.norm is not None}
 
 
 class _InChunks(torch.autograd.Function):

@@ -2,8 +2,8 @@
 
 The fused layers of `bntt.spiking.layers` run the paper's neuron. Other papers have other neurons, pools that spike,
 dropout that stays the same over time, and norms behind the neuron. Here each of them is a `Stateful` module of a few
-lines, in operations that PyTorch differentiates itself. A `StatefulNetwork` puts them behind the connections of a
-`WeightLayer` list, and is measured as a `SpikingNetwork` is. It is slower and runs in float32.
+lines in PyTorch's operations, with a gradient of its own where a paper has one. A `StatefulNetwork` puts them behind
+the connections of a `WeightLayer` list, and is measured as a `SpikingNetwork` is. It is slower and runs in float32.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from bntt.spiking.connections import precision
 from bntt.spiking.layers import LayerStep, over_time
-from bntt.spiking.networks import WeightLayer
+from bntt.spiking.networks import TemporalNetwork, WeightLayer
 from bntt.spiking.neurons import at_inference
-from bntt.spiking.norms import NORMS, TemporalNorm
+from bntt.spiking.norms import TemporalNorm
 
 State = Any  # None at the start of a sequence; otherwise a tensor, or a tuple or dictionary of tensors
 
@@ -62,6 +62,13 @@ class FixedDropout(Stateful):
         return x * state.to(x.dtype), state
 
 
+def drops(module: nn.Module) -> bool:
+    """Whether a module is dropout that draws from PyTorch's generator in training."""
+    if isinstance(module, FixedDropout):
+        return module.probability > 0
+    return isinstance(module, nn.Dropout) and module.p > 0
+
+
 class StatefulLayer(nn.Module):
     """connection -> temporal norm, if there is one -> neuron -> what follows it, on sequences ``[T, N, ...]``."""
 
@@ -87,11 +94,10 @@ class StatefulLayer(nn.Module):
         spikes, of_neuron = self.neuron(driven, of_neuron)
         output, of_others = through(self.after, spikes, of_others)
         counts = spikes.ne(0).flatten(2).sum(2).double()
-        membrane = of_neuron if isinstance(of_neuron, Tensor) else spikes[-1]
-        return LayerStep(x, output, membrane, counts, lambda: (current, spikes)), [of_neuron, *of_others]
+        return LayerStep(x, output, None, counts, lambda: (current, spikes)), [of_neuron, *of_others]
 
 
-class StatefulNetwork(nn.Module):
+class StatefulNetwork(TemporalNetwork):
     """A feed-forward network of stateful layers, on the layers of `weight_layers`.
 
     Parameters
@@ -124,22 +130,13 @@ class StatefulNetwork(nn.Module):
         head: Sequence[nn.Module] = (),
         readout: str = "mean",
     ) -> None:
-        super().__init__()
-        if time_steps < 1:
-            raise ValueError(f"time_steps is at least 1, not {time_steps}")
-        if readout not in ("mean", "sum"):
-            raise ValueError(f"readout is 'mean' or 'sum', not {readout!r}")
-        if isinstance(norm, str) and norm not in NORMS:
-            raise ValueError(f"unknown norm {norm!r}; there are {', '.join(NORMS)}")
-        kind = NORMS[norm] if isinstance(norm, str) else norm
-        self.description, self.time_steps, self.readout = layers, time_steps, readout
+        super().__init__(layers, time_steps, norm, readout)
         *hidden, classifier = layers
-        self.layers = nn.ModuleDict()
         for layer, following in zip(hidden, layers[1:], strict=True):
             behind = pooled(layer) if after is None else list(after(layer))
             if layer.is_convolution and not following.is_convolution:
                 behind.append(nn.Flatten())
-            of_norm = kind(layer.outputs, time_steps) if kind else None
+            of_norm = self.norm_class(layer.outputs, time_steps) if self.norm_class else None
             self.layers[layer.name] = StatefulLayer(layer.connection(), of_norm, neuron(layer), behind)
         self.classifier = classifier.connection()
         self.head = nn.ModuleList(head)
@@ -150,10 +147,6 @@ class StatefulNetwork(nn.Module):
         for layer in self.layers.values():
             x = layer(x)
         return through(self.head, over_time(self.classifier, x), [None] * len(self.head))[0]
-
-    def logits(self, contributions: Tensor) -> Tensor:
-        """The logits after all steps, ``[N, classes]``, from ``contributions [T, N, classes]``."""
-        return contributions.mean(0) if self.readout == "mean" else contributions.sum(0)
 
     @torch.no_grad()
     def resume(
@@ -172,20 +165,13 @@ class StatefulNetwork(nn.Module):
             x = step.output
         voltage = over_time(self.classifier, x)
         if observe is not None:
-            silent = torch.zeros_like(voltage)
-            counts = silent.sum(2, dtype=torch.float64)
-            step = LayerStep(x, voltage, voltage[0], counts, lambda: (voltage, silent))
-            observe(self.description[-1].name, step)
+            self._show_classifier(observe, x, voltage)
         output, state["head"] = through(self.head, voltage, state.get("head") or [None] * len(self.head))
         return output
 
     def hidden(self) -> dict[str, StatefulLayer]:
         """The hidden layers by name, in order of depth."""
         return dict(self.layers.items())  # type: ignore[arg-type]
-
-    def norms(self) -> dict[str, TemporalNorm]:
-        """The temporal norm of every layer that has one, by layer name, in order of depth."""
-        return {name: layer.norm for name, layer in self.hidden().items() if layer.norm is not None}
 
 
 def pooled(layer: WeightLayer) -> list[nn.Module]:

@@ -111,8 +111,9 @@ def fit(
 
     ``forward(unit_images, samples, key) -> output`` scales, encodes and classifies a batch; ``key`` seeds its noise.
     The output is the logits ``[N, classes]``, or anything else of which ``loss`` and ``logits`` are functions. A loss,
-    weight or output that is not finite ends the training, and ``diverged`` says so. Raises Stopped if ``keeper`` does,
-    and UserError if ``batch_size`` leaves a single image for the last batch, or no batch at all.
+    weights or logits of validation images that are not finite after an epoch end the training, and ``diverged`` says
+    so. Raises Stopped if ``keeper`` does, and UserError if ``batch_size`` leaves a single image for the last batch, or
+    no batch at all, and if ``epochs`` end before ``selection`` looks at the test images.
     """
     size, images = options["batch_size"], len(data.train)
     used = images_per_epoch(options, images)
@@ -123,6 +124,11 @@ def fit(
         )
     if not used:
         raise UserError(f"batch_size {size} is more than the {images} training images, so drop_last leaves no batch")
+    if options["selection"] == "best-test" and options["epochs"] < SELECTION_EPOCHS:
+        raise UserError(
+            f"selection best-test looks at the test images after every {SELECTION_EPOCHS} epochs, and there are "
+            f"{options['epochs']}: use {SELECTION_EPOCHS} epochs or more, or selection last"
+        )
     training = _Training(model, forward, data, options, seed, keeper, loss, logits)
     progress = training.progress
     first = len(progress.history)
@@ -261,11 +267,14 @@ class _Training:
         return self.logits(self.forward(unit, samples, noise))
 
     def _select(self, epoch: int, images: Images) -> None:
-        """Keep the weights if they do better on these images than the weights that were kept before."""
+        """Keep the weights if they do better on these images than the weights that were kept before.
+
+        Any accuracy is better than NaN, that of outputs that are not finite.
+        """
         noise = key(self.seed, "selection noise")
         accuracy = _accuracy(self.model, self._answers, images, noise, self.options["batch_size"])
         best = self.progress.best
-        if best is None or accuracy > best["accuracy"]:
+        if best is None or accuracy > best["accuracy"] or math.isnan(best["accuracy"]):
             weights = {name: value.clone() for name, value in self.model.state_dict().items()}
             self.progress.best = {"epoch": epoch + 1, "accuracy": accuracy, "weights": weights}
 

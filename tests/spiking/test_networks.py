@@ -1,5 +1,7 @@
 """The networks: their sizes as the paper's, spiking and dense forms, streaming, complaints."""
 
+from itertools import product
+
 import pytest
 import torch
 from torch import nn
@@ -141,7 +143,9 @@ def test_norms_and_neurons_are_where_they_belong():
         assert (norm.tracking, norm.eps, norm.momentum) == ("deviation", 1e-3, 0.2)
     assert network.classifier_norm is None
     assert SpikingNetwork(VGG9, 3, classifier_norm=True).classifier_norm.channels == 10
-    assert SpikingNetwork(VGG9, 3, norm="none", classifier_norm=True).classifier_norm is None
+    for none in ("none", None):
+        with pytest.raises(ValueError, match=r"^classifier_norm .*: choose a norm$"):
+            SpikingNetwork(VGG9, 3, norm=none, classifier_norm=True)
     assert SpikingNetwork(VGG9, 3, norm="none").norms() == SpikingNetwork(VGG9, 3, norm=None).norms() == {}
 
 
@@ -160,8 +164,10 @@ def test_logits_are_the_accumulated_contributions(readout, divisor):
     torch.testing.assert_close(network.logits(contributions), sum(contributions[t] for t in range(6)) / divisor)
 
 
-@pytest.mark.parametrize("norm", ["none", "bntt", "tebn", "bn-pooled"])
-@pytest.mark.parametrize("classifier_norm", [False, True])
+@pytest.mark.parametrize(
+    ("norm", "classifier_norm"),
+    [("none", False), *product(["bntt", "tebn", "bn-pooled"], [False, True])],
+)
 def test_streaming_in_any_pieces(norm, classifier_norm):
     steps = 7
     network = vgg9(norm, steps, 1 / 8, 8, classifier_norm=classifier_norm).eval()

@@ -1,5 +1,7 @@
 """Training in time chunks gives the same numbers, updates nothing twice, and refuses where it cannot be exact."""
 
+from itertools import product
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -20,9 +22,11 @@ def gradients(network, chunk):
     return contributions.detach(), {name: p.grad for name, p in network.named_parameters()}, moments
 
 
-@pytest.mark.parametrize("classifier_norm", [False, True])
 @pytest.mark.parametrize("chunk", [1, 3, 6])
-@pytest.mark.parametrize("norm", ["none", "bntt", "bntt-shared-gamma", "bn-repeated"])
+@pytest.mark.parametrize(
+    ("norm", "classifier_norm"),
+    [("none", False), *product(["bntt", "bntt-shared-gamma", "bn-repeated"], [False, True])],
+)
 def test_chunks_change_no_number(norm, chunk, classifier_norm):
     settings = {"norm": norm, "steps": STEPS, "width": 1 / 8, "side": 8, "classifier_norm": classifier_norm}
     whole, expected, tracked = gradients(vgg9(**settings), None)
