@@ -1,7 +1,8 @@
 """Labelled images and event recordings in memory: uint8 arrays on the device, scaled, resized and augmented there.
 
 A recording is a sequence of frames of event counts, ``[T, 2, H, W]``. A spiking network gets the frames as spikes,
-which are 1 where a count is not zero, or with ``event_counts`` as counts. A dense network gets their mean over time.
+which are 1 where a count is not zero, or with ``event_counts`` as counts. A dense network gets their mean over
+time, at most 1.
 """
 
 from collections.abc import Mapping
