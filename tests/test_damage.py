@@ -114,7 +114,7 @@ def cases(count: int, always: int) -> list:
     return [seed if seed < always else pytest.param(seed, marks=pytest.mark.slow) for seed in range(count)]
 
 
-@pytest.mark.parametrize("seed", cases(60, always=2))
+@pytest.mark.parametrize("seed", cases(30, always=1))
 def test_a_damaged_file_of_results_is_never_taken_for_a_number(finished, tmp_path, seed):
     tiny, origin, whole = finished
     draws = random.Random(seed)

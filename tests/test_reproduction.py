@@ -80,7 +80,7 @@ def test_every_printed_number_gets_a_verdict_and_nothing_underspecified_a_decisi
     ],
 )
 def test_seeds_without_a_result(status, word, reason):
-    verdict = judge_cell(made(PAPER, status=status), bntt()).verdict
+    verdict = judge_cell(made(PAPER, row="bntt", status=status), bntt()).verdict
     assert verdict.word == word
     assert reason in verdict.reason
 
@@ -99,7 +99,7 @@ def test_data_that_are_not_known_earn_nothing():
     ],
 )
 def test_partial_data_earn_a_verdict_that_does_not_depend_on_the_differing_items(right, word):
-    verdict = judge_cell(made(PAPER, right, state="partial"), bntt()).verdict
+    verdict = judge_cell(made(PAPER, right, row="bntt", state="partial"), bntt()).verdict
     assert verdict.word == word
     if word == "NOT_RUN":
         assert (
@@ -107,12 +107,12 @@ def test_partial_data_earn_a_verdict_that_does_not_depend_on_the_differing_items
             == "MATCH, but could be CONSISTENT or WORSE, since some test items are not known to be the publisher's"
         )
     # What needs no test image is judged as ever.
-    assert judge_cell(made(PAPER, right, state="partial"), bntt("time_steps")).verdict.word == "MATCH"
+    assert judge_cell(made(PAPER, right, row="bntt", state="partial"), bntt("time_steps")).verdict.word == "MATCH"
 
 
 def of_seeds(change, seeds=(1, 2)) -> Results:
     """Results whose runs of these seeds are changed: ``change(run)`` gives the fields to replace."""
-    found = made(PAPER)
+    found = made(PAPER, row="bntt")
     found.runs[:] = [replace(one, **change(one)) if one.run.seed in seeds else one for one in found.runs]
     return found
 
@@ -132,7 +132,7 @@ REMARKS = {
 @pytest.mark.parametrize("name", REMARKS)
 def test_a_verdict_remarks_on_what_differs_among_its_seeds(name):
     change, remark = REMARKS[name]
-    assert judge_cell(made(PAPER), bntt()).verdict.reason == ""
+    assert judge_cell(made(PAPER, row="bntt"), bntt()).verdict.reason == ""
     verdict = judge_cell(of_seeds(change), bntt()).verdict
     assert (verdict.word, verdict.reason) == ("MATCH", remark)
     assert judge_cell(of_seeds(change, (0, 1, 2)), bntt()).verdict.reason == (
@@ -195,9 +195,10 @@ def test_a_start_run_is_held_to_the_same(change, reason):
 def test_dead_networks_may_be_equal():
     """They always give the same answer, so equal measurements do not show that a run was copied."""
     same = {"files": {"anytime.csv": "same"}}
-    assert judge_cell(made(PAPER, (AT_CHANCE,) * 3, measured=same), bntt()).verdict.word == "WORSE"
+    assert judge_cell(made(PAPER, (AT_CHANCE,) * 3, row="bntt", measured=same), bntt()).verdict.word == "WORSE"
     assert (
-        judge_cell(made(PAPER, measured=same), bntt()).verdict.reason == "seeds 0, 1 and 2 have the same measurements"
+        judge_cell(made(PAPER, row="bntt", measured=same), bntt()).verdict.reason
+        == "seeds 0, 1 and 2 have the same measurements"
     )
 
 
@@ -314,7 +315,7 @@ def test_an_edited_paper_yaml_is_not_the_paper(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     admission.the_paper.cache_clear()
     try:
-        verdict = judge_cell(made(PAPER), bntt()).verdict
+        verdict = judge_cell(made(PAPER, row="bntt"), bntt()).verdict
         assert "not the declared protocol" in verdict.reason
     finally:
         admission.the_paper.cache_clear()
