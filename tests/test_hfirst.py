@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.svm import LinearSVC
+from threadpoolctl import threadpool_limits
 from tiny import assert_one_line
 
 from bntt.common.errors import UserError
@@ -303,6 +304,16 @@ def test_the_longest_period_is_shorter_than_never(name):
     spikes = np.array([(0, 1, 1, 3), (131_000, 1, 1, 2), (131_001, 5, 1, 2)], np.int32)
     for pooled in (hfirst.pool(spikes, 8, 4, declaration["max"]), hfirst.pool_reference(spikes, 8, 4, longest)):
         assert pooled.tolist() == [[0, 0, 0, 3], [131_001, 1, 0, 2]]
+
+
+def test_the_svm_does_not_depend_on_the_threads_of_other_libraries():
+    draws, found = np.random.default_rng(0), []
+    features, labels = draws.random((240, 3000)), np.arange(240) % 3
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            weights, _ = svm.fit((features, labels), (features[:30], labels[:30]), 3, (1.0,))
+            found.append([*weights.values(), torch.from_numpy(svm.scores(weights, features))])
+    assert all(map(torch.equal, *found))
 
 
 def test_the_svm_names_what_is_missing():

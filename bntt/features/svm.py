@@ -6,6 +6,9 @@ Fan et al. 2008). All features are divided by one number, after which the mean s
 
 Where there are more features than recordings, features are rotated into the space that the training recordings span,
 and the hyperplanes back. With a penalty on the hyperplanes' length this changes nothing but the time.
+
+All of it runs on one thread: by their number numpy's and SciPy's libraries (BLAS) choose the order of sums, and so the
+point at which the solver stops.
 """
 
 import warnings
@@ -14,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from bntt.features import checks
@@ -36,8 +40,20 @@ def fit(
     smallest of equals; without a validation part, the accuracy of a cross-validation of the training part counts. The
     hyperplanes are those of the whole training part. UserError if a class has no training recordings.
     """
+    import sklearn.svm  # noqa: F401  # loads the libraries whose threads are limited
+
+    checks.every_class(train[1], classes)
+    with threadpool_limits(1, "blas"):
+        return _fit(train, validation, classes, grid)
+
+
+def _fit(
+    train: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray],
+    classes: int,
+    grid: Sequence[float],
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     features, labels = np.asarray(train[0], np.float64), train[1]
-    checks.every_class(labels, classes)
     unit = float(np.sqrt((features**2).sum(1).mean())) or 1.0
     basis = _basis(features)
 
@@ -101,4 +117,5 @@ def _hyperplanes(features: np.ndarray, labels: np.ndarray, classes: int, c: floa
 def scores(weights: Mapping[str, Tensor], features: np.ndarray) -> np.ndarray:
     """The distances to the classes' hyperplanes, float64 ``[N, classes]``, unnormalised."""
     weight, bias = weights["weight"].cpu().numpy(), weights["bias"].cpu().numpy()
-    return features.astype(np.float64) @ weight.T + bias
+    with threadpool_limits(1, "blas"):
+        return features.astype(np.float64) @ weight.T + bias

@@ -153,7 +153,7 @@ def similarities(found: np.ndarray, sums: np.ndarray, means: np.ndarray, distanc
     """
     p, q = (h / np.maximum(h.sum(-1, keepdims=True), 1) for h in (found, sums))
     if distance == "bhattacharyya":
-        return np.log(np.maximum(np.sqrt(p) @ np.sqrt(q).T, 1e-300))
+        return np.log(np.maximum(np.sqrt(p[:, None] * q).sum(-1), 1e-300))
     here, there = (p, q) if distance == "normalised" else (found, means)
     return np.where(found.any(1, keepdims=True), -np.linalg.norm(here[:, None] - there, axis=-1), 0.0)
 
