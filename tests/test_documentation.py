@@ -68,11 +68,10 @@ def test_the_page_of_claims_names_every_drawing_and_files_that_there_are():
 def test_the_demos_decay_budgets_are_those_of_its_page():
     from bntt.training.schedule import decay_budget
 
-    budgets = {
-        run.row: decay_budget(dict(run.options), 1077)
-        for run in load("demo").runs
-        if run.dataset == "digits" and "norm" in run.options
-    }
     page = (PROJECT / "docs/demo.md").read_text()
-    for row in ("bntt", "bntt-unscaled"):
-        assert re.search(rf"`{row}` \| 17 \| 40 \| [^|]+ \| {budgets[row]:.1f} \|", page), budgets
+    for experiment, row in (("demo", "bntt"), ("demo-all", "bntt"), ("demo-all", "bntt-tuned")):
+        run = next(run for run in load(experiment).runs if (run.dataset, run.row) == ("digits", row))
+        options = dict(run.options)
+        cells = [17, options["epochs"], f"{options['weight_decay']:.0e}".replace("e-0", "e-")]
+        line = f"| `{experiment}`, row `{row}` | {' | '.join(map(str, cells))} | {decay_budget(options, 1077):.1f} |"
+        assert line in page.splitlines()

@@ -10,7 +10,7 @@ from tiny import PROJECT
 
 from bntt.common.text import interval
 from bntt.experiment.schema import load
-from bntt.results.intervals import paired_difference
+from bntt.results.intervals import paired_difference, paired_mean_difference
 
 PAGE = (PROJECT / "docs/findings.md").read_text(encoding="utf-8")
 LEASE, SMALL = (
@@ -128,11 +128,42 @@ def test_the_differences_in_spikes_and_under_noise():
     assert f"cost the dense network {lost[2]} points, BNTT {lost[0]} and the network without a norm {lost[1]}" in text
 
 
-def test_where_decay_alone_takes_gamma_in_the_demo():
-    epochs = np.array([20, 8, 8, 4])  # until each milestone, and to the end; an epoch has 17 steps
+def test_where_decay_alone_takes_gamma_on_the_digits():
+    epochs = np.array([10, 4, 4, 2])  # until each milestone, and to the end; an epoch has 17 steps
     rates = np.repeat([0.3, 0.03, 0.003, 0.0003], 17 * epochs)
-    decays = {run.row: run.options.get("weight_decay") for run in load("demo").runs if run.dataset == "digits"}
-    ends = [f"{undriven(rates, decays[row]):.3f}" for row in ("bntt-unscaled", "bntt")]
-    assert f"takes it from 1 to {ends[0]} in `bntt-unscaled` and to {ends[1]} in `bntt`" in " ".join(PAGE.split())
+    decays = {run.row: run.options.get("weight_decay") for run in load("demo-all").runs if run.dataset == "digits"}
+    rows = ("bntt-tuned", "bntt")
+    ends = [f"{undriven(rates, decays[row]):.3f}" for row in rows]
+    text = " ".join(PAGE.split())
+    assert f"takes it from 1 to {ends[0]} in `bntt-tuned` and to {ends[1]} in `bntt`" in text
     demo = " ".join((PROJECT / "docs/demo.md").read_text(encoding="utf-8").split())
-    assert f"Its mean gamma ends at {ends[0]} in every layer" in demo
+    assert f"mean gamma ends at {ends[0]} in every layer and seed" in demo
+    lasts = [
+        on_digits(row, "gamma.csv").query("time_step == 25").groupby(["seed", "layer"])["gamma"].mean() for row in rows
+    ]
+    assert {f"{value:.3f}" for value in lasts[0]} == {ends[0]}
+    assert f"and between {lasts[1].min():.3f} and {lasts[1].max():.3f}." in text
+    exits = on_digits("bntt", "early_exit.csv").query("threshold == 0.1")["exit_step"]
+    assert "at t = {}, {} and {}".format(*exits) in text and "at t = {}, {} and {}".format(*exits) in demo
+    assert not on_digits("bntt-tuned", "early_exit.csv").query("threshold == 0.1")["exits"].any()
+
+
+def test_the_two_decays_of_demo_all():
+    tuned, bntt = (
+        on_digits(row, "anytime.csv").query("time_step == 25")["accuracy"].to_numpy() for row in ("bntt-tuned", "bntt")
+    )
+    more = interval(paired_mean_difference(bntt, tuned))
+    for page in ("findings", "demo"):
+        assert f"{more} points more accurate" in " ".join((PROJECT / f"docs/{page}.md").read_text().split())
+    counts = []
+    for row in ("bntt-tuned", "bntt"):
+        by_seed = on_digits(row, "energy.csv").query("time_step == 25").groupby("seed")
+        each = np.array([np.average(one["count_own"], weights=one["macs"]) for _, one in by_seed])
+        counts.append(f"{each.mean():.2f} ± {each.std(ddof=1):.2f}")
+    assert f"are {counts[0]} and {counts[1]}." in " ".join(PAGE.split())
+
+
+def on_digits(row: str, name: str) -> pd.DataFrame:
+    """A measurement of all seeds of a row of `demo-all`."""
+    folder = PROJECT / "results/reference/demo-all/runs/digits" / row
+    return pd.concat([pd.read_csv(folder / f"seed-{seed}" / name).assign(seed=seed) for seed in range(3)])
