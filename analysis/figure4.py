@@ -28,7 +28,7 @@ output = "results/demo"
 # %%
 from pathlib import Path
 
-from IPython.display import Image, Markdown
+from IPython.display import Image, Markdown, display
 
 from bntt.drawing.figures import figure4, style
 from bntt.drawing.notebook import opened
@@ -41,14 +41,16 @@ summary = select(found.summary, dataset=dataset)
 spikes, anytime, noise = (
     select(found.frame(f"{name}.csv"), dataset=dataset) for name in ("spikes", "anytime", "noise")
 )
-rows = ["bntt", "surrogate", "conversion", "ann"]
-rows += [row for row in found.experiment.rows_on(dataset) if row not in rows]
+rows = [*figure4.ROWS, *(row for row in found.experiment.rows_on(dataset) if row not in figure4.ROWS)]
 
 Markdown(sources(found, dataset, rows))
 
 # %%
-figure = figure4.draw(spikes, anytime, noise, summary, rows, test_images(found, dataset))
-Image(filename=style.save(figure, Path(output) / "figures", "figure4"), retina=True, alt="Figure 4")
+for number, shown in enumerate(style.pictures(rows)):
+    figure = figure4.draw(spikes, anytime, noise, summary, shown, test_images(found, dataset))
+    name = f"figure4-further-{number}" if number else "figure4"
+    path = style.save(figure, Path(output) / "figures", name)
+    display(Image(filename=path, retina=True, alt="The same for further rows" if number else "Figure 4"))
 
 # %% [markdown]
 # ## (a) in numbers: spikes per neuron over all time-steps

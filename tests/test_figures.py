@@ -348,6 +348,46 @@ def test_figure4_legends_cover_no_line():
         assert legend.y0 > 0
 
 
+def test_many_rows_get_pictures_in_which_no_two_look_alike():
+    rows = ["ann", *(f"mine-{number}" for number in range(20)), "bntt", "surrogate"]
+    assert style.pictures(rows[:7]) == [["ann", *rows[1:7]]]
+    first, *further = style.pictures(rows)
+    assert first == ["bntt", "surrogate", "ann"]
+    assert [row for part in further for row in part[1:]] == rows[1:21]
+    for part in further:
+        assert part[0] == "bntt" and len(set(style.looks(part).values())) == len(part)
+
+
+def deep_and_shallow():
+    """Spikes of a network of 15 layers behind one of three, which share the names of their first and last layers."""
+    deep = [*(f"conv{number}" for number in range(1, 14)), "fc1", "fc2"]
+    layers = [("mine", ["conv1", "conv2", "fc1"]), ("bntt", deep)]
+    lines = [("digits", row, 0, layer, t, 0.1 * t) for row, own in layers for layer in own for t in (1, 2)]
+    return pd.DataFrame(lines, columns=[*COLUMNS, "layer", "time_step", "spikes"]), deep
+
+
+def test_layers_are_in_order_of_depth_whichever_row_comes_first():
+    frame, deep = deep_and_shallow()
+    assert style.layers_by_depth(frame) == deep
+    figure = figure4.draw(frame, anytime(), noise(), summary(), ("mine", "bntt"), 10)
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == deep
+    assert axes.get_legend().get_window_extent().y1 < axes.xaxis.label.get_window_extent().y0
+    assert {label.get_rotation() for label in axes.get_xticklabels()} == {60.0}  # or they run into each other
+    assert {label.get_rotation() for label in drawn4().axes[0].get_xticklabels()} == {0.0}
+    legend = figure1.draw(frame, summary(), ("mine", "bntt")).legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == deep
+
+
+def test_figure1_has_a_letter_for_each_of_many_panels():
+    rows = [f"mine-{number}" for number in range(28)]
+    frame = pd.concat([spikes(["mine"]).assign(row=row) for row in rows])
+    about = pd.concat([summary(["mine"]).assign(row=row) for row in rows])
+    titles = [axes.get_title() for axes in figure1.draw(frame, about, rows).axes]
+    assert titles[25:] == ["(z) mine-25", "(aa) mine-26", "(bb) mine-27"]
+
+
 def test_figure4_marks_chance_where_its_axis_reaches_it_and_names_dead_rows():
     low, high = noise(), noise()
     high["accuracy"] += 60.0

@@ -30,7 +30,7 @@ def draw(spikes: pd.DataFrame, summary: pd.DataFrame, rows: Sequence[str] = PANE
     """
     lines, columns = style.panel_grid(len(rows))
     figure = style.canvas(3.55 * columns + 0.9, 3.0 * lines + 0.45)
-    layers = list(dict.fromkeys(spikes.loc[spikes["row"].isin(rows), "layer"]))
+    layers = style.layers_by_depth(spikes[spikes["row"].isin(rows)])
     colours = colormaps["plasma"]
     looks: dict[str, tuple[Any, Any]] = {  # deeper layers are brighter
         layer: (colours(0.85 * depth / max(len(layers) - 1, 1)), _LINES[depth % len(_LINES)])
@@ -38,7 +38,8 @@ def draw(spikes: pd.DataFrame, summary: pd.DataFrame, rows: Sequence[str] = PANE
     }
     panels = style.panels(figure, len(rows))
     for position, (axes, row) in enumerate(zip(panels, rows, strict=True)):
-        axes.set_title(f"({ascii_lowercase[position]}) {style.labelled(summary, row)}")
+        letter = ascii_lowercase[position % 26] * (1 + position // 26)  # ... y, z, aa, bb
+        axes.set_title(f"({letter}) {style.labelled(summary, row)}")
         if (of_row := select(spikes, row=row)).empty:
             style.empty_panel(axes, style.gap(summary, row) or "no time-steps: this row does not spike")
         elif not (of_row["spikes"] > 0).any():

@@ -82,10 +82,10 @@ def _spike_counts(axes: Axes, spikes: pd.DataFrame, anytime: pd.DataFrame, names
         style.empty_panel(axes, "no spiking row has a result yet")
         return False
     counts, looks, dead = spike_counts(spikes), style.looks(names), False
-    if not (counts["spikes"] > 0).any():
+    if not (counts.loc[counts["row"].isin(spiking), "spikes"] > 0).any():
         style.empty_panel(axes, f"no spike in any layer of {listed(spiking)}")
         return False
-    layers = list(dict.fromkeys(counts["layer"]))
+    layers = style.layers_by_depth(counts[counts["row"].isin(spiking)])
     for row in spiking:
         of_row = style.over_seeds(select(counts, row=row), "layer", "spikes")
         x = of_row["layer"].map(layers.index)
@@ -103,15 +103,16 @@ def _spike_counts(axes: Axes, spikes: pd.DataFrame, anytime: pd.DataFrame, names
             axes.plot(silent, [0.02] * len(silent), "v", transform=axes.get_xaxis_transform(), markersize=7,
                       markerfacecolor="none", color=looks[row].color, clip_on=False)  # fmt: skip
     axes.set_yscale("log")
-    axes.set_xticks(range(len(layers)), layers)
+    upright = len(layers) > 9  # the names would run into each other
+    axes.set_xticks(range(len(layers)), layers, rotation=60 if upright else 0)
     axes.set(xlabel="Layers", ylabel="Spike rate (spikes per neuron over all T)")
-    _legend(axes, 2)
+    _legend(axes, 2, below=0.27 if upright else 0.14)
     return dead
 
 
-def _legend(axes: Axes, columns: int) -> None:
-    """A legend below the axes, where it covers no line."""
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns)
+def _legend(axes: Axes, columns: int, below: float = 0.14) -> None:
+    """A legend below the axes, where it covers no line; ``below`` is a share of their height."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -below), ncols=columns)
 
 
 def _accuracy_and_steps(anytime: pd.DataFrame) -> str:

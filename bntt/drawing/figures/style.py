@@ -91,6 +91,26 @@ def looks(rows: Iterable[str]) -> dict[str, Look]:
     return {row: _LOOKS.get(row) or _FURTHER[further.index(row) % len(_FURTHER)] for row in rows}
 
 
+def pictures(rows: Iterable[str]) -> list[list[str]]:
+    """The rows of each picture, so that no two in one look alike: all in one, if there are looks for all.
+
+    Else the first has the paper's rows, and each further one ``bntt`` and as many others as there are looks.
+    """
+    ordered = paper_first(rows)
+    further = [row for row in ordered if row not in _LOOKS]
+    if len(further) <= len(_FURTHER):
+        return [ordered]
+    parts = [further[start : start + len(_FURTHER)] for start in range(0, len(further), len(_FURTHER))]
+    own = [row for row in ordered if row in _LOOKS]
+    return [own, *([*(row for row in own if row == "bntt"), *part] for part in parts)]
+
+
+def layers_by_depth(frame: pd.DataFrame) -> list[str]:
+    """The layers of all rows, each row's in its order; where networks differ in depth, the deepest one's come first."""
+    of_rows = [list(dict.fromkeys(part["layer"])) for _, part in frame.groupby("row", sort=False)]
+    return list(dict.fromkeys(layer for layers in sorted(of_rows, key=len, reverse=True) for layer in layers))
+
+
 def paper_first(rows: Iterable[str]) -> list[str]:
     """Rows in the order of the paper's legends, then the other rows."""
     rows = list(dict.fromkeys(rows))
