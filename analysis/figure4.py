@@ -41,7 +41,7 @@ summary = select(found.summary, dataset=dataset)
 spikes, anytime, noise = (
     select(found.frame(f"{name}.csv"), dataset=dataset) for name in ("spikes", "anytime", "noise")
 )
-rows = [*figure4.ROWS, *(row for row in found.experiment.rows_on(dataset) if row not in figure4.ROWS)]
+rows = style.paper_first([*figure4.ROWS, *found.experiment.rows_on(dataset)])
 
 Markdown(sources(found, dataset, rows))
 

@@ -6,6 +6,8 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from test_methods_page import accuracies, spread
+from test_methods_page import spikes as spikes_on_digits
 from tiny import PROJECT
 
 from bntt.common.text import interval
@@ -128,6 +130,12 @@ def test_the_differences_in_spikes_and_under_noise():
     assert f"cost the dense network {lost[2]} points, BNTT {lost[0]} and the network without a norm {lost[1]}" in text
 
 
+def on_digits(row: str, name: str) -> pd.DataFrame:
+    """A measurement of all seeds of a row of `demo-all`."""
+    folder = PROJECT / "results/reference/demo-all/runs/digits" / row
+    return pd.concat([pd.read_csv(folder / f"seed-{seed}" / name).assign(seed=seed) for seed in range(3)])
+
+
 def test_where_decay_alone_takes_gamma_on_the_digits():
     epochs = np.array([10, 4, 4, 2])  # until each milestone, and to the end; an epoch has 17 steps
     rates = np.repeat([0.3, 0.03, 0.003, 0.0003], 17 * epochs)
@@ -149,21 +157,13 @@ def test_where_decay_alone_takes_gamma_on_the_digits():
 
 
 def test_the_two_decays_of_demo_all():
-    tuned, bntt = (
-        on_digits(row, "anytime.csv").query("time_step == 25")["accuracy"].to_numpy() for row in ("bntt-tuned", "bntt")
-    )
+    tuned, bntt = (accuracies("demo-all", row) for row in ("bntt-tuned", "bntt"))
     more = interval(paired_mean_difference(bntt, tuned))
     for page in ("findings", "demo"):
         assert f"{more} points more accurate" in " ".join((PROJECT / f"docs/{page}.md").read_text().split())
-    counts = []
-    for row in ("bntt-tuned", "bntt"):
-        by_seed = on_digits(row, "energy.csv").query("time_step == 25").groupby("seed")
-        each = np.array([np.average(one["count_own"], weights=one["macs"]) for _, one in by_seed])
-        counts.append(f"{each.mean():.2f} ± {each.std(ddof=1):.2f}")
-    assert f"are {counts[0]} and {counts[1]}." in " ".join(PAGE.split())
-
-
-def on_digits(row: str, name: str) -> pd.DataFrame:
-    """A measurement of all seeds of a row of `demo-all`."""
-    folder = PROJECT / "results/reference/demo-all/runs/digits" / row
-    return pd.concat([pd.read_csv(folder / f"seed-{seed}" / name).assign(seed=seed) for seed in range(3)])
+    counts = [spread(spikes_on_digits("demo-all", row)) for row in ("bntt-tuned", "bntt")]
+    text = " ".join(PAGE.split())
+    assert f"are {counts[0]} and {counts[1]}." in text
+    above = interval(paired_mean_difference(bntt, accuracies("demo-all", "none")))
+    methods = " ".join((PROJECT / "docs/methods.md").read_text().split())
+    assert f"is {above} points above" in text and f"is {above} points above" in methods

@@ -81,11 +81,11 @@ def _spike_counts(axes: Axes, spikes: pd.DataFrame, anytime: pd.DataFrame, names
     if not spiking:
         style.empty_panel(axes, "no spiking row has a result yet")
         return False
-    counts, looks, dead = spike_counts(spikes), style.looks(names), False
-    if not (counts.loc[counts["row"].isin(spiking), "spikes"] > 0).any():
+    counts, looks, dead = spike_counts(spikes[spikes["row"].isin(spiking)]), style.looks(names), False
+    if not (counts["spikes"] > 0).any():
         style.empty_panel(axes, f"no spike in any layer of {listed(spiking)}")
         return False
-    layers = style.layers_by_depth(counts[counts["row"].isin(spiking)])
+    layers = style.layers_by_depth(counts)
     for row in spiking:
         of_row = style.over_seeds(select(counts, row=row), "layer", "spikes")
         x = of_row["layer"].map(layers.index)
@@ -103,10 +103,10 @@ def _spike_counts(axes: Axes, spikes: pd.DataFrame, anytime: pd.DataFrame, names
             axes.plot(silent, [0.02] * len(silent), "v", transform=axes.get_xaxis_transform(), markersize=7,
                       markerfacecolor="none", color=looks[row].color, clip_on=False)  # fmt: skip
     axes.set_yscale("log")
-    upright = len(layers) > 9  # the names would run into each other
-    axes.set_xticks(range(len(layers)), layers, rotation=60 if upright else 0)
+    slanted = len(layers) > 9  # or the names would run into each other
+    axes.set_xticks(range(len(layers)), layers, rotation=60 if slanted else 0)
     axes.set(xlabel="Layers", ylabel="Spike rate (spikes per neuron over all T)")
-    _legend(axes, 2, below=0.27 if upright else 0.14)
+    _legend(axes, 2, below=0.27 if slanted else 0.14)
     return dead
 
 
