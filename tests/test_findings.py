@@ -13,11 +13,12 @@ from tiny import PROJECT
 from bntt.common.text import interval
 from bntt.experiment.schema import load
 from bntt.results.intervals import paired_difference, paired_mean_difference
+from bntt.results.waves import peak_order
 
 PAGE = (PROJECT / "docs/findings.md").read_text(encoding="utf-8")
-LEASE, SMALL = (
+PROTOCOL, LEASE, SMALL = (
     PAGE.partition(f"results/reference/{name}`)")[2].partition("\n## ")[0]
-    for name in ("cifar10-lease", "cifar10-small")
+    for name in ("cifar10", "cifar10-lease", "cifar10-small")
 )
 IMAGES = 10_000
 
@@ -89,6 +90,55 @@ def test_the_table_of_the_lease():
     assert f"changes the accuracy by {change} points" in " ".join(LEASE.split())
     earlier = difference(right("cifar10-lease", "bntt", 13), last)
     assert exits[0.3] == 13 and f"at t = 13, changes it by {earlier}." in LEASE
+
+
+def test_the_table_of_the_papers_protocol():
+    last, lease = right("cifar10", "bntt"), right("cifar10-lease", "bntt")
+    exits = measured("cifar10", "bntt", "early_exit.csv").set_index("threshold")["exit_step"]
+    left, count = right("cifar10", "bntt", exits[0.1]), spikes("cifar10", "bntt")
+    change = difference(left, last)
+    for what, here in {
+        "accuracy at T = 25": f"{accuracy(last)}; over draws {over_draws('cifar10', 'bntt')}",
+        "early exit at threshold 0.1": f"t = {exits[0.1]}",
+        "accuracy there": f"{accuracy(left)}; {change} more",
+        "spikes per neuron, weighted by operations": f"{count:.3f}",
+        "E_ANN/E_method": f"{4.6 / (0.9 * count):.2f}",
+    }.items():
+        assert cells(PROTOCOL, what)[1] == here
+        shorter = cells(LEASE, what)[1].partition(";")[0]
+        assert cells(PROTOCOL, what)[3] == shorter
+    text = " ".join(PROTOCOL.split())
+    assert f"changes the accuracy by {difference(right('cifar10', 'bntt', 14), last)} points" in text
+    assert f"gave {difference(last, lease)} points" in text
+    noise = measured("cifar10", "bntt", "noise.csv").set_index("sigma")["accuracy"]
+    assert f"leaves {noise[0.1]:.2f} %, 0.2 leaves {noise[0.2]:.2f} % and 0.4 leaves {noise[0.4]:.2f} %" in text
+    trained = [
+        measured(name, "bntt", "history.csv")["train_accuracy"].iloc[-1] for name in ("cifar10-lease", "cifar10")
+    ]
+    assert "Training accuracy went from {:.1f} to {:.1f} %".format(*trained) in text
+
+
+def test_gamma_and_spikes_by_the_papers_protocol():
+    training = json.loads((PROJECT / "results/reference/cifar10/runs/cifar10/bntt/seed-0/train.json").read_text())
+    text, rates = " ".join(PROTOCOL.split()), measured("cifar10", "bntt", "history.csv")["learning_rate"]
+    decayed = undriven(np.repeat(rates, training["steps"] // len(rates)), training["config"]["options"]["weight_decay"])
+    assert f"goes from 1 to {decayed:.1e} in these {training['steps']:,} steps".replace("e-09", "e-9") in text
+    gammas = measured("cifar10", "bntt", "gamma.csv")
+    conv1 = gammas.query("layer == 'conv1' and time_step == 25")["gamma"]
+    assert f"{conv1.median():.2e}" == f"{decayed:.2e}"
+    means = gammas.groupby(["time_step", "layer"])["gamma"].mean().unstack()
+    assert means.loc[9:].max().max() < 0.1 <= means.loc[8].max() and "From t = 9 on, mean gamma is below 0.1" in text
+    assert f"at t = 13; here it is at {means.loc[13, 'conv7']:.2f}" in text
+    assert f"at most {means.loc[25].max():.4f}" in cells(PROTOCOL, "mean gamma at t = 25")[2]
+    layers = ["conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "conv7", "fc1"]
+    steps = ", ".join(str(step) for step in means.idxmax()[layers])
+    assert cells(PROTOCOL, "step at which mean gamma peaks, conv1 to fc1")[1] == steps
+    counts = measured("cifar10", "bntt", "spikes.csv").pivot(index="time_step", columns="layer", values="spikes")
+    peaks = counts.idxmax()[layers]
+    assert "(t = {};".format(", ".join(map(str, peaks))) in text
+    for of_layers in (means.idxmax()[layers], peaks):
+        order = peak_order([[int(step) for step in of_layers]])
+        assert f"tau {order.tau:.2f}, {100 * order.p_later:.1f} %" in text
 
 
 def undriven(rates: np.ndarray, decay: float) -> float:
