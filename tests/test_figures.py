@@ -317,6 +317,13 @@ def test_a_caption_says_which_rows_have_fewer_seeds():
     assert "n = 3 seeds (0, 1, 2);" in style.data_sentence(summary, ["bntt"])
 
 
+def test_figure4b_says_that_recordings_have_no_noise():
+    right = figure4.draw(spikes(), anytime(), nothing(noise()), summary()).axes[1]
+    assert [text.get_text() for text in right.texts] == ["accuracy under noise was not measured"]
+    right = figure4.draw(nothing(spikes()), nothing(anytime()), nothing(noise()), summary()).axes[1]
+    assert [text.get_text() for text in right.texts] == ["no row has a result yet"]
+
+
 def test_figure4_goes_on_without_missing_rows():
     figure = drawn4(surrogate="diverged", ann="missing")
     assert [c.get_label() for c in figure.axes[1].containers] == ["bntt", "conversion", "mine"]

@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from test_methods_page import accuracies, spread
+from scipy.stats import t as student
+from test_methods_page import accuracies, runs, seconds, spread
 from test_methods_page import spikes as spikes_on_digits
 from tiny import PROJECT
 
@@ -16,9 +17,9 @@ from bntt.results.intervals import paired_difference, paired_mean_difference
 from bntt.results.waves import peak_order
 
 PAGE = (PROJECT / "docs/findings.md").read_text(encoding="utf-8")
-PROTOCOL, LEASE, SMALL = (
+PROTOCOL, LEASE, SMALL, RECORDINGS = (
     PAGE.partition(f"results/reference/{name}`)")[2].partition("\n## ")[0]
-    for name in ("cifar10", "cifar10-lease", "cifar10-small")
+    for name in ("cifar10", "cifar10-lease", "cifar10-small", "dvs-sim-small")
 )
 IMAGES = 10_000
 
@@ -178,6 +179,47 @@ def test_the_differences_in_spikes_and_under_noise():
     accuracies = [measured("cifar10-small", row, "noise.csv").groupby("sigma")["accuracy"].last() for row in rows]
     lost = [f"{one[0.0] - one[0.2]:.1f}" for one in accuracies]
     assert f"cost the dense network {lost[2]} points, BNTT {lost[0]} and the network without a norm {lost[1]}" in text
+
+
+@pytest.mark.parametrize("row", ["bntt", "surrogate", "hats", "hots"])
+def test_the_table_of_simulated_recordings(row):
+    of = "dvs-sim-small", row, "dvs-cifar10-sim"
+    reached, bntt = accuracies(*of), accuracies("dvs-sim-small", "bntt", "dvs-cifar10-sim")
+    shown = cells(RECORDINGS, f"`{row}`")
+    half = student.ppf(0.975, 2) * reached.std(ddof=1) / 3**0.5 if len(reached) > 1 else 0.0
+    assert shown[1] == str(len(reached))
+    if row == "hats":
+        found = [pd.read_csv(runs(*one)[0] / "anytime.csv", dtype={"correct": str})["correct"].iloc[-1]
+                 for one in (of, ("dvs-sim-small", "bntt", "dvs-cifar10-sim"))]  # fmt: skip
+        hats, other = (
+            np.array([bit == "1" for digit in one for bit in f"{int(digit, 16):04b}"])[:1000] for one in found
+        )
+        assert shown[2] == accuracy(hats) and shown[3] == "" and shown[4] == difference(hats, other)
+    else:
+        assert shown[2] == spread(reached) and shown[3] == f"[{reached.mean() - half:.2f}, {reached.mean() + half:.2f}]"
+        assert shown[4] == ("" if row == "bntt" else interval(paired_mean_difference(reached, bntt)))
+    assert shown[5] == ("–" if row in ("hats", "hots") else spread(spikes_on_digits(*of)))
+    assert shown[6] == f"{seconds(*of):.0f}"
+
+
+def test_training_spikes_and_gamma_on_simulated_recordings():
+    text, of = " ".join(RECORDINGS.split()), "dvs-cifar10-sim"
+    counts = [spikes_on_digits("dvs-sim-small", row, of) for row in ("bntt", "surrogate")]
+    assert f"{interval(paired_mean_difference(*counts))} more spikes" in text
+    trained = {
+        row: [pd.read_csv(run / "history.csv")["train_accuracy"].iloc[-1] for run in runs("dvs-sim-small", row, of)]
+        for row in ("bntt", "surrogate")
+    }
+    assert f"{min(trained['bntt']):.1f} to {max(trained['bntt']):.1f} % of them" in text
+    assert f"without a norm {min(trained['surrogate']):.1f} to {max(trained['surrogate']):.1f}." in text
+    for run in runs("dvs-sim-small", "bntt", of):
+        options, rates = load("dvs-sim-small").run(of, "bntt", 0).options, pd.read_csv(run / "history.csv")
+        steps = json.loads((run / "train.json").read_text())["steps"]
+        decayed = undriven(np.repeat(rates["learning_rate"], steps // len(rates)).to_numpy(), options["weight_decay"])
+        assert f"{decayed:.3f}, where decay alone" in text
+        gammas = pd.read_csv(run / "gamma.csv").query("time_step >= 10 and layer.str.startswith('conv')")
+        assert (gammas.groupby(["layer", "time_step"])["gamma"].mean() - decayed).abs().max() < 0.01
+        assert not pd.read_csv(run / "early_exit.csv").query("threshold == 0.1")["exits"].any()
 
 
 def on_digits(row: str, name: str) -> pd.DataFrame:

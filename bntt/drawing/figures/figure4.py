@@ -34,7 +34,7 @@ def draw(
     figure = style.canvas(11.5, 5.1)
     left, right = figure.subplots(1, 2)
     dead = _spike_counts(left, spikes, anytime, names)
-    counts = _accuracy_under_noise(right, noise, names, images)
+    counts = _accuracy_under_noise(right, noise, names, images, measured=anytime["row"].isin(rows).any())
     dataset = style.one_dataset(summary)
     chance = bool(counts) and style.chance_line(right, dataset)
     spaces = [_SPACES.get(space, space) for space in noise["space"].unique()]
@@ -123,12 +123,17 @@ def _accuracy_and_steps(anytime: pd.DataFrame) -> str:
     return f"{last['accuracy'].mean():.1f}% / {counted(last['time_step'].max(), 'step')}"
 
 
-def _accuracy_under_noise(axes: Axes, noise: pd.DataFrame, names: Mapping[str, str], images: int | None) -> list[int]:
-    """Panel (b), after all time-steps of each row. Returns the numbers of seeds of the points drawn."""
+def _accuracy_under_noise(
+    axes: Axes, noise: pd.DataFrame, names: Mapping[str, str], images: int | None, measured: bool
+) -> list[int]:
+    """Panel (b), after all time-steps of each row. Returns the numbers of seeds of the points drawn.
+
+    ``measured`` is whether any row was evaluated. Recordings have no Gaussian noise.
+    """
     axes.set_title("(b)")
     present = [row for row in names if len(select(noise, row=row))]
     if not present:
-        style.empty_panel(axes, "no row has a result yet")
+        style.empty_panel(axes, "accuracy under noise was not measured" if measured else "no row has a result yet")
         return []
     looks, counts, reached = style.looks(names), [], []
     for row in present:
