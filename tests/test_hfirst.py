@@ -162,13 +162,15 @@ def test_the_first_spike_of_a_square_wins_and_silences_all_its_orientations():
 
 
 def test_templates_are_the_scaled_histograms_and_weak_synapses_inhibit():
-    counts = np.zeros((4, 2, 2, 12), np.float32)
+    counts = np.zeros((5, 2, 2, 12), np.float32)
     counts[0, 0, 0, 3], counts[1, 0, 0, 3], counts[1, 1, 1, 0] = 1, 2, 4  # class 0: 3 and 4, norm 5
     counts[2, 0, 1, 5], counts[2, 1, 0, 5] = 200, 1  # class 1: the second is below 1 mV
-    found = hfirst.templates_of(counts, np.array([0, 0, 1, 1]), 3)
-    expected = np.full((3, 2, 2, 12), -1000)
+    counts[4, 0, 0, 7], counts[4, 0, 0, 8] = 100, 1  # class 2: the second is 999.95 microvolts, rounded to 1 mV
+    found = hfirst.templates_of(counts, np.array([0, 0, 1, 1, 2]), 4)
+    expected = np.full((4, 2, 2, 12), -1000)
     expected[0, 0, 0, 3], expected[0, 1, 1, 0] = 60_000, 80_000
     expected[1, 0, 1, 5] = round(100_000 * 200 / np.sqrt(200**2 + 1))
+    expected[2, 0, 0, 7], expected[2, 0, 0, 8] = 99_995, 1000
     assert found.dtype == np.int32
     assert np.array_equal(found, expected)  # a class without training recordings never fires
 

@@ -160,11 +160,12 @@ def test_a_spiking_pool_by_hand():
     """It adds averages of four spikes without leak, fires above 0.75, and forgets what is above."""
     made = lee.build(OPTIONS | {"pool_threshold": 0.75}, images())
     _, average, pool = made.layers["conv1"].after
-    spikes = torch.zeros(6, 1, 1, 2, 2)
-    for t, count in enumerate([3, 1, 4, 2, 1, 1]):  # 0.75, 1 (fires), 1 (fires), 0.5, 0.75, 1 (fires)
+    spikes = torch.zeros(12, 1, 1, 2, 2)
+    # 0.75, 1 (fires), 1 (fires), 0.5, 0.75, 1 (fires); 0.75, which stays for four steps, and 1 (fires)
+    for t, count in enumerate([3, 1, 4, 2, 1, 1, 3, 0, 0, 0, 0, 1]):
         spikes[t].view(-1)[:count] = 1
-    fired, membrane = pool(average(spikes.flatten(0, 1)).unflatten(0, (6, 1)))
-    assert fired.flatten().tolist() == [0, 1, 1, 0, 0, 1]
+    fired, membrane = pool(average(spikes.flatten(0, 1)).unflatten(0, (12, 1)))
+    assert fired.flatten().tolist() == [0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1]
     assert membrane.item() == 0
 
 

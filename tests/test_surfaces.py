@@ -18,8 +18,9 @@ from bntt.data.digits_dvs import CAMERA
 from bntt.data.events.camera import record
 from bntt.data.events.streams import Streams, joined, packed
 from bntt.data.images import ImageData, Images
-from bntt.features import hats, hots
+from bntt.features import hats, hots, svm
 from bntt.methods import Task
+from bntt.methods import hats as method_of_hats
 from bntt.methods import hots as method_of_hots
 
 torch.set_num_threads(1)
@@ -414,6 +415,44 @@ def test_a_recording_without_events_is_equally_near_to_all_classes(distance):
     sums = np.array([[1.0, 3.0], [6.0, 2.0]])
     scores = method_of_hots.similarities(np.array([[0.0, 0.0], [2.0, 1.0]]), sums, sums / [[2], [3]], distance)
     assert scores[0, 0] == scores[0, 1] and scores[1, 0] != scores[1, 1]
+
+
+def test_the_options_of_hats_are_in_milliseconds():
+    options = {"cell": 7, "radius": 2, "window": 0.1, "tau": 0.05}
+    events = random_events(0)
+    expected = surfaces_by_loop(events, 16, hats.Surface(7, 2, 100.0, 50.0))
+    found = method_of_hats.features(stream(events, side=16), options)
+    np.testing.assert_allclose(found, expected.reshape(1, -1), rtol=1e-5, atol=1e-7)
+
+
+def test_a_class_that_a_fold_lacks_is_never_chosen():
+    draws = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    features = draws.normal(size=(60, 2)) + 3 * np.array([[0, 0], [1, 0], [0, 1]])[labels]
+    weights, _ = svm._hyperplanes(features, labels, 4, 1.0)
+    chosen = svm.scores(weights, draws.normal(size=(500, 2)) * 3).argmax(1)
+    assert set(chosen.tolist()) == {0, 1, 2}
+
+
+def test_the_three_distances_by_hand():
+    """A histogram (1, 3) from classes of 2 recordings with sums (4, 0) and (4, 12)."""
+    found, sums, means = np.array([[1.0, 3.0]]), np.array([[4.0, 0.0], [4.0, 12.0]]), np.array([[2.0, 0.0], [2.0, 6.0]])
+    for distance, expected in {
+        "normalised": [-math.hypot(0.75, 0.75), 0.0],
+        "euclidean": [-math.hypot(1, 3), -math.hypot(1, 3)],
+        "bhattacharyya": [math.log(0.5), 0.0],
+    }.items():
+        assert method_of_hots.similarities(found, sums, means, distance) == pytest.approx(np.array([expected]))
+
+
+def test_the_surface_of_any_event_sees_its_own_recording_alone():
+    recordings = joined([stream(random_events(seed, 5)).words for seed in (0, 1)])
+    features = hots.first_features(recordings)
+    for event in range(10):
+        begin = 5 * (event // 5)
+        own = slice(begin, event + 1)
+        expected = hots.surface(recordings.words[own], features[own], 2, 2, 30.0, recordings.side)
+        assert np.array_equal(method_of_hots._surface(recordings, features, 2, event, 2, 30.0), expected)
 
 
 def test_histograms_count_the_numbers_of_each_recording():

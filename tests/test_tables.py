@@ -413,10 +413,10 @@ def test_what_was_not_measured_is_a_dash_with_its_reason(tmp_path):
 
 def test_what_works_on_single_events_has_no_time_steps(tmp_path):
     rows = {"bntt": {"method": "surrogate", "norm": "bntt", "time_steps": 20}, "hats": {"method": "hats"}}
-    table = tables.table1(
-        made(experiment(tmp_path, datasets=["dvs-cifar10"], protocol={}, rows=rows), status=["missing"] * 3)
-    )
+    found = made(experiment(tmp_path, datasets=["dvs-cifar10"], protocol={}, rows=rows), status=["missing"] * 3)
+    table = tables.table1(found)
     assert (line(table, "hats")["Time-steps"], line(table, "bntt")["Time-steps"]) == ("–", "20")
+    assert "rows `bntt` (T = 20) and `hats` (single events)" in facts.sources(found)
 
 
 def test_times_of_several_machines_are_not_compared_silently(tmp_path):

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from bntt.common.text import listed
 from bntt.data import store
+from bntt.experiment import declared
 from bntt.results.collect import Results, images_of, select
 
 STATES = {
@@ -27,11 +28,17 @@ def sources(results: Results, dataset: str | None = None, rows: Iterable[str] | 
         states = sorted(own["data_state"].dropna().unique())
         seeds = sorted(own["seed"].unique())
         steps = own.groupby("row")["time_steps"].first()
-        words = [f"`{row}` ({f'T = {steps[row]}' if row in steps else 'not in this experiment'})" for row in drawn]
+        methods = own.groupby("row")["method"].first()
+
+        def named(row: str) -> str:
+            if row not in methods:
+                return f"`{row}` (not in this experiment)"
+            return f"`{row}` ({'single events' if declared.needs_events(methods[row]) else f'T = {steps[row]}'})"
+
         lines.append(
             f"**Data drawn.** Experiment `{results.experiment.name}`, dataset {store.facts(one)['title']} "
             f"({listed([STATES.get(state, state) for state in states]) or 'not read yet'}); "
-            f"{images_used(results, one)}; rows {listed(words)}; "
+            f"{images_used(results, one)}; rows {listed([named(row) for row in drawn])}; "
             f"{'seed' if len(seeds) == 1 else f'n = {len(seeds)} seeds'} {listed([str(seed) for seed in seeds])}."
         )
         absent = own[own["status"] != "done"]
