@@ -337,9 +337,9 @@ def test_an_edge_that_comes_makes_on_events_and_one_that_goes_off_events():
 
 def test_a_pixel_is_blind_after_its_event(scan):
     events = camera.record(scan, 3, 5)
-    quiet = Events(events.microseconds, events.x, events.y, events.on)
-    pixel = quiet.y.astype(int) * SIDE + quiet.x
-    order = np.lexsort((quiet.microseconds, pixel))
-    gaps = np.diff(quiet.microseconds[order])[np.diff(pixel[order]) == 0]
-    # Noise ignores blindness; it is 5 events in 100 pixels.
-    assert (gaps < 1000 * (camera.REFRACTORY - 1)).mean() < 0.05
+    pixel = events.y.astype(int) * SIDE + events.x
+    order = np.lexsort((events.microseconds, pixel))
+    gaps = np.diff(events.microseconds[order])[np.diff(pixel[order]) == 0]
+    # Noise ignores blindness; it is 5 events in 100 pixels. An event has its place somewhere in its millisecond.
+    earlier, soon = (gaps < 1000 * (camera.REFRACTORY - 1)).mean(), (gaps < 1000 * camera.REFRACTORY).mean()
+    assert earlier < 0.01 and soon > 0.03  # so after two milliseconds it sees again
