@@ -461,6 +461,12 @@ def test_tuning_needs_validation_images_and_chooses_both_options_itself():
         assert_one_line(raised.value, name, str(value).removesuffix(".0"))
 
 
+def test_tuning_takes_no_more_steps_than_the_network_has(monkeypatch):
+    network, data, options = random_network(tune_images=2, tune_steps=100, time_steps=6)
+    monkeypatch.setattr(conversion, "PERCENTILES", (100.0,))
+    assert conversion.tuned(network, data, options, 0)["steps"] == 6
+
+
 def test_a_pair_without_thresholds_has_no_accuracy_and_is_not_taken(monkeypatch):
     network, data, options = random_network(tune_images=2, tune_steps=5)
     monkeypatch.setattr(conversion, "PERCENTILES", (100.0, 1e-9))  # the second is the smallest current
