@@ -23,7 +23,7 @@ NORMS = (
     "none", "weight-standardised", "bntt-tuned", "bntt-shared-gamma", "bn-pooled", "bn-pooled-step-gamma",
     "bn-repeated", "tdbn", "tebn", "tab", "tab-released", "tsbn", "mpbn",
 )  # fmt: skip
-NO_DECAY = [row for row in NORMS if row not in ("none", "mpbn")]  # mpbn is still to be run
+NO_DECAY = [row for row in NORMS if row != "none"]
 PREDICTED_MORE_SPIKES = ("bntt-tuned", "bn-pooled-step-gamma", "tdbn", "mpbn", "bn-repeated")
 SEEDS = (0, 1, 2)
 CODE = re.compile(r"^[a-z0-9-]+")
