@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+import pandas as pd
+
 from bntt.common.text import listed
 from bntt.data import store
 from bntt.experiment import declared
@@ -27,18 +29,11 @@ def sources(results: Results, dataset: str | None = None, rows: Iterable[str] | 
         own = of_dataset[of_dataset["row"].isin(drawn)]
         states = sorted(own["data_state"].dropna().unique())
         seeds = sorted(own["seed"].unique())
-        steps = own.groupby("row")["time_steps"].first()
-        methods = own.groupby("row")["method"].first()
-
-        def named(row: str) -> str:
-            if row not in methods:
-                return f"`{row}` (not in this experiment)"
-            return f"`{row}` ({'single events' if declared.needs_events(methods[row]) else f'T = {steps[row]}'})"
-
+        words = [f"`{row}` ({_time(own[own['row'] == row])})" for row in drawn]
         lines.append(
             f"**Data drawn.** Experiment `{results.experiment.name}`, dataset {store.facts(one)['title']} "
             f"({listed([STATES.get(state, state) for state in states]) or 'not read yet'}); "
-            f"{images_used(results, one)}; rows {listed([named(row) for row in drawn])}; "
+            f"{images_used(results, one)}; rows {listed(words)}; "
             f"{'seed' if len(seeds) == 1 else f'n = {len(seeds)} seeds'} {listed([str(seed) for seed in seeds])}."
         )
         absent = own[own["status"] != "done"]
@@ -47,6 +42,13 @@ def sources(results: Results, dataset: str | None = None, rows: Iterable[str] | 
         if dead := [f"`{run.row}`, seed {run.seed} ({run.why_dead})" for run in own.itertuples() if run.why_dead]:
             lines.append(f"**Dead networks:** {listed(dead)}.")
     return "\n\n".join(lines)
+
+
+def _time(runs: pd.DataFrame) -> str:
+    """The time-steps of a row, from its lines of the summary."""
+    if runs.empty:
+        return "not in this experiment"
+    return "single events" if declared.needs_events(runs["method"].iloc[0]) else f"T = {runs['time_steps'].iloc[0]}"
 
 
 def test_images(results: Results, dataset: str) -> int | None:
