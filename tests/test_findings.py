@@ -101,7 +101,7 @@ def test_the_table_of_the_papers_protocol():
     for what, here in {
         "accuracy at T = 25": f"{accuracy(last)}; over draws {over_draws('cifar10', 'bntt')}",
         "early exit at threshold 0.1": f"t = {exits[0.1]}",
-        "accuracy there": f"{accuracy(left)}; {change} more",
+        "accuracy there": f"{accuracy(left)}; a change of {change}",
         "spikes per neuron, weighted by operations": f"{count:.3f}",
         "E_ANN/E_method": f"{4.6 / (0.9 * count):.2f}",
     }.items():
