@@ -203,6 +203,17 @@ def test_a_dry_run_plans_exactly_the_runs_and_datasets_of_the_file(project, name
     assert drawn == FIGURES | TABLES
 
 
+def test_committed_measurements_of_a_part_of_an_experiment_are_drawn(tmp_path):
+    copy = copy_project(tmp_path / "project")
+    committed = Path("results/reference/cifar10/runs")
+    shutil.copytree(PROJECT / committed, copy / committed)
+    assert len(list((copy / committed).rglob("evaluate.json"))) < len(load("cifar10").runs)
+    ran = snakemake(copy, "-n", "reference", name="cifar10")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    drawn = re.findall(r"^rule draw_reference:\n(?:.*\n)*?    wildcards: (.*)", ran.stdout, re.M)
+    assert len(drawn) == len(FIGURES | TABLES) and all("reference=cifar10" in one for one in drawn)
+
+
 # -- mistakes ---------------------------------------------------------------------------------------------
 
 
@@ -366,7 +377,8 @@ def all_of(project: Path, pause_at: str = "") -> subprocess.Popen:
         stdout=subprocess.DEVNULL, stderr=(project / "stderr").open("w"),
     )  # fmt: skip
     if pause_at:
-        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        # Open for writing too: else the end of a killed job that is still holding the other end reads as an empty line.
+        reader = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
         assert select.select([reader], [], [], 120)[0], (project / "stderr").read_text()
         process.paused = int(os.read(reader, 20))
         os.close(reader)

@@ -151,7 +151,8 @@ REFERENCE = Path("results/reference")
 
 
 def of_reference(experiment, name, drawings=()):
-    """What a notebook shows of committed measurements."""
+    """What a notebook shows of committed measurements; they may be of a part of the planned runs."""
     experiment = load(experiment)
     runs = list(status.found(experiment, REFERENCE))
-    return drawn_from(name, drawings, REFERENCE / experiment.name, experiment, runs, set())
+    shown = drawn_from(name, drawings, REFERENCE / experiment.name, experiment, runs, set())
+    return shown | {"measured": [path for path in shown["measured"] if Path(path).exists()]}
