@@ -115,7 +115,7 @@ for dataset in datasets:
         Markdown(heading(dataset)),
         HTML(noise_table(differences, dead))
         if len(differences)
-        else Markdown("No result. No Gaussian noise is added to event recordings."),
+        else Markdown("No two rows to compare under noise. Event recordings get no Gaussian noise."),
     )
 
 # %% [markdown]
