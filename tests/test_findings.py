@@ -2,18 +2,17 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import t as student
-from test_methods_page import accuracies, runs, seconds, spread
-from test_methods_page import spikes as spikes_on_digits
+from test_methods_page import accuracies, runs, seconds, spikes, spread
 from tiny import PROJECT
 
 from bntt.common.text import interval
 from bntt.experiment.schema import load
-from bntt.results.intervals import paired_difference, paired_mean_difference
+from bntt.results.intervals import decode_bits, paired_difference, paired_mean_difference, student_interval
 from bntt.results.waves import peak_order
 
 PAGE = (PROJECT / "docs/findings.md").read_text(encoding="utf-8")
@@ -21,19 +20,18 @@ PROTOCOL, LEASE, SMALL, RECORDINGS = (
     PAGE.partition(f"results/reference/{name}`)")[2].partition("\n## ")[0]
     for name in ("cifar10", "cifar10-lease", "cifar10-small", "dvs-sim-small")
 )
-IMAGES = 10_000
+RECORDED = "dvs-cifar10-sim"
 
 
-def measured(experiment: str, row: str, name: str) -> pd.DataFrame:
-    folder = PROJECT / f"results/reference/{experiment}/runs/cifar10/{row}/seed-0"
-    return pd.read_csv(folder / name, dtype={"correct": str})
+def measured(experiment: str, row: str, name: str, dataset: str = "cifar10") -> pd.DataFrame:
+    """A measurement of seed 0."""
+    return pd.read_csv(runs(experiment, row, dataset)[0] / name, dtype={"correct": str})
 
 
-def right(experiment: str, row: str, step: int | None = None) -> np.ndarray:
-    """Which test images are classified correctly after a step, or after the last one."""
-    found = measured(experiment, row, "anytime.csv").set_index("time_step")["correct"]
-    digits = found[step] if step else found.iloc[-1]
-    return np.array([bit == "1" for digit in digits for bit in f"{int(digit, 16):04b}"])[:IMAGES]
+def right(experiment: str, row: str, step: int | None = None, dataset: str = "cifar10") -> np.ndarray:
+    """Which test images seed 0 classifies correctly after a step, or after the last one."""
+    found = measured(experiment, row, "anytime.csv", dataset).set_index("time_step")["correct"]
+    return decode_bits(found[step] if step else found.iloc[-1], 1000 if dataset == RECORDED else 10_000)
 
 
 def accuracy(correct: np.ndarray) -> str:
@@ -43,13 +41,6 @@ def accuracy(correct: np.ndarray) -> str:
 
 def difference(one: np.ndarray, other: np.ndarray) -> str:
     return interval(paired_difference(one, other).times(100))
-
-
-def spikes(experiment: str, row: str) -> float:
-    """Spikes per neuron after the last step, weighted by the layers' operations."""
-    energy = measured(experiment, row, "energy.csv")
-    last = energy[energy["time_step"] == energy["time_step"].max()]
-    return np.average(last["count_own"], weights=last["macs"])
 
 
 def over_draws(experiment: str, row: str) -> str:
@@ -71,43 +62,42 @@ def test_the_table_of_the_small_cifar10(row):
     assert shown[4] == ("" if row == "bntt" else difference(correct, right("cifar10-small", "bntt")))
     assert shown[7] == f"{last:.2f}"
     if row != "ann":
-        count = spikes("cifar10-small", row)
+        count = spikes("cifar10-small", row, "cifar10").item()
         assert (shown[3], shown[5]) == (over_draws("cifar10-small", row), f"{count:.3f}")
         assert shown[6] == f"{4.6 / (0.9 * count):.3g}"  # 4.6 pJ for each operation, 0.9 pJ for each spike's
 
 
+def exits(experiment: str) -> pd.Series:
+    return measured(experiment, "bntt", "early_exit.csv").set_index("threshold")["exit_step"]
+
+
+def beside_the_paper(experiment: str) -> dict[str, str]:
+    """The lines of a table that puts BNTT beside the paper's numbers."""
+    last, left = right(experiment, "bntt"), right(experiment, "bntt", exits(experiment)[0.1])
+    count = spikes(experiment, "bntt", "cifar10").item()
+    return {
+        "accuracy at T = 25": f"{accuracy(last)}; over draws {over_draws(experiment, 'bntt')}",
+        "early exit at threshold 0.1": f"t = {exits(experiment)[0.1]}",
+        "accuracy there": f"{accuracy(left)}; a change of {difference(left, last)}",
+        "spikes per neuron, weighted by operations": f"{count:.3f}",
+        "E_ANN/E_method": f"{4.6 / (0.9 * count):.2f}",
+    }
+
+
 def test_the_table_of_the_lease():
-    last, left = right("cifar10-lease", "bntt"), right("cifar10-lease", "bntt", 18)
-    count = spikes("cifar10-lease", "bntt")
-    exits = measured("cifar10-lease", "bntt", "early_exit.csv").set_index("threshold")["exit_step"]
-    change = difference(left, last)
-    assert (
-        cells(LEASE, "accuracy at T = 25")[1] == f"{accuracy(last)}; over draws {over_draws('cifar10-lease', 'bntt')}"
-    )
-    assert cells(LEASE, "early exit at threshold 0.1")[1] == f"t = {exits[0.1]}"
-    assert cells(LEASE, "accuracy there")[1] == f"{accuracy(left)}; {change} more"
-    assert cells(LEASE, "spikes per neuron, weighted by operations")[1] == f"{count:.3f}"
-    assert cells(LEASE, "E_ANN/E_method")[1] == f"{4.6 / (0.9 * count):.2f}"
-    assert f"changes the accuracy by {change} points" in " ".join(LEASE.split())
-    earlier = difference(right("cifar10-lease", "bntt", 13), last)
-    assert exits[0.3] == 13 and f"at t = 13, changes it by {earlier}." in LEASE
+    for what, here in beside_the_paper("cifar10-lease").items():
+        assert cells(LEASE, what)[1] == here
+        assert cells(PROTOCOL, what)[3] == here.partition(";")[0]
+    last, left, earlier = (right("cifar10-lease", "bntt", step) for step in (None, 18, 13))
+    assert exits("cifar10-lease")[0.1] == 18
+    assert f"changes the accuracy by {difference(left, last)} points" in " ".join(LEASE.split())
+    assert exits("cifar10-lease")[0.3] == 13 and f"at t = 13, changes it by {difference(earlier, last)}." in LEASE
 
 
 def test_the_table_of_the_papers_protocol():
-    last, lease = right("cifar10", "bntt"), right("cifar10-lease", "bntt")
-    exits = measured("cifar10", "bntt", "early_exit.csv").set_index("threshold")["exit_step"]
-    left, count = right("cifar10", "bntt", exits[0.1]), spikes("cifar10", "bntt")
-    change = difference(left, last)
-    for what, here in {
-        "accuracy at T = 25": f"{accuracy(last)}; over draws {over_draws('cifar10', 'bntt')}",
-        "early exit at threshold 0.1": f"t = {exits[0.1]}",
-        "accuracy there": f"{accuracy(left)}; a change of {change}",
-        "spikes per neuron, weighted by operations": f"{count:.3f}",
-        "E_ANN/E_method": f"{4.6 / (0.9 * count):.2f}",
-    }.items():
+    for what, here in beside_the_paper("cifar10").items():
         assert cells(PROTOCOL, what)[1] == here
-        shorter = cells(LEASE, what)[1].partition(";")[0]
-        assert cells(PROTOCOL, what)[3] == shorter
+    last, lease = right("cifar10", "bntt"), right("cifar10-lease", "bntt")
     text = " ".join(PROTOCOL.split())
     assert f"changes the accuracy by {difference(right('cifar10', 'bntt', 14), last)} points" in text
     assert f"gave {difference(last, lease)} points" in text
@@ -120,10 +110,8 @@ def test_the_table_of_the_papers_protocol():
 
 
 def test_gamma_and_spikes_by_the_papers_protocol():
-    training = json.loads((PROJECT / "results/reference/cifar10/runs/cifar10/bntt/seed-0/train.json").read_text())
-    text, rates = " ".join(PROTOCOL.split()), measured("cifar10", "bntt", "history.csv")["learning_rate"]
-    decayed = undriven(np.repeat(rates, training["steps"] // len(rates)), training["config"]["options"]["weight_decay"])
-    assert f"goes from 1 to {decayed:.1e} in these {training['steps']:,} steps".replace("e-09", "e-9") in text
+    text, (decayed, steps, _) = " ".join(PROTOCOL.split()), decay_alone(runs("cifar10", "bntt", "cifar10")[0])
+    assert f"goes from 1 to {decayed:.1e} in these {steps:,} steps".replace("e-09", "e-9") in text
     gammas = measured("cifar10", "bntt", "gamma.csv")
     conv1 = gammas.query("layer == 'conv1' and time_step == 25")["gamma"]
     assert f"{conv1.median():.2e}" == f"{decayed:.2e}"
@@ -132,8 +120,8 @@ def test_gamma_and_spikes_by_the_papers_protocol():
     assert f"at t = 13; here it is at {means.loc[13, 'conv7']:.2f}" in text
     assert f"at most {means.loc[25].max():.4f}" in cells(PROTOCOL, "mean gamma at t = 25")[2]
     layers = ["conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "conv7", "fc1"]
-    steps = ", ".join(str(step) for step in means.idxmax()[layers])
-    assert cells(PROTOCOL, "step at which mean gamma peaks, conv1 to fc1")[1] == steps
+    shown = ", ".join(str(step) for step in means.idxmax()[layers])
+    assert cells(PROTOCOL, "step at which mean gamma peaks, conv1 to fc1")[1] == shown
     counts = measured("cifar10", "bntt", "spikes.csv").pivot(index="time_step", columns="layer", values="spikes")
     peaks = counts.idxmax()[layers]
     assert "(t = {};".format(", ".join(map(str, peaks))) in text
@@ -151,14 +139,20 @@ def undriven(rates: np.ndarray, decay: float) -> float:
     return gamma
 
 
+def decay_alone(run: Path) -> tuple[float, int, int]:
+    """Where decay alone takes gamma in a run, in how many steps, and the number of time-steps."""
+    training, rates = json.loads((run / "train.json").read_text()), pd.read_csv(run / "history.csv")["learning_rate"]
+    options, steps = training["config"]["options"], training["steps"]
+    gamma = undriven(np.repeat(rates.to_numpy(), steps // len(rates)), options["weight_decay"])
+    return gamma, steps, options["time_steps"]
+
+
 @pytest.mark.parametrize(("experiment", "text"), [("cifar10-lease", LEASE), ("cifar10-small", SMALL)])
 def test_gamma_ends_where_decay_alone_takes_it(experiment, text):
-    training = json.loads((PROJECT / f"results/reference/{experiment}/runs/cifar10/bntt/seed-0/train.json").read_text())
-    options, rates = training["config"]["options"], measured(experiment, "bntt", "history.csv")["learning_rate"]
-    gamma = undriven(np.repeat(rates, training["steps"] // len(rates)), options["weight_decay"])
-    assert f"goes from 1 to {gamma:.3f} in these {training['steps']:,} steps" in " ".join(text.split())
+    gamma, steps, time_steps = decay_alone(runs(experiment, "bntt", "cifar10")[0])
+    assert f"goes from 1 to {gamma:.3f} in these {steps:,} steps" in " ".join(text.split())
     gammas = measured(experiment, "bntt", "gamma.csv")
-    last = gammas.groupby(["time_step", "layer"])["gamma"].mean().loc[options["time_steps"]]
+    last = gammas.groupby(["time_step", "layer"])["gamma"].mean().loc[time_steps]
     if experiment == "cifar10-lease":
         assert f"between {last.min():.3f} and {last.max():.3f} in all layers" in " ".join(text.split())
     else:
@@ -183,39 +177,35 @@ def test_the_differences_in_spikes_and_under_noise():
 
 @pytest.mark.parametrize("row", ["bntt", "surrogate", "hats", "hots"])
 def test_the_table_of_simulated_recordings(row):
-    of = "dvs-sim-small", row, "dvs-cifar10-sim"
-    reached, bntt = accuracies(*of), accuracies("dvs-sim-small", "bntt", "dvs-cifar10-sim")
+    of = "dvs-sim-small", row, RECORDED
+    reached, bntt = accuracies(*of), accuracies("dvs-sim-small", "bntt", RECORDED)
     shown = cells(RECORDINGS, f"`{row}`")
-    half = student.ppf(0.975, 2) * reached.std(ddof=1) / 3**0.5 if len(reached) > 1 else 0.0
     assert shown[1] == str(len(reached))
     if row == "hats":
-        found = [pd.read_csv(runs(*one)[0] / "anytime.csv", dtype={"correct": str})["correct"].iloc[-1]
-                 for one in (of, ("dvs-sim-small", "bntt", "dvs-cifar10-sim"))]  # fmt: skip
-        hats, other = (
-            np.array([bit == "1" for digit in one for bit in f"{int(digit, 16):04b}"])[:1000] for one in found
-        )
+        hats, other = (right("dvs-sim-small", one, dataset=RECORDED) for one in ("hats", "bntt"))
         assert shown[2] == accuracy(hats) and shown[3] == "" and shown[4] == difference(hats, other)
     else:
-        assert shown[2] == spread(reached) and shown[3] == f"[{reached.mean() - half:.2f}, {reached.mean() + half:.2f}]"
+        around = student_interval(reached)
+        assert shown[2] == spread(reached) and shown[3] == f"[{around.low:.2f}, {around.high:.2f}]"
         assert shown[4] == ("" if row == "bntt" else interval(paired_mean_difference(reached, bntt)))
-    assert shown[5] == ("–" if row in ("hats", "hots") else spread(spikes_on_digits(*of)))
+    assert shown[5] == ("–" if row in ("hats", "hots") else spread(spikes(*of)))
     assert shown[6] == f"{seconds(*of):.0f}"
 
 
 def test_training_spikes_and_gamma_on_simulated_recordings():
-    text, of = " ".join(RECORDINGS.split()), "dvs-cifar10-sim"
-    counts = [spikes_on_digits("dvs-sim-small", row, of) for row in ("bntt", "surrogate")]
+    text = " ".join(RECORDINGS.split())
+    counts = [spikes("dvs-sim-small", row, RECORDED) for row in ("bntt", "surrogate")]
     assert f"{interval(paired_mean_difference(*counts))} more spikes" in text
     trained = {
-        row: [pd.read_csv(run / "history.csv")["train_accuracy"].iloc[-1] for run in runs("dvs-sim-small", row, of)]
+        row: [
+            pd.read_csv(run / "history.csv")["train_accuracy"].iloc[-1] for run in runs("dvs-sim-small", row, RECORDED)
+        ]
         for row in ("bntt", "surrogate")
     }
     assert f"{min(trained['bntt']):.1f} to {max(trained['bntt']):.1f} % of them" in text
     assert f"without a norm {min(trained['surrogate']):.1f} to {max(trained['surrogate']):.1f}." in text
-    for run in runs("dvs-sim-small", "bntt", of):
-        options, rates = load("dvs-sim-small").run(of, "bntt", 0).options, pd.read_csv(run / "history.csv")
-        steps = json.loads((run / "train.json").read_text())["steps"]
-        decayed = undriven(np.repeat(rates["learning_rate"], steps // len(rates)).to_numpy(), options["weight_decay"])
+    for run in runs("dvs-sim-small", "bntt", RECORDED):
+        decayed, *_ = decay_alone(run)
         assert f"{decayed:.3f}, where decay alone" in text
         gammas = pd.read_csv(run / "gamma.csv").query("time_step >= 10 and layer.str.startswith('conv')")
         assert (gammas.groupby(["layer", "time_step"])["gamma"].mean() - decayed).abs().max() < 0.01
@@ -253,7 +243,7 @@ def test_the_two_decays_of_demo_all():
     more = interval(paired_mean_difference(bntt, tuned))
     for page in ("findings", "demo"):
         assert f"{more} points more accurate" in " ".join((PROJECT / f"docs/{page}.md").read_text().split())
-    counts = [spread(spikes_on_digits("demo-all", row)) for row in ("bntt-tuned", "bntt")]
+    counts = [spread(spikes("demo-all", row)) for row in ("bntt-tuned", "bntt")]
     text = " ".join(PAGE.split())
     assert f"are {counts[0]} and {counts[1]}." in text
     above = interval(paired_mean_difference(bntt, accuracies("demo-all", "none")))
