@@ -256,7 +256,7 @@ def test_an_evaluation_that_asks_for_no_noise_is_done(tmp_path):
 
 def test_weights_come_back_bit_for_bit(directory):
     weights = {"a": torch.randn(3, 2), "b": torch.tensor(1.5), "c": torch.randn(4, 3).t()}
-    directory.finish_training({"status": "done"}, weights, [])
+    directory.finish_training({"status": "done"}, weights, {})
     for name, value in directory.weights().items():
         assert torch.equal(value, weights[name])
 

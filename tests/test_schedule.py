@@ -93,7 +93,7 @@ def test_what_no_gradient_reaches_decays_as_in_torch(momentum, decay, epochs):
         for _ in range(3):  # of five, five and two images
             gamma.grad = torch.zeros_like(gamma)
             optimiser.step()
-    assert undriven(options, 12, 2.0, epochs) == pytest.approx(gamma.item(), rel=1e-12)
+    assert undriven(options | {"gamma_init": 2.0}, 12, epochs) == pytest.approx(gamma.item(), rel=1e-12)
 
 
 def test_gamma_without_a_gradient_under_the_protocols_of_the_paper_and_its_code():

@@ -61,6 +61,12 @@ EVALUATION: dict[str, dict[str, Any]] = {
         "min": 0.0,
         "help": "Thresholds on the mean gamma that early exit is measured at, Fig. 6.",
     },
+    "measurements": {
+        "default": [],
+        "type": "str",
+        "choices": list(declared.plugins("measurements", "COLUMNS")),
+        "help": "Those that are taken, besides `anytime`; empty: all that apply.",
+    },
     "exit_threshold": {"default": 0.1, "min": 0.0, "help": "The threshold of the early-exit rows; the paper's is 0.1."},
 }
 

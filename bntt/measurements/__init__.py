@@ -61,10 +61,11 @@ class Subject:
 
 def measure_all(subject: Subject) -> tuple[dict[str, Rows], dict[str, str]]:
     """The rows of every measurement by csv file, and the reasons why others do not apply."""
-    results: dict[str, Rows | str] = {
-        f"{name.replace('-', '_')}.csv": measure(module, subject)
-        for name, module in declared.plugins("measurements", "COLUMNS").items()
-    }
+    asked = subject.run.evaluation["measurements"]
+    results: dict[str, Rows | str] = {}
+    for name, module in declared.plugins("measurements", "COLUMNS").items():
+        taken = not asked or name in ("anytime", *asked)
+        results[f"{name.replace('-', '_')}.csv"] = measure(module, subject) if taken else "the experiment leaves it out"
     return (
         {file: result for file, result in results.items() if not isinstance(result, str)},
         {file: result for file, result in results.items() if isinstance(result, str)},

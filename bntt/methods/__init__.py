@@ -40,14 +40,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bntt.classifiers import SpikingClassifier
+from bntt.common.errors import UserError
 from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
 from bntt.spiking.encoding import encode
 from bntt.spiking.networks import SpikingNetwork, place
 from bntt.spiking.randomness import key, seed_torch
 from bntt.spiking.stateful import StatefulNetwork, drops
+from bntt.training import gradients
 from bntt.training.loop import Keeper, Loss, Outcome, fit
-from bntt.training.schedule import decay_budget
+from bntt.training.schedule import decay_budget, undriven
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def fit_spiking(
 
     ``loss(contributions [T, N, classes], labels [N])`` is by default the cross-entropy of the logits. ``contributions``
     runs the network on spikes ``[T, N, ...]`` of type ``dtype``; by default it calls it. Dropout is seeded for each
-    batch, see `seed_dropout`.
+    batch, see `seed_dropout`. The option ``gradient_epochs``, if the method has it, says after which epochs the
+    gradients of the network's ``hidden()`` layers are measured; UserError if there are fewer epochs.
     """
     options, data, seed = task.options, task.data, task.run.seed
     place(network, data.mean.device)
@@ -112,12 +115,27 @@ def fit_spiking(
     def cross_entropy(output: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(network.logits(output), labels)
 
-    outcome = fit(
-        network, forward, data, options, seed, task.keeper, task.run.name, loss or cross_entropy, network.logits
-    )
+    def of_batch(epochs: int) -> list[dict[str, Any]]:
+        if epochs not in watched:
+            return []
+        network.train()
+        samples = torch.arange(min(gradients.SAMPLES, len(data.train)), device=data.mean.device)
+        scaled = data.scaled(data.train.unit(samples), signed)
+        spikes = encode(scaled, options["time_steps"], key(seed, "gradient noise"), samples, signed=signed)
+        rows = gradients.measure(network.hidden(), lambda: criterion(network(spikes), data.train.labels[samples]))
+        return [{"epoch": epochs, **row} for row in rows]
+
+    criterion, watched = loss or cross_entropy, options.get("gradient_epochs", [])
+    if watched and max(watched) > options["epochs"]:
+        raise UserError(
+            f"row {task.run.row}: gradient_epochs names {max(watched)}, and there are {options['epochs']} epochs"
+        )
+    name = task.run.name
+    outcome = fit(network, forward, data, options, seed, task.keeper, name, criterion, network.logits, of_batch)
     facts: dict[str, Any] = {"parameters": sum(p.numel() for p in network.parameters())}
     if network.norms() and options["optimiser"] == "sgd":
         facts["decay_budget"] = decay_budget(options, len(data.train))
+        facts["undriven_gamma"] = undriven(options, len(data.train))
     return Trained(network.state_dict(), outcome, facts)
 
 

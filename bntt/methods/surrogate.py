@@ -80,6 +80,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "above": 0.0,
         "help": "Gain of the Xavier-uniform initial weights; the released code has 2.",
     },
+    "gradient_epochs": {
+        "default": [],
+        "type": "int",
+        "min": 0,
+        "help": "Numbers of epochs after which the gradients that reach each layer and time-step are measured on a "
+        "fixed batch of training images; 0 is before training. They change nothing.",
+    },
 }
 
 

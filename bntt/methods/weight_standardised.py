@@ -80,7 +80,7 @@ class StandardisedNetwork(nn.Module):
     def __init__(self, network: SpikingNetwork, start: float) -> None:
         super().__init__()
         self.network, self.free, self.gains = network, nn.ParameterDict(), Gains()
-        self.logits, self.norms = network.logits, network.norms
+        self.logits, self.norms, self.hidden = network.logits, network.norms, network.hidden
         for name, layer in network.hidden().items():
             self.free[name] = layer.connection.get_parameter("weight").detach()
             self.gains[name] = torch.full((len(self.free[name]),), start)

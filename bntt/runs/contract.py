@@ -239,7 +239,7 @@ class Trial:
         """A run directory with the training that was made."""
         directory = RunDirectory(self.folder / "run", self.folder / "scratch")
         record = {"status": "done", "reason": None, **self.made.facts}
-        directory.finish_training(record, self.made.weights, self.made.outcome.history)
+        directory.finish_training(record, self.made.weights, self.made.outcome.tables)
         return directory
 
     def classifier(self, weights: Mapping[str, Tensor], data: ImageData | None = None, seed: int = SEED) -> Classifier:

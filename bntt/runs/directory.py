@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 RESULTS = Path("results")
 WEIGHTS = "model.safetensors"
+OF_TRAINING = ("history.csv", "gradients.csv")  # the tables that training writes; all others are measurements
 
 
 class MissingError(UserError):
@@ -73,9 +74,9 @@ class RunDirectory:
             lock.release()
 
     def finish_training(
-        self, record: dict[str, Any], weights: "Mapping[str, Tensor]", history: list[dict[str, Any]]
+        self, record: dict[str, Any], weights: "Mapping[str, Tensor]", tables: Mapping[str, list[dict[str, Any]]]
     ) -> None:
-        """Write weights (if ``status`` is done) and history, then ``train.json``."""
+        """Write weights (if ``status`` is done) and the tables that are not empty, then ``train.json``."""
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
@@ -90,8 +91,7 @@ class RunDirectory:
         if record["status"] == "done":
             write_atomically(self.path / WEIGHTS, save)
             files[WEIGHTS] = sha256(self.path / WEIGHTS)
-        if history:
-            files["history.csv"] = self._write_csv("history.csv", history)
+        files |= {name: self._write_csv(name, rows) for name, rows in tables.items() if rows}
         write_sealed(self.train_json, record | {"files": files})
 
     def finish_evaluation(self, record: dict[str, Any], tables: Mapping[str, list[dict[str, Any]]]) -> None:
@@ -124,11 +124,10 @@ class RunDirectory:
             raise UserError(f"{path} is not a safetensors file; run `python -m bntt train` for it again") from None
 
     def table(self, name: str) -> "pd.DataFrame":
-        """A csv file that ``train.json`` (history) or ``evaluate.json`` (measurements) names."""
+        """A csv file that ``train.json`` (`OF_TRAINING`) or ``evaluate.json`` (measurements) names."""
         import pandas as pd
 
-        of_training = name == "history.csv"
-        manifest, command = (self.training(), "train") if of_training else (self.evaluation(), "evaluate")
+        manifest, command = (self.training(), "train") if name in OF_TRAINING else (self.evaluation(), "evaluate")
         try:
             # Without the dtype, hexadecimal digits without a letter would be read as a number.
             frame = pd.read_csv(self.vouched(manifest, name, command), dtype={"correct": str})

@@ -91,7 +91,7 @@ def _train(experiment: Experiment, run: Run, results: Path, device: str, keep: C
             "gpu_joules": spent.joules,
             "peak_memory_mb": provenance.peak_memory_mb(),
         }
-        directory.finish_training(record, trained.weights, outcome.history)
+        directory.finish_training(record, trained.weights, outcome.tables)
         checkpoints.clear()
     last = outcome.history[-1] if outcome.history else {}
     validated = bool(len(images.validation) and last) and ended == "done"

@@ -16,7 +16,7 @@ from bntt.common.errors import UserError
 from bntt.data import store
 from bntt.experiment import code_hash
 from bntt.experiment.schema import Experiment, Run
-from bntt.runs.directory import RESULTS, WEIGHTS, MissingError, RunDirectory
+from bntt.runs.directory import OF_TRAINING, RESULTS, WEIGHTS, MissingError, RunDirectory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,10 +54,10 @@ class Found:
     reason: str = ""
 
     def table(self, name: str) -> "pd.DataFrame | None":
-        """A measurement or the history; None if it does not apply or there is no result."""
+        """A measurement or a table of training; None if it does not apply or there is no result."""
         if not self.status.measured:
             return None
-        manifest = self.directory.training() if name == "history.csv" else self.directory.evaluation()
+        manifest = self.directory.training() if name in OF_TRAINING else self.directory.evaluation()
         return self.directory.table(name) if name in manifest["files"] else None
 
     @cached_property

@@ -92,8 +92,14 @@ class Outcome:
 
     history: list[dict[str, float]] = field(default_factory=list)
     steps: int = 0
+    gradients: list[dict[str, Any]] = field(default_factory=list)  # as `bntt.training.gradients` says
     diverged: str | None = None
     selected_epoch: int | None = None  # of the weights, if the option ``selection`` chose them
+
+    @property
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """What a run directory keeps of it as csv files, by name."""
+        return {"history.csv": self.history, "gradients.csv": self.gradients}
 
 
 def fit(
@@ -106,11 +112,13 @@ def fit(
     label: str = "",
     loss: Loss = F.cross_entropy,
     logits: Callable[[Tensor], Tensor] = lambda output: output,
+    gradients: Callable[[int], list[dict[str, Any]]] = lambda epochs: [],
 ) -> Outcome:
     """Train ``model`` in place; returns its `Outcome`.
 
     ``forward(unit_images, samples, key) -> output`` scales, encodes and classifies a batch; ``key`` seeds its noise.
-    The output is the logits ``[N, classes]``, or anything else of which ``loss`` and ``logits`` are functions. A loss,
+    The output is the logits ``[N, classes]``, or anything else of which ``loss`` and ``logits`` are functions.
+    ``gradients(epochs)`` is asked before the first epoch and after each for rows to keep in the outcome. A loss,
     weights or logits of validation images that are not finite after an epoch end the training, and ``diverged`` says
     so. Raises Stopped if ``keeper`` does, and UserError if ``batch_size`` leaves a single image for the last batch, or
     no batch at all, and if ``epochs`` end before ``selection`` looks at the test images.
@@ -132,18 +140,21 @@ def fit(
     training = _Training(model, forward, data, options, seed, keeper, loss, logits)
     progress = training.progress
     first = len(progress.history)
+    if not progress.steps:
+        progress.gradients = gradients(0)
     epochs = tqdm(range(first, options["epochs"]), label, options["epochs"], initial=first, disable=None)
     with keeper.listening():
         for epoch in epochs:
             training.take_steps(epoch)
             if (diverged := training.end_epoch(epoch)) is not None:
-                return Outcome(progress.history, progress.steps, diverged)
+                return Outcome(progress.history, progress.steps, progress.gradients, diverged)
+            progress.gradients += gradients(epoch + 1)
             last = progress.history[-1]
             shown = {"loss": f"{last['train_loss']:.3f}"}
             if len(data.validation):
                 shown["validation"] = f"{last['validation_accuracy']:.1f} %"
             epochs.set_postfix(shown)
-    outcome = Outcome(progress.history, progress.steps)
+    outcome = Outcome(progress.history, progress.steps, progress.gradients)
     if progress.best is not None:
         model.load_state_dict(progress.best["weights"])
         outcome.selected_epoch = progress.best["epoch"]
@@ -174,6 +185,7 @@ class _Progress:
     batches_done: int = 0  # of the current epoch
     steps: int = 0
     history: list[dict[str, float]] = field(default_factory=list)  # of the epochs that are done
+    gradients: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None  # if weights are selected: epoch, accuracy and weights
 
 

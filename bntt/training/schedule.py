@@ -36,14 +36,15 @@ def decay_budget(options: dict[str, Any], images: int) -> float:
     return float(rates * steps_per_epoch(options, images) * gamma_decay(options) / (1 - options["momentum"]))
 
 
-def undriven(options: dict[str, Any], images: int, start: float = 1.0, epochs: int | None = None) -> float:
-    """The value at the end of a training of a parameter of a temporal norm that no gradient ever reaches.
+def undriven(options: dict[str, Any], images: int, epochs: int | None = None) -> float:
+    """The value at the end of a training of a gamma that no gradient ever reaches.
 
     SGD with momentum and coupled weight decay, step by step as in torch.optim.SGD: v = momentum * v + decay * p, then
-    p -= lr * v, from v = 0. Gamma starts at 1. ``epochs`` asks for the value after so many epochs; by default, all.
+    p -= lr * v, from v = 0. Gamma starts at the option ``gamma_init``, where there is one, else at 1. ``epochs`` asks
+    for the value after so many epochs; by default, all.
     """
     decay, momentum = gamma_decay(options), options["momentum"]
-    value, velocity = start, 0.0
+    value, velocity = float(options.get("gamma_init", 1.0)), 0.0
     for epoch in range(options["epochs"] if epochs is None else epochs):
         rate = learning_rate(options, epoch)
         for _ in range(steps_per_epoch(options, images)):

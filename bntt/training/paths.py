@@ -1,0 +1,37 @@
+"""The law of the gradient that reaches an early or a late time-step: how many paths lead from there to the loss.
+
+No gradient flows through the reset, so the gradient of a membrane u[t] reaches u[t - 1] through the leak alone. The
+readout adds up its voltage without a leak, so its error is the same at every step. Through m leaky layers, the
+gradient of step t is the sum over all ways to divide a delay of j = 0 .. T - t steps among the m membranes, and each
+step of delay costs a factor ``leak``:
+
+    P_m(T - t) = sum over j = 0 .. T - t of  C(j + m - 1, m - 1) leak^j
+
+m is 1 for the last hidden layer. docs/wave.md derives it and says where it holds. Without torch.
+"""
+
+from itertools import accumulate
+
+
+def paths(leaky_layers: int, lag: int, leak: float) -> float:
+    """P_m(lag): the leak-weighted number of paths through m ``leaky_layers`` that are at most ``lag`` steps long.
+
+    Raises ValueError for less than 1 layer, and for a negative lag.
+    """
+    if leaky_layers < 1 or lag < 0:
+        raise ValueError(f"paths lead through at least 1 layer, over at least 0 steps, not {leaky_layers} and {lag}")
+    counts = [leak**j for j in range(lag + 1)]  # of delays of exactly j steps, through one layer
+    for _ in range(leaky_layers - 1):
+        counts = _through_a_layer(counts, leak)
+    return sum(counts)
+
+
+def driven(leaky_layers: int, time_steps: int, leak: float) -> list[float]:
+    """P_m(T - t) / P_m(T - 1) for t = 1 .. T: the gradient of each step, as a share of that of the first."""
+    counts = [paths(leaky_layers, time_steps - t, leak) for t in range(1, time_steps + 1)]
+    return [count / counts[0] for count in counts]
+
+
+def _through_a_layer(counts: list[float], leak: float) -> list[float]:
+    """The same counts through one layer more: c[j] = sum over i of counts[i] leak^(j - i)."""
+    return list(accumulate(counts, lambda before, here: before * leak + here))
