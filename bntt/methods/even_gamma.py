@@ -9,12 +9,13 @@ r[t] = P_m(T - t) / P_m(T - 1), the options change one of the two:
                                  is over channels, and rms(g) is the largest of the layer's steps
     gamma_decay_shape: paths     decay r[t] gamma_decay: decay falls as the gradient does
 
-No factor is above `LIMIT`. Everything else is `surrogate`'s. The reshaped gradient is the one that ``gradients.csv``
-shows. This method is of this project; docs/wave.md measures it.
+No factor is above `LIMIT`. Everything else is `surrogate`'s. ``gradients.csv`` shows the gradients before any of this.
+This method is of this project; docs/wave.md measures it.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -69,9 +70,15 @@ def reshaped(
     return of_step
 
 
-def _reshaping(gamma: Tensor, falls: Tensor, options: Mapping[str, object], decay: float) -> Callable[[Tensor], Tensor]:
-    updates, shape = str(options["gamma_updates"]), str(options["gamma_decay_shape"])
-    return lambda gradient: reshaped(gamma, gradient, updates, falls.to(gradient), decay, shape)
+def _reshaping(falls: Tensor, options: Mapping[str, Any]) -> Callable[[Tensor], None]:
+    """A hook on the gradient that the optimiser will read. (One on the tensor fires within the operator, too.)"""
+    updates, shape, decay = options["gamma_updates"], options["gamma_decay_shape"], gamma_decay(dict(options))
+
+    def reshape(gamma: Tensor) -> None:
+        gradient = cast(Tensor, gamma.grad)
+        gamma.grad = reshaped(gamma, gradient, updates, falls.to(gradient), decay, shape)
+
+    return reshape
 
 
 def train(task: Task) -> Trained:
@@ -85,7 +92,7 @@ def train(task: Task) -> Trained:
         for above, norm in enumerate(reversed(norms)):
             falls = torch.tensor(driven(above + 1, options["time_steps"], options["leak"]), dtype=torch.float64)
             nn.init.constant_(norm.gamma, options["gamma_init"])
-            norm.gamma.register_hook(_reshaping(norm.gamma, falls, options, gamma_decay(options)))
+            norm.gamma.register_post_accumulate_grad_hook(_reshaping(falls, options))
         return network
 
     trained = surrogate.train(task, prepare=prepare)

@@ -12,7 +12,7 @@ from bntt.common.errors import UserError
 from bntt.experiment import declared
 from bntt.experiment.schema import Experiment, load
 from bntt.results.dead import Dead, diagnosis
-from bntt.runs.directory import RESULTS
+from bntt.runs.directory import OF_TRAINING, RESULTS
 from bntt.runs.status import Found, found
 
 
@@ -72,7 +72,8 @@ class Results:
                 parts.append(table)
         if parts:
             return pd.concat(parts, ignore_index=True)
-        columns = declared.literal(f"bntt.measurements.{name.removesuffix('.csv')}", "COLUMNS")
+        room = "training" if name in OF_TRAINING else "measurements"
+        columns = declared.literal(f"bntt.{room}.{name.removesuffix('.csv')}", "COLUMNS")
         nothing = pd.DataFrame(columns=["dataset", "row", "seed", *columns], dtype=float)
         return nothing.astype({"dataset": str, "row": str, "seed": int})
 
