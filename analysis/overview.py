@@ -48,6 +48,7 @@ from bntt.paper.reproduction import judge_all
 from bntt.paper.verdicts import explained
 from bntt.results.collect import select
 from bntt.results.facts import sources
+from bntt.results.wave import has_wave_rows
 
 found = opened(experiment, results)
 datasets = found.experiment.datasets
@@ -214,6 +215,8 @@ lines += [
     f"[pdf](figures/{name}.pdf)"
     for name, title in FIGURES.items()
 ]
+if has_wave_rows(found):
+    lines.append("* [What makes the wave](notebooks/wave.html): rows with and without decay of gamma, by docs/wave.md")
 Markdown("\n".join(lines))
 
 # %%

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from tiny import assert_one_line, one_row
 
 from bntt.common.errors import UserError
 from bntt.methods import even_gamma
@@ -13,7 +14,6 @@ from bntt.runs import pipeline
 from bntt.runs.directory import RunDirectory
 from bntt.training.paths import driven
 from bntt.training.schedule import undriven
-from tiny import assert_one_line, one_row
 
 torch.set_num_threads(1)
 

@@ -20,6 +20,9 @@ SPIKING = ("bntt", "surrogate", "conversion", "mine")
 COLUMNS = ["dataset", "row", "seed"]
 
 
+UNDRIVEN = 0.9  # no gamma made here is near it, unless a test says so
+
+
 def summary(rows=tuple(STEPS), seeds=(0,), dataset="digits", dead=None, **status):
     """`Results.summary` by hand; ``status`` overrides a row's ``done``, hyphens as underscores.
 
@@ -34,7 +37,8 @@ def summary(rows=tuple(STEPS), seeds=(0,), dataset="digits", dead=None, **status
             word = word[seed] if isinstance(word, tuple) else word
             budget = {"bntt": 5.25, "bntt-unscaled": 0.5}.get(row)
             lines.append((dataset, row, seed, one, STEPS[row], budget, "content" if one == "done" else None, word))
-    return pd.DataFrame(lines, columns=[*COLUMNS, "status", "time_steps", "decay_budget", "data_state", "dead"])
+    names = [*COLUMNS, "status", "time_steps", "decay_budget", "data_state", "dead"]
+    return pd.DataFrame(lines, columns=names).assign(undriven_gamma=UNDRIVEN)
 
 
 def spikes(rows=SPIKING, seeds=(0,)):
@@ -205,6 +209,43 @@ def test_figure3_prints_the_mean_gammas_and_the_exit():
     # The cell of step 4 ends at 4: the line lies after the last step that is computed.
     (line,) = lines_with(axes, "exit")
     assert list(line.get_xdata()) == [4, 4] and line.get_linestyle() != "-"
+
+
+def test_figure3_hatches_what_decay_alone_made():
+    """Of two channels in two seeds, at least half within 1 % of the seed's own undriven value."""
+    frame, about = gamma(seeds=(0, 1)), summary(seeds=(0, 1))
+    about.loc[about["seed"] == 1, "undriven_gamma"] = 0.4
+    values = {(0, 0): 0.908, (0, 1): 0.892, (1, 0): 0.41, (1, 1): 0.3}  # by seed and channel
+
+    def hatched(values):
+        there = frame.copy()
+        for (seed, channel), value in values.items():
+            at = (there["seed"] == seed) & (there["channel"] == channel)
+            there.loc[at & (there["layer"] == "conv4") & (there["time_step"] == 5), "gamma"] = value
+        figure = figure3.draw(there, early_exit(seeds=(0, 1)), about)
+        return [one.get_xy() for one in figure.axes[0].patches if one.get_gid() == "undriven"], words(figure)
+
+    found, text = hatched(values)
+    assert found == [(4, 1)]
+    assert "Hatched" in text
+    found, text = hatched(values | {(0, 1): 0.89})
+    assert found == []
+    assert "Hatched" not in text
+    assert hatched(values | {(0, 1): 0.89, (1, 0): 0.397})[0] == [(4, 1)]
+
+
+def test_figure5_greys_what_decay_alone_made():
+    about = summary()
+    assert "Grey" not in words(figure5.draw(gamma(), about))
+    about["undriven_gamma"] = 0.6
+    figure = figure5.draw(gamma(), about)
+    assert "Grey" in words(figure)
+    for number, axes in enumerate(figure.axes):  # the upper channel at the step of the peak
+        counts = {one.get_gid(): one.get_data().values for one in axes.patches if one.get_gid()}
+        foot = number + 2 - figure5.HEIGHT / 2
+        np.testing.assert_allclose(counts["undriven"].max() - foot, figure5.HEIGHT)
+        assert (counts["undriven"] > foot).sum() == 1
+        assert (counts["peak"] > foot).sum() == 2
 
 
 def test_figure3_no_exit_has_no_line():

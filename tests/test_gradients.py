@@ -6,6 +6,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from spiking.helpers import input_spikes, naive_twin, vgg9
+from spiking.naive import HIDDEN, Neuron
+from tiny import assert_one_line, one_row, result, same
 from torch.nn import functional as F
 
 from bntt.common.errors import Stopped, UserError
@@ -18,10 +21,6 @@ from bntt.spiking.networks import SpikingNetwork, WeightLayer
 from bntt.spiking.neurons import LIF
 from bntt.training import gradients
 from bntt.training.paths import driven, paths
-
-from spiking.helpers import input_spikes, naive_twin, vgg9
-from spiking.naive import HIDDEN, Neuron
-from tiny import assert_one_line, one_row, result, same
 
 torch.set_num_threads(1)
 
@@ -168,7 +167,7 @@ def trained(folder, method="surrogate", keep=None, **options):
 @pytest.mark.parametrize("method", ["surrogate", "tet", "weight-standardised"])
 def test_a_training_keeps_gradients_of_the_epochs_asked_for_and_is_the_same(tmp_path, method):
     _, run = trained(tmp_path / "without", method)
-    used, watched = trained(tmp_path / "with", method, gradient_epochs=[0, 2, 3])
+    _, watched = trained(tmp_path / "with", method, gradient_epochs=[0, 2, 3])
     assert same(result(run, tmp_path / "without"), result(watched, tmp_path / "with"))
     table = RunDirectory.of(watched, tmp_path / "with").table("gradients.csv")
     assert list(table.columns) == list(gradients.COLUMNS)

@@ -4,6 +4,7 @@ import dataclasses
 from types import SimpleNamespace
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -21,9 +22,12 @@ from bntt.measurements import (
     early_exit,
     energy,
     gamma,
+    gamma_quartiles,
     image_spikes,
     measure_all,
     noise,
+    noise_draws,
+    per_cent,
     spikes,
     to_bits,
 )
@@ -349,7 +353,7 @@ def test_exits_are_read_off_the_anytime_curve_for_every_threshold(tmp_path):
 @pytest.mark.parametrize("norm", ["none", "tdbn", "bn-pooled", "bntt-shared-gamma"])
 def test_a_norm_without_a_scale_for_every_step_has_no_exit_and_no_gamma(tmp_path, norm):
     of = subject(tmp_path, SpikingClassifier(spiking_network(norm), True))
-    for measurement in (early_exit, gamma, approximations):
+    for measurement in (early_exit, gamma, gamma_quartiles, approximations):
         assert measurement.measure(of) == "no scale that changes with time"
 
 
@@ -361,6 +365,19 @@ def test_gamma_has_a_row_for_every_layer_step_and_channel(tmp_path):
         assert torch.equal(values, layer.norm.gamma)
     assert {row["time_step"] for row in rows} == set(range(1, STEPS + 1))
     assert min(row["channel"] for row in rows) == 0
+
+
+def test_quartiles_of_gamma_are_those_of_the_channels(tmp_path):
+    of = subject(tmp_path)
+    rows = {(row["layer"], row["time_step"]): row for row in gamma_quartiles.measure(of)}
+    layers = of.classifier.network.hidden()
+    assert list(rows) == [(name, t) for name in layers for t in range(1, STEPS + 1)]
+    for (name, t), row in rows.items():
+        values = layers[name].norm.gamma[t - 1].detach().double().numpy()
+        assert row["mean"] == pytest.approx(values.mean())
+        assert row["deviation"] == pytest.approx(values.std())
+        found = [row[column] for column in ("lowest", "quarter", "half", "three_quarters", "highest")]
+        assert found == pytest.approx(np.percentile(values, [0, 25, 50, 75, 100]).tolist())
 
 
 # -- noise ------------------------------------------------------------------------------------------------
@@ -441,6 +458,36 @@ def test_normalised_noise_is_added_after_scaling_and_not_clipped(tmp_path):
 def test_noise_is_reported_at_the_reported_steps_whatever_the_chunks(tmp_path):
     of = subject(tmp_path, chunk=2)
     assert [(row["sigma"], row["time_step"]) for row in noise.measure(of)] == [(0.0, 2), (0.0, 5), (0.5, 2), (0.5, 5)]
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_realisations_of_the_noise_are_those_of_their_space_and_draw(tmp_path, seed):
+    options = {"noise_draws": 3, "noise_sigmas": [0.0, 0.5]}
+    watching = Watching(dense())
+    of = subject(tmp_path, watching, **options)
+    of = dataclasses.replace(of, run=dataclasses.replace(of.run, seed=seed))
+    rows = noise_draws.measure(of)
+    expected = [(space, draw) for space in ("pixel", "normalised") for draw in range(3)]
+    assert [(row["sigma"], row["space"], row["draw"]) for row in rows] == [(0.5, *pair) for pair in expected]
+    samples = torch.arange(11)
+    unit = of.data.test.unit(samples)
+    for row in rows:
+        draw = [row["draw"]] if row["draw"] else []
+        draws = randomness.normal(randomness.key(seed, "input noise", *draw), samples, 64).reshape(11, 1, 8, 8)
+        if row["space"] == "pixel":
+            shown = watching.scaled(of.data, (unit + 0.5 * draws).clamp(0, 1))
+        else:
+            shown = watching.scaled(of.data, unit) + 0.5 * draws
+        ((_, logits),) = watching.running_logits(shown, samples, of.noise_key())
+        assert row["accuracy"] == per_cent(logits[-1].argmax(1) == of.data.test.labels)
+
+
+def test_the_first_realisation_is_that_of_figure_4(tmp_path):
+    for space in ("pixel", "normalised"):
+        of = subject(tmp_path, noise_draws=1, noise_space=space)
+        first = next(row["accuracy"] for row in noise_draws.measure(of) if row["space"] == space)
+        assert first == noise.measure(of)[-1]["accuracy"]
+    assert noise_draws.measure(subject(tmp_path)) == "noise_draws is 0"
 
 
 # -- Section 3's approximations ---------------------------------------------------------------------------
@@ -529,8 +576,13 @@ EFFECTS = {
     "draws": (2, {"draws"}),
     "noise_sigmas": ([0.0, 0.4], {"noise"}),
     "noise_space": ("normalised", {"noise"}),
+    "noise_draws": (2, {"noise_draws"}),
     "exit_thresholds": ([0.7], {"early_exit"}),
     "exit_threshold": (0.33, {"early_exit"}),
+    "measurements": (
+        ["spikes"],
+        {"approximations", "draws", "early_exit", "energy", "gamma", "gamma_quartiles", "image_spikes", "noise"},
+    ),
 }
 
 
@@ -539,7 +591,8 @@ def test_every_option_of_evaluation_reaches_its_measurements_and_no_others(tmp_p
     value, changed = EFFECTS[option]
     before, _ = measure_all(subject(tmp_path))
     after, _ = measure_all(subject(tmp_path, **{option: value}))
-    assert {file for file, rows in before.items() if repr(rows) != repr(after[file])} == {
+    files = before.keys() | after.keys()
+    assert {file for file in files if repr(before.get(file)) != repr(after.get(file))} == {
         f"{name}.csv" for name in changed
     }
 

@@ -276,6 +276,14 @@ EFFECTS = {
     "conversion.threshold_scale": Effect(0.5, **ONLY_TRAINING),
     # bntt.methods.surrogate, tet, weight_standardised and mpbn
     "window": Effect(2, **ONLY_TRAINING, given={"norm": "tsbn"}),  # moments are tracked for each step
+    "gradient_epochs": Effect([0], **NOTHING),  # test_gradients shows what it writes
+    "even-gamma.time_steps": Effect(4),
+    "even-gamma.norm": Effect("bn-pooled-step-gamma"),
+    "even-gamma.window": Effect(2, **NOTHING),  # it has no norm that pools a window
+    "even-gamma.gamma_init": Effect(0.5, **ONLY_TRAINING),
+    "even-gamma.gamma_updates": Effect("normalised", **ONLY_TRAINING),
+    "even-gamma.gamma_decay_shape": Effect("paths", **ONLY_TRAINING),
+    "even-gamma.optimiser": Effect("adam", refused="SGD"),
     "tet.time_steps": Effect(4),
     "tet.tet_lambda": Effect(0.5, **ONLY_TRAINING),
     "tet.tet_mean": Effect(3.0, **ONLY_TRAINING, given={"tet_lambda": 0.5}),

@@ -56,6 +56,12 @@ EVALUATION: dict[str, dict[str, Any]] = {
         "choices": ["pixel", "normalised"],
         "help": "Where noise is added: `pixel`, to images in [0, 1], clipped; `normalised`, after scaling, unclipped.",
     },
+    "noise_draws": {
+        "default": 0,
+        "min": 0,
+        "help": "Realisations of the noise under which the accuracy is measured in both spaces; 0: only that of "
+        "Fig. 4(b), in `noise_space`.",
+    },
     "exit_thresholds": {
         "default": [0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5],
         "min": 0.0,

@@ -27,20 +27,23 @@ def measure(subject: Subject) -> Rows | str:
     return [
         {"sigma": sigma, "space": space, "time_step": step, "accuracy": per_cent(right), "correct": to_bits(right)}
         for sigma in subject.run.evaluation["noise_sigmas"]
-        for step, right in _right(subject, sigma).items()
+        for step, right in right_under_noise(subject, sigma, space).items()
     ]
 
 
-def _right(subject: Subject, sigma: float) -> dict[int, Tensor]:
-    """Which test images are correct after each reported step, bool ``[N]``, under noise of this standard deviation."""
+def right_under_noise(subject: Subject, sigma: float, space: str, draw: int = 0) -> dict[int, Tensor]:
+    """Which test images are correct after each reported step, bool ``[N]``, under noise of this standard deviation.
+
+    ``space`` is one of ``noise_space``; each ``draw`` is another realisation of the noise.
+    """
     classifier, data = subject.classifier, subject.data
     if sigma == 0:  # no noise: the shared pass over the images
         return right_at_reported_steps(subject)
-    noise_key = randomness.key(subject.run.seed, "input noise")
+    noise_key = randomness.key(subject.run.seed, "input noise", *([draw] if draw else []))
 
     def noisy(unit: Tensor, batch: Tensor) -> Tensor:
         noise = sigma * randomness.normal(noise_key, batch, unit[0].numel()).reshape(unit.shape)
-        if subject.run.evaluation["noise_space"] == "pixel":
+        if space == "pixel":
             return classifier.scaled(data, (unit + noise).clamp(0, 1))
         return classifier.scaled(data, unit) + noise
 

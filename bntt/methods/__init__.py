@@ -33,7 +33,7 @@ What it must keep (``python -m bntt test METHOD`` checks each):
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,7 @@ from bntt.common.errors import UserError
 from bntt.data.images import ImageData
 from bntt.experiment.schema import Run
 from bntt.spiking.encoding import encode
+from bntt.spiking.layers import SpikingLayer
 from bntt.spiking.networks import SpikingNetwork, place
 from bntt.spiking.randomness import key, seed_torch
 from bntt.spiking.stateful import StatefulNetwork, drops
@@ -122,7 +123,8 @@ def fit_spiking(
         samples = torch.arange(min(gradients.SAMPLES, len(data.train)), device=data.mean.device)
         scaled = data.scaled(data.train.unit(samples), signed)
         spikes = encode(scaled, options["time_steps"], key(seed, "gradient noise"), samples, signed=signed)
-        rows = gradients.measure(network.hidden(), lambda: criterion(network(spikes), data.train.labels[samples]))
+        layers = cast(Mapping[str, SpikingLayer], network.hidden())  # only methods with such networks have the option
+        rows = gradients.measure(layers, lambda: criterion(network(spikes), data.train.labels[samples]))
         return [{"epoch": epochs, **row} for row in rows]
 
     criterion, watched = loss or cross_entropy, options.get("gradient_epochs", [])

@@ -1,8 +1,8 @@
 """BNTT with gamma trained alike at every time-step, although its gradient falls with time.
 
 The gradient that reaches gamma[t] of a layer with m leaky membranes before the loss (its own and those above) falls
-like P_m(T - t), see `bntt.training.paths`. Weight decay does not, so late gammas of shallow layers decay untrained. With
-r[t] = P_m(T - t) / P_m(T - 1), the options change one of the two:
+like P_m(T - t), see `bntt.training.paths`. Weight decay does not, so late gammas of shallow layers decay untrained.
+With r[t] = P_m(T - t) / P_m(T - 1), the options change one of the two:
 
     gamma_updates: by-paths      g[t] / r[t]: the law's fall is divided out
     gamma_updates: normalised    g[t] rms(g) / rms(g[t]): every step moves as much as the one that moves most, where rms
@@ -52,9 +52,7 @@ OPTIONS = {
 LIMIT = 1e4
 
 
-def reshaped(
-    gamma: Tensor, gradient: Tensor, updates: str, falls: Tensor, decay: float, decay_shape: str
-) -> Tensor:
+def reshaped(gamma: Tensor, gradient: Tensor, updates: str, falls: Tensor, decay: float, decay_shape: str) -> Tensor:
     """The gradient ``[T, C]`` of ``gamma`` that the optimiser gets; it adds ``decay * gamma`` itself.
 
     ``falls [T]`` is r[t]. A step that no gradient reaches keeps its gradient, 0.

@@ -14,6 +14,7 @@ from bntt.experiment.schema import Experiment, load
 from bntt.results.dead import Dead, diagnosis
 from bntt.runs.directory import OF_TRAINING, RESULTS
 from bntt.runs.status import Found, found
+from bntt.training.schedule import undriven
 
 
 class Results:
@@ -90,6 +91,8 @@ class Results:
             line["data_state"] = training.get("data", {}).get("state")
             images = images_of(one) or {}
             line |= {f"{part}_images": images.get(part) for part in ("train", "test")}
+            has_gamma = training.get("decay_budget") is not None
+            line["undriven_gamma"] = undriven(dict(one.run.options), images["train"]) if has_gamma else None
             dead = self.dead(one)
             line |= {"dead": dead.word if dead else "", "why_dead": dead.reason if dead else ""}
             lines.append(line)

@@ -12,6 +12,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 CHANGE = 0.1  # the least change that counts, as a share of a curve's largest magnitude
@@ -26,8 +27,19 @@ def trained(gamma: ArrayLike, undriven: float) -> NDArray[np.bool_]:
     ``undriven`` is the value of a gamma that no gradient reached; see `bntt.training.schedule.undriven`. At a step that
     carries information, fewer than half of the channels are within 1 % of it.
     """
-    near = np.abs(np.asarray(gamma, dtype=float) - undriven) <= NEAR * abs(undriven)
-    return np.asarray(near.mean(axis=1) < 0.5)
+    return np.asarray(near(gamma, undriven).mean(axis=1) < 0.5)
+
+
+def near(gamma: ArrayLike, undriven: ArrayLike) -> NDArray[np.bool_]:
+    """Which gammas are within 1 % of the undriven value; none is where that is NaN."""
+    return np.asarray(np.abs(np.asarray(gamma, dtype=float) - undriven) <= NEAR * np.abs(undriven))
+
+
+def marked(gamma: pd.DataFrame, summary: pd.DataFrame) -> pd.Series:
+    """Which lines of a frame of ``gamma.csv`` are undriven, by the column ``undriven_gamma`` of `Results.summary`."""
+    of_runs = summary.set_index(["dataset", "row", "seed"])["undriven_gamma"].astype(float)
+    runs = pd.MultiIndex.from_frame(gamma[["dataset", "row", "seed"]])
+    return pd.Series(near(gamma["gamma"], of_runs.reindex(runs).to_numpy()), gamma.index, dtype=bool)
 
 
 def clear_peak(curve: ArrayLike, informative: ArrayLike | None = None) -> int | None:

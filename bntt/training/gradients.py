@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bntt.spiking.layers import SpikingLayer
 from bntt.spiking.norms import TemporalNorm

@@ -1,4 +1,4 @@
-"""Executes the notebooks that draw the tables and figures.
+"""Executes the notebooks that draw the tables and figures, and that of docs/wave.md where its rows are.
 
 Input: every evaluate.json of the experiment and the notebook's source in analysis/.
 Output: the executed notebook, its HTML page, a record of the data behind the drawing, and the table (csv, md, tex) or the figure (png, svg, pdf).
@@ -42,6 +42,24 @@ rule table:
         str(ROOT / "benchmarks/table/{table}.tsv")
     wildcard_constraints:
         table="|".join(TABLES),
+    conda:
+        "../../environment.yml"
+    threads: 1
+    shell:
+        f"{BNTT} notebook {{input.source:q}} {NOTEBOOK} > {{log:q}} 2>&1"
+
+
+rule study:
+    input:
+        unpack(lambda wildcards: drawn_from(STUDY)),
+    output:
+        notebook=str(ROOT / f"notebooks/{STUDY}.ipynb"),
+        page=str(ROOT / f"notebooks/{STUDY}.html"),
+        record=str(ROOT / f"notebooks/{STUDY}.json"),
+    log:
+        str(ROOT / f"logs/study/{STUDY}.log"),
+    benchmark:
+        str(ROOT / f"benchmarks/study/{STUDY}.tsv")
     conda:
         "../../environment.yml"
     threads: 1

@@ -44,6 +44,8 @@ FIGURES, TABLES = (
     sorted(path.stem for path in ANALYSIS.glob(f"{kind}*.py") if path.stem.isidentifier())
     for kind in ("figure", "table")
 )
+STUDY = "wave"  # a notebook of experiments that compare gamma with and without decay; docs/wave.md
+COMPARED = {"decay-gamma", "decay-neither"}
 BNTT = "python3 -m bntt"
 OF_EXPERIMENT = f"--experiment {quote(str(config.get('experiment', 'demo')))} --results {quote(str(RESULTS))}"
 RUNS = {run.name: run for run in EXPERIMENT.runs}

@@ -23,7 +23,7 @@ rule draw_reference:
         str(REFERENCE / "{reference}/benchmarks/{drawing}.tsv")
     wildcard_constraints:
         reference="|".join(REFERENCES) or "none",
-        drawing="|".join([*FIGURES, *TABLES]),
+        drawing="|".join([*FIGURES, *TABLES, STUDY]),
     conda:
         "../../environment.yml"
     threads: 1
@@ -60,3 +60,9 @@ rule reference_overview:
 rule reference:
     input:
         expand(rules.reference_overview.output.page, reference=REFERENCES),
+        lambda wildcards: [
+            page
+            for name in REFERENCES
+            for page in expand(rules.draw_reference.output.page, reference=name, drawing=STUDY)
+            if COMPARED <= set(load(name).rows)
+        ],

@@ -10,13 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from bntt.common.text import DASH, counted, number
 from bntt.drawing import palette
 from bntt.drawing.figures import style
 from bntt.paper import figures as paper
 from bntt.results.collect import at_threshold, select
-from bntt.results.waves import clear_peak
+from bntt.results.waves import clear_peak, marked
 
 COLOURS = "mako"  # low values are dark, so that the yellow line is visible where gamma is small
 
@@ -46,8 +47,10 @@ def draw(
 ) -> Figure:
     """Figure 3: heat maps of mean gamma, with the values as text, and the exit step as a yellow dotted line.
 
-    All panels share one colour scale. With several seeds, gamma is their mean, and each seed's exit has a line.
+    All panels share one colour scale. With several seeds, gamma is their mean, and each seed's exit has a line. A cell
+    is hatched if at least half of its channels, of all seeds, are undriven: decay alone made them what they are.
     """
+    gamma = gamma.assign(undriven=marked(gamma, summary))
     maps = {row: layer_means(of_row, "gamma") for row in rows if len(of_row := select(gamma, row=row))}
     maps = {row: one.round(2) + 0.0 for row, one in maps.items()}  # so that a mean of -0.001 is written as 0.00
     of_paper = style.one_dataset(summary) == paper.DATASET
@@ -69,6 +72,7 @@ def draw(
             style.empty_panel(axes, style.gap(summary, row) or "no γ that changes with time")
             continue
         _heat_map(axes, maps[row], scale)
+        _hatch(axes, layer_means(select(gamma, row=row), "undriven") >= 0.5)
         ends, words = exits(select(early_exit, row=row), threshold)
         for end in ends:
             axes.axvline(end, color=palette.YELLOW, linestyle=(0, (1.2, 1)), linewidth=2.4, gid="exit")
@@ -86,7 +90,7 @@ def draw(
             pad=0.01,
         )
     several = any(select(gamma, row=row)["seed"].nunique() > 1 for row in maps)
-    lines = {line.get_gid() for axes in panels.values() for line in axes.lines}
+    lines = {one.get_gid() for axes in panels.values() for one in [*axes.lines, *axes.patches]}
     style.caption(
         figure,
         style.data_sentence(summary, rows),
@@ -97,6 +101,8 @@ def draw(
         "Decay budget: sum of learning rate times weight decay on γ, over 1 - momentum."
         if any(_decay_budget(summary, row) for row in maps)
         else "",
+        "Hatched: at least half of the γ are within 1 % of the value that decay alone gives them."
+        * ("undriven" in lines),
         f"White dashed line: the paper's exit, t = {paper.EXIT_STEP}." if "paper" in lines else "",
     )
     return figure
@@ -123,6 +129,13 @@ def _heat_map(axes: Axes, means: pd.DataFrame, scale: Normalize) -> None:
     axes.set(xlabel="", ylabel="Layer")
     axes.tick_params(length=0)
     axes.tick_params(axis="y", rotation=0)
+
+
+def _hatch(axes: Axes, cells: pd.DataFrame) -> None:
+    for layer, step in np.argwhere(cells.to_numpy()):
+        axes.add_patch(
+            Rectangle((step, layer), 1, 1, fill=False, hatch="////", edgecolor="#ffffff50", linewidth=0, gid="undriven")
+        )
 
 
 def _decay_budget(summary: pd.DataFrame, row: str) -> str:

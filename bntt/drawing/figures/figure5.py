@@ -12,7 +12,7 @@ from bntt.drawing import palette
 from bntt.drawing.figures import style
 from bntt.paper import figures as paper
 from bntt.results.collect import select
-from bntt.results.waves import clear_peak
+from bntt.results.waves import clear_peak, marked
 
 LAYERS = ("conv1", "conv4", "conv7")  # rows 1, 2, 3 of the paper
 BINS = 30
@@ -24,9 +24,10 @@ def draw(gamma: pd.DataFrame, summary: pd.DataFrame, row: str = "bntt", layers: 
     """Figure 5: for each of ``layers``, a panel of histograms of gamma over channels, one for each time-step.
 
     Each histogram stands at its time-step; time runs to the right, as in Figures 1 and 3. The channels of several
-    seeds are pooled. A line shows the mean; the histogram at its peak has another colour, if it is a clear one.
+    seeds are pooled. A line shows the mean; the histogram at its peak has another colour, if it is a clear one. Gammas
+    that decay alone made what they are, undriven ones, are the grey part of a bar.
     """
-    of_row = select(gamma, row=row)
+    of_row = select(gamma.assign(undriven=marked(gamma, summary)), row=row)
     parts = {layer: part for layer in layers if len(of_row) and len(part := select(of_row, layer=layer))}
     of_paper = style.one_dataset(summary) == paper.DATASET
 
@@ -56,6 +57,7 @@ def draw(gamma: pd.DataFrame, summary: pd.DataFrame, row: str = "bntt", layers: 
         f"Line: mean γ{'; its peak is the histogram in another colour' if 'peak' in drawn_too else ''}."
         if parts
         else "",
+        "Grey: γ within 1 % of the value that decay alone gives it." if "undriven" in drawn_too else "",
         "Dotted: the paper's peak." if "paper" in drawn_too else "",
     )
     return figure
@@ -70,7 +72,7 @@ def histograms(gamma: pd.DataFrame, edges: np.ndarray) -> pd.DataFrame:
 def _histograms(axes: Axes, layer: str, gamma: pd.DataFrame, edges: np.ndarray, printed: int | None) -> None:
     mean = gamma.groupby("time_step")["gamma"].mean()
     peak = clear_peak(mean)
-    counts = histograms(gamma, edges)
+    counts, alone = histograms(gamma, edges), histograms(gamma[gamma["undriven"]], edges)
     for step, bars in counts.iterrows():
         foot = step - HEIGHT / 2
         colour = palette.VERMILLION if step == peak else palette.BLUE
@@ -85,6 +87,10 @@ def _histograms(axes: Axes, layer: str, gamma: pd.DataFrame, edges: np.ndarray, 
             alpha=1.0 if step == peak else 0.55,
             gid="peak" if step == peak else None,
         )
+        if step in alone.index:
+            undriven = foot + HEIGHT * alone.loc[step].to_numpy() / max(bars.max(), 1)
+            axes.stairs(undriven, edges, baseline=foot, orientation="horizontal", fill=True, color=palette.GREY,
+                        gid="undriven")  # fmt: skip
     axes.plot(mean.index, mean, "o-", color=palette.INK, linewidth=1, markersize=3.2, markeredgecolor="white",
               markeredgewidth=0.5)  # fmt: skip
     if printed is not None:

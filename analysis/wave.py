@@ -1,0 +1,159 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What makes the wave
+#
+# The paper says that a BNTT network learns its temporal dynamics: γ and the spikes form a wave that travels to later
+# steps in deeper layers, and the steps after it can be left out. This notebook tests another explanation, by the rules
+# that `docs/wave.md` fixed before the runs: late steps get almost no gradient, and weight decay removes what gets none.
+
+# %% tags=["parameters"]
+experiment = "wave-digits"
+results = "results/reference"
+output = "results/reference/wave-digits"
+
+# %%
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import HTML, Image, Markdown, display
+
+from bntt.common.text import counted, interval, number
+from bntt.drawing.figures import style
+from bntt.drawing.figures import wave as figures
+from bntt.drawing.notebook import opened
+from bntt.drawing.page import table
+from bntt.results import wave
+from bntt.results.facts import sources
+
+found = opened(experiment, results)
+dataset = style.drawn_dataset(found.experiment.datasets)
+runs = wave.by_seed(found)
+planned = found.experiment.rows_on(dataset)
+Markdown(sources(found, dataset))
+
+
+# %%
+def shown(frame: pd.DataFrame, **digits: int) -> HTML:
+    """A frame as a table, its numbers with the digits given for their columns."""
+    text = {name: frame[name].map(lambda value, to=to: number(value, to)) for name, to in digits.items()}
+    return HTML(table(frame.assign(**text), right=list(digits)))
+
+
+def picture(figure, name: str) -> Image:
+    return Image(filename=style.save(figure, Path(output) / "figures", f"wave-{name}"), retina=True, alt=name)
+
+
+# %% [markdown]
+# ## The law
+#
+# No gradient flows through the reset, so a membrane passes its gradient back in time through the leak alone. The
+# gradient that reaches γ at step t is then proportional to P_m(T − t), the leak-weighted number of paths from there to
+# the end through m leaky layers. *The law holds* in a layer if the correlation of the logarithms is at least 0.95,
+# before training, as a mean over five seeds; the smallest of them is beside it. The last columns are the gradient of the
+# last step as a share of that of the first, measured and by the law.
+
+# %%
+of_law = wave.law(found)
+for column in ("last", "law"):
+    of_law[column] = of_law[column].map("{:.1e}".format)
+of_law["holds"] = of_law["holds"].map({True: "yes", False: "no"})
+shown(of_law.rename(columns={"leaky_layers": "m"}), gamma=4, least=4, membrane=4)
+
+# %%
+leaks = {
+    run.row: run.options["leak"]
+    for run in found.experiment.runs
+    if run.row in ("leak-0", "leak-0-5", "leak-0-8", "centre", "leak-1")
+} or {wave.GAMMA: next(run.options["leak"] for run in found.experiment.runs)}
+leaks = dict(sorted(leaks.items(), key=lambda one: one[1]))
+picture(figures.draw_law(found.frame("gradients.csv", dataset=dataset), leaks), "law")
+
+# %% [markdown]
+# ## Which decay makes the fall
+#
+# F is the mean over layers of the spikes in the last fifth of the steps, as a share of those at the layer's peak: 1
+# where spikes do not fall, 0 where they end.
+
+# %%
+effects = wave.decay_effects(runs)
+if effects is not None:
+    (gamma, weights, interaction), word, seeds = effects
+    display(
+        Markdown(
+            f"Effect on F (n = {counted(seeds, 'seed')}): decay of gamma {interval(gamma)}, decay of the other weights "
+            f"{interval(weights)}, interaction {interval(interaction)}. By the rule, what makes the fall: **{word}**."
+        )
+    )
+if (difference := wave.difference(runs, wave.GAMMA, wave.NEITHER, "F")) is not None:
+    accuracy, spikes = (wave.difference(runs, wave.GAMMA, wave.NEITHER, what) for what in ("accuracy", "spikes"))
+    display(
+        Markdown(
+            f"`{wave.GAMMA}` minus `{wave.NEITHER}`: F {interval(difference)}, accuracy {interval(accuracy)} points, "
+            f"spikes per neuron {interval(spikes)}."
+        )
+    )
+compared = [row for row in (wave.NEITHER, wave.GAMMA, wave.WEIGHTS, wave.BOTH) if row in planned]
+frames = [found.frame(name, dataset=dataset) for name in ("gamma_quartiles.csv", "spikes.csv", "anytime.csv")]
+picture(figures.draw_rows(*frames, found.summary, compared), "decay")
+
+# %%
+every = [row for row in planned if row in set(runs["row"]) and not row.startswith("no-norm")]
+means = wave.rows(runs, every)
+cells = pd.DataFrame({"row": means.index, "seeds": means["seeds"].to_numpy(), "silent": means["silent"].to_numpy()})
+for column in dict.fromkeys(name for name, _ in means.columns if name not in ("seeds", "silent")):
+    digits = 1 if column == "exit_step" else 2
+    pairs = zip(means[column, "mean"], means[column, "std"], strict=True)
+    cells[column.replace("_", " ")] = [f"{number(mean, digits)} ± {number(std, digits)}" for mean, std in pairs]
+HTML(table(cells, right=list(cells.columns[1:])))
+
+# %% [markdown]
+# ## How far gamma is driven, and where it falls: predicted and measured
+#
+# *Reach*: the last step at which γ of a layer is 0.01 away from the value that decay alone gives it. *Fall*: the step
+# after its peak at which mean γ is first below half its peak. The law predicts both from one setting, `centre` or
+# `decay-gamma`, for other leaks, lengths and depths. It is compared with predictions that know no law.
+
+# %%
+WORDS = {"reach": ("reach", ("absolute", "relative")), "half_fall": ("γ below half its peak", ("relative",))}
+for outcome, (words, versions) in WORDS.items():
+    steps = wave.predicted(found, outcome)
+    if len(steps["row"].unique()) > 1:
+        for version in versions:
+            one = wave.verdict(steps, version)
+            minus = "; ".join(f"{interval(estimate)} than *{rival}*" for rival, estimate in one.minus.items())
+            display(
+                Markdown(
+                    f"**{words}, {version}: {one.word}.** Median error {number(one.median_error, 1)} steps; "
+                    f"its mean error is more by {minus} (over {counted(steps['row'].nunique(), 'setting')})."
+                )
+            )
+        display(picture(figures.draw_steps(steps, words, [*versions, *wave.RIVALS]), outcome.replace("_", "-")))
+        shown_steps = steps.rename(columns={"leaky_layers": "m"})
+        display(shown(shown_steps, **dict.fromkeys(["measured", "relative", "absolute", *wave.RIVALS], 1)))
+
+# %% [markdown]
+# ## Early exit, and the remedies
+#
+# Trained at the exit step against trained at T and stopped there; and networks whose γ decays as its gradient falls, or
+# is moved alike at every step. *Not worse* means that the interval of the difference lies above −1 point.
+
+# %%
+lines = []
+if (exited := wave.difference(runs, wave.TRAINED_AT_EXIT, wave.GAMMA, "accuracy", "accuracy_at_exit")) is not None:
+    lines.append({"compared": f"{wave.TRAINED_AT_EXIT} minus {wave.GAMMA}, stopped", "accuracy": interval(exited)})
+for row in wave.REMEDIES:
+    columns = ["accuracy", "F", "spikes", *(name for name in runs.columns if name.startswith("accuracy at"))]
+    differences = {what: wave.difference(runs, row, wave.GAMMA, what) for what in columns}
+    if differences["accuracy"] is not None:
+        lines.append({"compared": f"{row} minus {wave.GAMMA}"} | {k: interval(v) for k, v in differences.items()})
+if lines:
+    display(HTML(table(pd.DataFrame(lines).fillna("–"))))
+    remedies = [wave.NEITHER, wave.GAMMA, *(row for row in wave.REMEDIES if row in planned)]
+    display(picture(figures.draw_rows(*frames, found.summary, remedies), "remedies"))

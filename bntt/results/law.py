@@ -1,0 +1,197 @@
+"""How far gamma is driven, where it falls, and what the law of `bntt.training.paths` predicts of both.
+
+docs/wave.md has the rules. The first part holds pure functions of small arrays, the second reads them from results. Time-steps are counted from 1.
+A *setting* is a row; its layers are told apart by their number of leaky membranes to the loss, 1 for the last hidden
+layer.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from bntt.experiment.schema import Run
+from bntt.results.collect import Results, images_of, select
+from bntt.results.dead import SILENT
+from bntt.training.paths import driven
+from bntt.training.schedule import undriven
+
+Curve = NDArray[np.float64]
+MOVED = 0.01  # the least distance from the undriven value at which gamma counts as driven
+
+
+# -- curves over time-steps --------------------------------------------------------------------------------------
+
+
+def log_correlation(gradients: ArrayLike, leaky_layers: int, leak: float) -> float:
+    """Pearson's correlation over t of log gradient[t] and log P_m(T - t); NaN if one of them does not change."""
+    found = np.log(np.asarray(gradients, dtype=float))
+    law = np.log(driven(leaky_layers, len(found), leak))
+    return float(np.corrcoef(found, law)[0, 1]) if found.std() > 0 and law.std() > 0 else math.nan
+
+
+def reach(mean: ArrayLike, deviation: ArrayLike, undriven_value: float, least: float = MOVED) -> int:
+    """The last step at which gamma's root mean square distance from its undriven value is at least ``least``; else 0.
+
+    ``mean`` and ``deviation``, ``[T]``, are over the channels of a layer; the deviation divides by their number.
+    """
+    distance = np.hypot(np.asarray(mean, dtype=float) - undriven_value, np.asarray(deviation, dtype=float))
+    (steps,) = np.nonzero(distance >= least)
+    return int(steps[-1]) + 1 if steps.size else 0
+
+
+def half_fall(mean: ArrayLike) -> int:
+    """The first step after its peak at which a curve is below half its peak; T + 1 if it never is."""
+    curve = np.asarray(mean, dtype=float)
+    peak = int(curve.argmax())
+    (steps,) = np.nonzero(curve[peak:] < curve[peak] / 2)
+    return peak + int(steps[0]) + 1 if steps.size else curve.size + 1
+
+
+def late_share(spikes: ArrayLike, last: int) -> float | None:
+    """F of one run: mean over layers of (mean of the ``last`` steps) / (largest step), from ``spikes [layers, T]``.
+
+    Layers without a spike do not count; None if no layer has one.
+    """
+    curves = np.asarray(spikes, dtype=float)
+    peaks = curves.max(1)
+    if not (peaks > 0).any():
+        return None
+    return float((curves[:, -last:].mean(1)[peaks > 0] / peaks[peaks > 0]).mean())
+
+
+def level_at(curve: ArrayLike, step: float) -> float:
+    """The value of a curve at a step that may lie between whole ones, or before the first."""
+    values = np.asarray(curve, dtype=float)
+    return float(np.interp(step, np.arange(1, values.size + 1), values))
+
+
+def last_above(curve: ArrayLike, level: float) -> float:
+    """The last step at which a curve is at least ``level``, interpolated to where it crosses it; 0 if it never is."""
+    values = np.asarray(curve, dtype=float)
+    (steps,) = np.nonzero(values >= level)
+    if not steps.size:
+        return 0.0
+    last = int(steps[-1])
+    if last == values.size - 1:
+        return float(values.size)
+    return last + 1 + float((values[last] - level) / (values[last] - values[last + 1]))
+
+
+# -- settings ----------------------------------------------------------------------------------------------------
+
+
+class Setting(NamedTuple):
+    """A row whose reach, or fall, is measured: its T and leak, and for each layer, by m, the mean over seeds."""
+
+    row: str
+    time_steps: int
+    leak: float
+    measured: Mapping[int, float]
+    gradients: Mapping[int, Curve]  # log root mean square of dL/dgamma before training, [T], mean over seeds
+    seeds: int
+
+
+def predictions(centre: Setting, setting: Setting) -> pd.DataFrame:
+    """For each layer, conv1 first, the measured step and four predictions of it from ``centre``.
+
+    ``relative`` and ``absolute`` are the law's two versions, and NaN where gradients were not measured; ``same step``
+    and ``same share`` know no law.
+    """
+    levels = {m: level_at(np.log(driven(m, centre.time_steps, centre.leak)), r) for m, r in centre.measured.items()}
+    absolute = [level_at(centre.gradients[m], r) for m, r in centre.measured.items() if m in centre.gradients]
+    lines = []
+    for m, measured in setting.measured.items():
+        share = centre.measured[m] / centre.time_steps
+        of_law = last_above(np.log(driven(m, setting.time_steps, setting.leak)), levels[m])
+        own = setting.gradients.get(m)
+        lines.append(
+            {
+                "row": setting.row,
+                "leaky_layers": m,
+                "measured": measured,
+                "relative": of_law,
+                "absolute": math.nan if own is None else last_above(own, float(np.mean(absolute))),
+                "same step": min(centre.measured[m], setting.time_steps),
+                "same share": share * setting.time_steps,
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def settings(results: Results, rows: Sequence[str], outcome: str, seeds: int = 3) -> list[Setting]:
+    """The settings of rows that have results; ``outcome`` is ``reach`` or ``half_fall``. The first so many seeds count.
+
+    Silent runs do not count.
+    """
+    found = []
+    for row in rows:
+        steps: dict[int, list[float]] = {}
+        logs: dict[int, list[Curve]] = {}
+        counted = 0
+        for one in results.of_row(row):
+            dead = results.dead(one)
+            quartiles, images = one.table("gamma_quartiles.csv"), images_of(one)
+            if one.run.seed >= seeds or quartiles is None or images is None or (dead and dead.word == SILENT):
+                continue
+            counted += 1
+            alone = undriven(dict(one.run.options), images["train"])
+            layers = list(dict.fromkeys(quartiles["layer"]))
+            gradients = one.table("gradients.csv")
+            for m, layer in zip(range(len(layers), 0, -1), layers, strict=True):
+                part = select(quartiles, layer=layer)
+                step = reach(part["mean"], part["deviation"], alone) if outcome == "reach" else half_fall(part["mean"])
+                steps.setdefault(m, []).append(step)
+                if gradients is not None:
+                    before = select(gradients, layer=layer, epoch=0)["gamma"]
+                    logs.setdefault(m, []).append(np.log(before.to_numpy()))
+        if counted:
+            measured = {m: float(np.mean(of_layer)) for m, of_layer in steps.items()}
+            means = {m: np.mean(of_layer, axis=0) for m, of_layer in logs.items()}
+            found.append(Setting(row, *_time(results, row), measured, means, counted))
+    return found
+
+
+def _time(results: Results, row: str) -> tuple[int, float]:
+    run: Run = results.of_row(row)[0].run
+    return int(run.options["time_steps"]), float(run.options["leak"])
+
+
+def correlations(results: Results, row: str, seeds: int = 5) -> pd.DataFrame:
+    """Before training, for each layer and each of the first seeds: `log_correlation` for gamma and for the membrane.
+
+    One line per layer and seed, with the gradient of the last step as a share of that of the first, and the law's.
+    """
+    _, leak = _time(results, row)
+    lines = []
+    gradients = select(results.frame("gradients.csv"), row=row, epoch=0)
+    for seed, of_run in gradients[gradients["seed"] < seeds].groupby("seed"):
+        layers = list(dict.fromkeys(of_run["layer"]))
+        for m, layer in zip(range(len(layers), 0, -1), layers, strict=True):
+            part = select(of_run, layer=layer)
+            of_gamma, of_membrane = (part[column].to_numpy() for column in ("gamma", "membrane"))
+            lines.append(
+                {
+                    "layer": layer,
+                    "leaky_layers": m,
+                    "seed": seed,
+                    "gamma": log_correlation(of_gamma, m, leak),
+                    "membrane": log_correlation(of_membrane, m, leak),
+                    "last": of_gamma[-1] / of_gamma[0],
+                    "law": driven(m, len(of_gamma), leak)[-1],
+                }
+            )
+    return pd.DataFrame(lines, columns=["layer", "leaky_layers", "seed", "gamma", "membrane", "last", "law"])
+
+
+def late_shares(results: Results, last: int) -> pd.DataFrame:
+    """F of each run that has spikes: columns ``row``, ``seed`` and ``F``; see `late_share`."""
+    lines = []
+    for (row, seed), part in results.frame("spikes.csv").groupby(["row", "seed"], sort=False):
+        value = late_share(part.pivot(index="layer", columns="time_step", values="spikes"), last)
+        if value is not None:
+            lines.append({"row": row, "seed": seed, "F": value})
+    return pd.DataFrame(lines, columns=["row", "seed", "F"])
