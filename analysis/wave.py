@@ -56,8 +56,8 @@ def picture(figure, name: str) -> Image:
 # No gradient flows through the reset, so a membrane passes its gradient back in time through the leak alone. The
 # gradient that reaches γ at step t is then proportional to P_m(T − t), the leak-weighted number of paths from there to
 # the end through m leaky layers. *The law holds* in a layer if the correlation of the logarithms is at least 0.95,
-# before training, as a mean over five seeds; the smallest of them is beside it. The last columns are the gradient of the
-# last step as a share of that of the first, measured and by the law.
+# before training, as a mean over five seeds; the smallest of them is beside it. The last columns are the gradient of
+# the last step as a share of that of the first, measured and by the law.
 
 # %%
 of_law = wave.law(found)

@@ -452,6 +452,44 @@ def test_figure4_marks_chance_where_its_axis_reaches_it_and_names_dead_rows():
 # -- Figure 5 --------------------------------------------------------------------------------------------------------
 
 
+def realisations():
+    """In pixel space, accuracy is 90 - 10 sigma + seed, and in the other 10 less; a realisation adds -2, 0 or 2."""
+    return pd.DataFrame(
+        [
+            ("digits", row, seed, sigma, space, draw, 90 - 10 * sigma + seed - less + 2 * (draw - 1))
+            for row in ("surrogate", "bntt")
+            for seed in (0, 1)
+            for space, less in (("pixel", 0), ("normalised", 10))
+            for sigma in (0.2, 0.4)
+            for draw in range(3)
+        ],
+        columns=[*COLUMNS, "sigma", "space", "draw", "accuracy"],
+    )
+
+
+def test_figure4_shows_both_spaces_with_means_over_realisations_and_deviations_over_seeds():
+    figure = figure4.draw_spaces(realisations(), summary(seeds=(0, 1)), ("bntt", "surrogate", "ann"))
+    pixel, normalised = figure.axes
+    for axes, less in ((pixel, 0), (normalised, 10)):
+        curves = {curve.get_label(): curve for curve in axes.containers}
+        assert list(curves) == ["bntt", "surrogate"]
+        line, _, (bars,) = curves["bntt"].lines
+        np.testing.assert_allclose(np.asarray(line.get_ydata(), float), [88.5 - less, 86.5 - less])
+        half = 0.5**0.5  # of two seeds that differ by 1
+        for bar, middle in zip(bars.get_segments(), (88.5 - less, 86.5 - less), strict=True):
+            np.testing.assert_allclose(bar[:, 1], [middle - half, middle + half])
+        spans = [one for one in axes.collections if len(one.get_segments()) == 2 and one.get_linewidth() == [0.6]]
+        np.testing.assert_allclose(spans[0].get_segments()[0][:, 1], [86 - less, 91 - less])
+    assert "3 realisations" in words(figure)
+
+
+def test_figure4_in_numbers_has_the_spread_over_realisations_alone():
+    table = figure4.realisation_table(realisations())
+    assert table.loc[("pixel", 0.2), "bntt"] == "88.5 (2.0)"
+    assert table.loc[("normalised", 0.4), "surrogate"] == "76.5 (2.0)"
+    assert list(table.columns) == ["bntt", "surrogate"]
+
+
 def test_figure5_has_a_histogram_for_each_layer_and_step():
     figure = figure5.draw(gamma(), summary())
     assert len(figure.axes) == 3

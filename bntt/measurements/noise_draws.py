@@ -6,7 +6,7 @@ from bntt.measurements.noise import right_under_noise
 COLUMNS = {
     "sigma": "Standard deviation of the noise.",
     "space": "pixel: added to images in [0, 1], then clipped; normalised: added after scaling.",
-    "draw": "Realisation of the noise, from 0, which is that of noise.csv; another for each seed, the same for methods.",
+    "draw": "Realisation of the noise, from 0, which is that of noise.csv; each seed has others, all methods the same.",
     "accuracy": "Test accuracy in per cent after all T steps.",
 }
 SPACES = ("pixel", "normalised")

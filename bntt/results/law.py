@@ -1,8 +1,8 @@
 """How far gamma is driven, where it falls, and what the law of `bntt.training.paths` predicts of both.
 
-docs/wave.md has the rules. The first part holds pure functions of small arrays, the second reads them from results. Time-steps are counted from 1.
-A *setting* is a row; its layers are told apart by their number of leaky membranes to the loss, 1 for the last hidden
-layer.
+docs/wave.md has the rules. The first part holds pure functions of small arrays, the second reads them from results.
+Time-steps are counted from 1. A *setting* is a row; its layers are told apart by their number of leaky membranes to the
+loss, 1 for the last hidden layer.
 """
 
 import math

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from bntt.common.text import counted, listed
+from bntt.common.text import counted, listed, number
 from bntt.drawing.figures import style
 from bntt.results.collect import last_step, select
 
@@ -52,6 +52,57 @@ def draw(
         style.chance_sentence(chance, dataset),
     )
     return figure
+
+
+@style.styled
+def draw_spaces(realisations: pd.DataFrame, summary: pd.DataFrame, rows: Sequence[str] = ROWS) -> Figure:
+    """Panel (b) for noise in both spaces, from ``noise_draws.csv``: mean over realisations and seeds, in two panels.
+
+    Error bars are one standard deviation over seeds of the mean over realisations. The thin line behind each curve
+    spans the lowest to the highest of all realisations and seeds.
+    """
+    rows = [row for row in style.paper_first(rows) if len(select(realisations, row=row))]
+    names = {row: style.labelled(summary, row) for row in rows}
+    looks = style.looks(rows)
+    figure = style.canvas(10.5, 4.6)
+    panels = figure.subplots(1, len(_SPACES), sharey=True)
+    for axes, (space, words) in zip(panels, _SPACES.items(), strict=True):
+        axes.set(title=f"Noise {words}", xlabel="Noise stddev σ")
+        of_space = select(realisations, space=space)
+        for row in rows:
+            of_row = select(of_space, row=row)
+            of_sigma = of_row.groupby("sigma")["accuracy"]
+            of_seeds = of_row.groupby(["sigma", "seed"])["accuracy"].mean().groupby("sigma")
+            axes.vlines(of_sigma.min().index, of_sigma.min(), of_sigma.max(), color=looks[row].color, linewidth=0.6)
+            bars = of_seeds.std().fillna(0)
+            axes.errorbar(bars.index, of_seeds.mean(), yerr=bars, label=names[row], **looks[row]._asdict())
+    panels[0].set_ylabel("Accuracy (%)")
+    chance = any([style.chance_line(axes, style.one_dataset(summary)) for axes in panels])
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=max(len(handles), 1))
+    draws = realisations["draw"].nunique()
+    style.caption(
+        figure,
+        style.data_sentence(summary, rows),
+        f"Mean over {counted(draws, 'realisation')} of the noise and over seeds. Error bars: ± 1 s.d. over seeds of "
+        "this mean over realisations. Thin lines: from the lowest to the highest of all.",
+        style.chance_sentence(chance, style.one_dataset(summary)),
+    )
+    return figure
+
+
+def realisation_table(realisations: pd.DataFrame) -> pd.DataFrame:
+    """`draw_spaces` in numbers: accuracy by space and sigma, and in brackets its deviation over realisations alone.
+
+    The deviation is within seeds: the root of the mean over seeds of the variance over realisations.
+    """
+    keys = ["space", "sigma", "row"]
+    means = realisations.groupby(keys, sort=False)["accuracy"].mean()
+    within = realisations.groupby([*keys, "seed"], sort=False)["accuracy"].var().groupby(keys, sort=False).mean() ** 0.5
+    cells = pd.Series(
+        [f"{number(mean, 1)} ({number(spread, 1)})" for mean, spread in zip(means, within, strict=True)], means.index
+    ).unstack("row")
+    return cells[style.paper_first(cells.columns)].rename_axis(columns=None)
 
 
 def spike_count_table(spikes: pd.DataFrame) -> pd.DataFrame:

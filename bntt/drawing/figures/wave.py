@@ -91,8 +91,8 @@ def draw_steps(steps: pd.DataFrame, outcome: str, versions: Sequence[str]) -> Fi
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), 4))
     style.caption(
         figure,
-        f"One mark for each layer and setting: {len(steps)}. Means over three seeds. Constants are fitted on the centre "
-        "alone, which is not shown. Dashed: predicted and measured agree.",
+        f"One mark for each layer and setting: {len(steps)}. Means over three seeds. Constants are fitted on the "
+        "centre alone, which is not shown. Dashed: predicted and measured agree.",
     )
     return figure
 
