@@ -48,7 +48,7 @@ from bntt.paper.reproduction import judge_all
 from bntt.paper.verdicts import explained
 from bntt.results.collect import select
 from bntt.results.facts import sources
-from bntt.results.wave import has_wave_rows
+from bntt.results.wave import compares_decay
 
 found = opened(experiment, results)
 datasets = found.experiment.datasets
@@ -215,7 +215,7 @@ lines += [
     f"[pdf](figures/{name}.pdf)"
     for name, title in FIGURES.items()
 ]
-if has_wave_rows(found):
+if compares_decay(found):
     lines.append("* [What makes the wave](notebooks/wave.html): rows with and without decay of gamma, by docs/wave.md")
 Markdown("\n".join(lines))
 

@@ -45,7 +45,15 @@ def test_reach_is_the_last_step_at_which_gamma_is_away_from_its_undriven_value()
 
 @pytest.mark.parametrize(
     ("curve", "step"),
-    [([1, 4, 3, 1.9, 0.1], 4), ([4, 2, 2, 2], 5), ([4, 1.99, 4], 2), ([0.1, 1, 1, 1], 5), ([0.1, 0.2, 1, 0.4], 4)],
+    [
+        ([1, 4, 3, 1.9, 0.1], 4),
+        ([4, 2, 2, 2], 5),
+        ([4, 1.99, 4], 2),
+        ([0.1, 1, 1, 1], 5),
+        ([0.1, 0.2, 1, 0.4], 4),
+        ([-1, -0.5, -0.6], 4),
+        ([0, 0, 0], 4),
+    ],
 )
 def test_where_a_curve_falls_below_half_its_peak(curve, step):
     assert half_fall(curve) == step
@@ -53,9 +61,10 @@ def test_where_a_curve_falls_below_half_its_peak(curve, step):
 
 def test_the_late_share_is_a_mean_over_layers_that_spike():
     spikes = [[0, 4, 2, 1, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]]
-    assert late_share(spikes, 2) == pytest.approx((0.5 / 4 + 1) / 2)
-    assert late_share(spikes, 5) == pytest.approx((7 / 5 / 4 + 1) / 2)
-    assert late_share([[0, 0], [0, 0]], 1) is None
+    assert late_share(spikes) == pytest.approx((0 / 4 + 1) / 2)
+    assert late_share([row * 2 for row in spikes]) == pytest.approx((0.5 / 4 + 1) / 2)
+    assert late_share([row * 2 + [8] for row in spikes]) == pytest.approx((3 / 8 + 10 / 24 + 8 / 24) / 3)
+    assert late_share([[0, 0], [0, 0]]) is None
 
 
 @pytest.mark.parametrize("step", [1, 1.5, 3.25, 5])
@@ -68,7 +77,8 @@ def test_where_a_curve_is_last_above_a_level():
     assert last_above([1, 2, 3], 5) == 0
     assert last_above([1, 2, 3], 2) == 3
     assert last_above([3, 1, 3, 1], 2) == 3.5
-    assert level_at([3.0, 1.0], 0) == 3
+    assert level_at([3.0, 1.0], 0) == math.inf
+    assert level_at([3.0, 1.0], 2.5) == -math.inf
 
 
 # -- predictions -----------------------------------------------------------------------------------------------
@@ -114,6 +124,21 @@ def test_the_relative_law_predicts_gammas_that_are_driven_down_to_a_share(steps,
 def test_without_a_leak_nothing_falls():
     found = predictions(lawful("centre", 25, 0.95), lawful("leak-0", 25, 0.0))
     assert (found["relative"] == 25).all()
+
+
+def test_a_fall_that_does_not_come_is_one_step_beyond_the_end():
+    centre = Setting("centre", 20, 0.9, {2: 21.0, 1: 12.0}, {}, 3)
+    found = predictions(centre, Setting("other", 10, 0.9, {2: 11.0, 1: 11.0}, {}, 3), beyond=1)
+    assert found["relative"][0] == 11
+    assert found["same step"].tolist() == [11, 11]
+    assert found["same share"].tolist() == [10.5, 6]
+    none = predictions(centre, Setting("other", 10, 0.0, {2: 11.0, 1: 11.0}, {}, 3), beyond=1)
+    assert none["relative"].tolist() == [11, 11]
+
+
+def test_a_layer_that_is_never_driven_in_the_centre_is_driven_nowhere():
+    centre = Setting("centre", 20, 0.9, {1: 0.0}, {}, 3)
+    assert predictions(centre, Setting("other", 20, 0.0, {1: 0.0}, {}, 3))["relative"].tolist() == [0]
 
 
 def test_what_is_predicted_without_a_law():
@@ -164,6 +189,8 @@ FALLS, SMALL, NONE = Estimate(-0.8, -0.9, -0.6), Estimate(0.0, -0.05, 0.05), Est
         (Effects(Estimate(-0.6, -0.9, -0.4), SMALL, SMALL), "undecided"),
         (Effects(FALLS, Estimate(0.0, -0.05, 0.11), SMALL), "undecided"),
         (Effects(FALLS, Estimate(0.0, -0.11, 0.05), SMALL), "undecided"),
+        (Effects(FALLS, SMALL, Estimate(0.4, 0.3, 0.5)), "first"),
+        (Effects(FALLS, FALLS, Estimate(0.05, 0.01, 0.09)), "undecided"),
     ],
 )
 def test_which_decay_is_called_the_cause(effects, word):
@@ -177,6 +204,22 @@ def test_p_values_are_students():
     beyond = (np.mean(values) + 1) / (np.std(values, ddof=1) / 2)
     assert p_value(values, margin=1.0) == pytest.approx(2 * stats.t.sf(beyond, 3))
     assert p_value([-3.0, -2.0, -2.5], margin=1.0) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "margin", "p"),
+    [([0, 0], None, 1), ([1, 1], None, 0), ([-1, -1], None, 0), ([0, 0], 1, 0), ([-2, -2], 1, 1)],
+)
+def test_equal_differences_have_a_p_value(values, margin, p):
+    assert p_value(values, margin) == p
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, math.nan]])
+def test_a_test_needs_two_differences(values):
+    with pytest.raises(ValueError, match="two"):
+        p_value(values)
+    with pytest.raises(ValueError, match="two"):
+        p_value(values, 1.0)
 
 
 def test_holms_method_stops_at_the_first_that_is_not_rejected():

@@ -16,6 +16,8 @@ from bntt.runs.directory import OF_TRAINING, RESULTS
 from bntt.runs.status import Found, found
 from bntt.training.schedule import undriven
 
+DECAYING = {"tebn": 2, "tab-released": 3}  # factors that start at 1 in gamma p[t] and gamma w[t]^2
+
 
 class Results:
     """The planned runs of an experiment joined with those found under a results root.
@@ -91,8 +93,7 @@ class Results:
             line["data_state"] = training.get("data", {}).get("state")
             images = images_of(one) or {}
             line |= {f"{part}_images": images.get(part) for part in ("train", "test")}
-            has_gamma = training.get("decay_budget") is not None
-            line["undriven_gamma"] = undriven(dict(one.run.options), images["train"]) if has_gamma else None
+            line["undriven_gamma"] = _undriven(one, images) if training.get("decay_budget") is not None else None
             dead = self.dead(one)
             line |= {"dead": dead.word if dead else "", "why_dead": dead.reason if dead else ""}
             lines.append(line)
@@ -113,6 +114,12 @@ class Results:
             return None
         accuracy, step = float(at["accuracy"].iloc[0]), int(at["time_step"].iloc[0])
         return diagnosis(self.frame("spikes.csv", **keys), accuracy, step, images["test"], one.run.dataset)
+
+
+def _undriven(one: Found, images: Mapping[str, int]) -> float:
+    """The value of a scale that no gradient reached: of gamma, or of its product with a weight that decays like it."""
+    kept = one.training.get("selected_epoch") if one.training else None
+    return undriven(dict(one.run.options), images["train"], kept) ** DECAYING.get(str(one.run.options.get("norm")), 1)
 
 
 def images_of(one: Found) -> dict[str, int] | None:

@@ -36,7 +36,7 @@ def two_by_two(neither: ArrayLike, first: ArrayLike, second: ArrayLike, both: Ar
 
 
 def cause(first: Estimate, second: Estimate, interaction: Estimate, large: float = 0.5, small: float = 0.1) -> str:
-    """Which factor makes a fall, by the rule of docs/wave.md: ``first``, ``second``, ``both`` or ``undecided``."""
+    """Which factor makes a fall: ``first``, ``second``, ``both`` or ``undecided``, by the rules of docs/wave.md."""
     falls = [effect.high < -large for effect in (first, second)]
     absent = [-small <= effect.low and effect.high <= small for effect in (first, second)]
     if falls[0] and absent[1]:
@@ -50,13 +50,18 @@ def p_value(differences: ArrayLike, margin: float | None = None) -> float:
     """Student's two-sided p-value that the mean of ``differences`` is not 0.
 
     With a ``margin``, twice the one-sided p-value that it is above ``-margin``; so both are tested at the same level.
+    Equal differences have a p-value of 0, or of 1 if they do not differ from what is tested. ValueError: fewer than 2.
     """
     from scipy.stats import ttest_1samp
 
-    values = np.asarray(differences, dtype=float)
+    values = np.asarray(differences, dtype=float) + (0.0 if margin is None else margin)
+    if values.size < 2 or not np.isfinite(values).all():
+        raise ValueError(f"a test needs at least two finite differences, not {values.size}")
+    if (values == values[0]).all():
+        return 0.0 if values[0] > 0 or (margin is None and values[0] < 0) else 1.0
     if margin is None:
         return float(ttest_1samp(values, 0.0).pvalue)
-    return min(1.0, 2 * float(ttest_1samp(values, -margin, alternative="greater").pvalue))
+    return min(1.0, 2 * float(ttest_1samp(values, 0.0, alternative="greater").pvalue))
 
 
 def holm(p_values: Mapping[str, float], level: float = 1 - LEVEL) -> dict[str, bool]:
@@ -64,7 +69,7 @@ def holm(p_values: Mapping[str, float], level: float = 1 - LEVEL) -> dict[str, b
     ordered = sorted(p_values, key=lambda name: p_values[name])
     rejected = dict.fromkeys(p_values, False)
     for position, name in enumerate(ordered):
-        if p_values[name] > level / (len(ordered) - position):
+        if not p_values[name] <= level / (len(ordered) - position):
             break
         rejected[name] = True
     return rejected

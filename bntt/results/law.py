@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from bntt.experiment.schema import Run
 from bntt.results.collect import Results, images_of, select
-from bntt.results.dead import SILENT
 from bntt.training.paths import driven
 from bntt.training.schedule import undriven
 
@@ -44,28 +43,33 @@ def reach(mean: ArrayLike, deviation: ArrayLike, undriven_value: float, least: f
 
 
 def half_fall(mean: ArrayLike) -> int:
-    """The first step after its peak at which a curve is below half its peak; T + 1 if it never is."""
+    """The first step after its peak at which a curve is below half its peak; T + 1 if there is none."""
     curve = np.asarray(mean, dtype=float)
     peak = int(curve.argmax())
-    (steps,) = np.nonzero(curve[peak:] < curve[peak] / 2)
+    (steps,) = np.nonzero((curve[peak:] < curve[peak] / 2) & (curve[peak] > 0))
     return peak + int(steps[0]) + 1 if steps.size else curve.size + 1
 
 
-def late_share(spikes: ArrayLike, last: int) -> float | None:
-    """F of one run: mean over layers of (mean of the ``last`` steps) / (largest step), from ``spikes [layers, T]``.
+def late_share(spikes: ArrayLike) -> float | None:
+    """F of one run: mean over layers of (mean of the last fifth of the steps) / (largest step), ``spikes [layers, T]``.
 
     Layers without a spike do not count; None if no layer has one.
     """
     curves = np.asarray(spikes, dtype=float)
-    peaks = curves.max(1)
+    peaks, last = curves.max(1), -(-curves.shape[1] // 5)
     if not (peaks > 0).any():
         return None
     return float((curves[:, -last:].mean(1)[peaks > 0] / peaks[peaks > 0]).mean())
 
 
 def level_at(curve: ArrayLike, step: float) -> float:
-    """The value of a curve at a step that may lie between whole ones, or before the first."""
+    """The value of a curve at a step that may lie between whole ones; a limit of it outside 1 .. T.
+
+    Before the first step it is infinite, as nothing reaches it; beyond T it is minus infinity, as everything does.
+    """
     values = np.asarray(curve, dtype=float)
+    if not 1 <= step <= values.size:
+        return math.inf if step < 1 else -math.inf
     return float(np.interp(step, np.arange(1, values.size + 1), values))
 
 
@@ -95,28 +99,34 @@ class Setting(NamedTuple):
     seeds: int
 
 
-def predictions(centre: Setting, setting: Setting) -> pd.DataFrame:
+def predictions(centre: Setting, setting: Setting, beyond: int = 0) -> pd.DataFrame:
     """For each layer, conv1 first, the measured step and four predictions of it from ``centre``.
 
     ``relative`` and ``absolute`` are the law's two versions, and NaN where gradients were not measured; ``same step``
-    and ``same share`` know no law.
+    and ``same share`` know no law. A layer that is above its level up to T has the step T + ``beyond``, which is 1
+    where the step is that of a fall, which then does not come.
     """
+    most = setting.time_steps + beyond
+
+    def of_curve(curve: ArrayLike, level: float) -> float:
+        step = last_above(curve, level)
+        return float(most) if step == setting.time_steps else step
+
     levels = {m: level_at(np.log(driven(m, centre.time_steps, centre.leak)), r) for m, r in centre.measured.items()}
     absolute = [level_at(centre.gradients[m], r) for m, r in centre.measured.items() if m in centre.gradients]
     lines = []
     for m, measured in setting.measured.items():
         share = centre.measured[m] / centre.time_steps
-        of_law = last_above(np.log(driven(m, setting.time_steps, setting.leak)), levels[m])
         own = setting.gradients.get(m)
         lines.append(
             {
                 "row": setting.row,
                 "leaky_layers": m,
                 "measured": measured,
-                "relative": of_law,
-                "absolute": math.nan if own is None else last_above(own, float(np.mean(absolute))),
-                "same step": min(centre.measured[m], setting.time_steps),
-                "same share": share * setting.time_steps,
+                "relative": of_curve(np.log(driven(m, setting.time_steps, setting.leak)), levels[m]),
+                "absolute": math.nan if own is None else of_curve(own, float(np.mean(absolute))),
+                "same step": min(centre.measured[m], most),
+                "same share": min(share * setting.time_steps, most),
             }
         )
     return pd.DataFrame(lines)
@@ -125,7 +135,7 @@ def predictions(centre: Setting, setting: Setting) -> pd.DataFrame:
 def settings(results: Results, rows: Sequence[str], outcome: str, seeds: int = 3) -> list[Setting]:
     """The settings of rows that have results; ``outcome`` is ``reach`` or ``half_fall``. The first so many seeds count.
 
-    Silent runs do not count.
+    Silent runs, in which no neuron spikes, do not count.
     """
     found = []
     for row in rows:
@@ -133,9 +143,8 @@ def settings(results: Results, rows: Sequence[str], outcome: str, seeds: int = 3
         logs: dict[int, list[Curve]] = {}
         counted = 0
         for one in results.of_row(row):
-            dead = results.dead(one)
-            quartiles, images = one.table("gamma_quartiles.csv"), images_of(one)
-            if one.run.seed >= seeds or quartiles is None or images is None or (dead and dead.word == SILENT):
+            quartiles, images, spikes = one.table("gamma_quartiles.csv"), images_of(one), one.table("spikes.csv")
+            if one.run.seed >= seeds or quartiles is None or images is None or spikes is None or is_silent(spikes):
                 continue
             counted += 1
             alone = undriven(dict(one.run.options), images["train"])
@@ -153,6 +162,11 @@ def settings(results: Results, rows: Sequence[str], outcome: str, seeds: int = 3
             means = {m: np.mean(of_layer, axis=0) for m, of_layer in logs.items()}
             found.append(Setting(row, *_time(results, row), measured, means, counted))
     return found
+
+
+def is_silent(spikes: pd.DataFrame) -> bool:
+    """Whether no neuron of a run ever spikes, from its ``spikes.csv``."""
+    return not (spikes["spikes"] > 0).any()
 
 
 def _time(results: Results, row: str) -> tuple[int, float]:
@@ -187,11 +201,11 @@ def correlations(results: Results, row: str, seeds: int = 5) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["layer", "leaky_layers", "seed", "gamma", "membrane", "last", "law"])
 
 
-def late_shares(results: Results, last: int) -> pd.DataFrame:
+def late_shares(results: Results) -> pd.DataFrame:
     """F of each run that has spikes: columns ``row``, ``seed`` and ``F``; see `late_share`."""
     lines = []
     for (row, seed), part in results.frame("spikes.csv").groupby(["row", "seed"], sort=False):
-        value = late_share(part.pivot(index="layer", columns="time_step", values="spikes"), last)
+        value = late_share(part.pivot(index="layer", columns="time_step", values="spikes"))
         if value is not None:
             lines.append({"row": row, "seed": seed, "F": value})
     return pd.DataFrame(lines, columns=["row", "seed", "F"])

@@ -1,45 +1,118 @@
 """The outcomes of docs/wave.md, computed from the runs of `wave-digits` and `wave-cifar10` by the rules written there.
 
-Every function takes the results and returns a tidy frame, or named estimates. Differences are paired by seed, with
-Student's interval. A row that has no result yet is left out; a comparison with fewer than two common seeds is None.
+Differences are paired by seed and have Student's interval. What has no result yet is left out, and an outcome to which
+planned runs are missing is called preliminary.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from bntt.common.errors import UserError
+from bntt.common.text import DASH, interval, number
 from bntt.results.collect import Results, at_threshold, last_step, select
-from bntt.results.dead import SILENT
 from bntt.results.effects import Effects, cause, holm, p_value, two_by_two
 from bntt.results.energy import energy_ratios
 from bntt.results.intervals import Estimate, paired_mean_difference, student_interval
-from bntt.results.law import correlations, late_shares, predictions, settings
+from bntt.results.law import correlations, is_silent, late_shares, predictions, settings
+from bntt.training.paths import paths
 
 NEITHER, GAMMA, WEIGHTS, BOTH = "decay-neither", "decay-gamma", "decay-weights", "decay-both"
+FACTORIAL = (NEITHER, GAMMA, WEIGHTS, BOTH)
 CENTRE = "centre"
 AT_PAPERS_DECAY = (
     "leak-0", "leak-0-5", "leak-0-8", "leak-1", "steps-15", "steps-40", "vgg5",
     "leak-0-8-steps-15", "leak-0-8-steps-40", "leak-1-steps-15", "leak-1-steps-40",
 )  # fmt: skip
 WHERE_GAMMA_FALLS = ("falls-leak-0-8", "falls-leak-1", "falls-steps-15", "falls-steps-40", "falls-vgg5")
+SHORT_MEMORY = ("leak-0", "leak-0-5")
 TRAINED_AT_EXIT = "exit-at-18"
 REMEDIES = ("even-decay", "even-updates", "even-updates-no-decay")
+MORE_DECAY = (NEITHER, "gamma-milder", GAMMA, "gamma-stronger")
+NO_NORM = {25: "no-norm-25", 50: "no-norm-50", 100: "no-norm-100"}
 LAW_HOLDS = 0.95  # least correlation of logarithms
 MARGIN = 1.0  # of accuracy, in points, that counts as not worse
 ENOUGH = 1.5  # steps, the largest median error that counts as a prediction
-SILENCED = 20.0  # accuracy on CIFAR-10, in per cent, at or below which a run counts as silenced
+SILENCED = 20.0  # accuracy on photographs, in per cent, at or below which a run counts as silenced
+RIVALS = ("same step", "same share")
 
 
-def last_steps(time_steps: int) -> int:
-    """How many steps are the end of T: a fifth, as 21 .. 25 of 25 and 13 .. 15 of 15."""
-    return -(-time_steps // 5)
+class Outcome(NamedTuple):
+    """One prediction of docs/wave.md, what was found, and whether it was right."""
+
+    part: str
+    predicted: str
+    found: str
+    outcome: str  # right, wrong, undecided; with ``, preliminary`` while planned runs are missing
 
 
-def has_wave_rows(results: Results) -> bool:
-    """Whether an experiment compares gamma with and without decay."""
-    return {NEITHER, GAMMA} <= set(results.experiment.rows)
+def compares_decay(results: Results) -> bool:
+    """Whether an experiment is one of those: on one dataset, with and without decay of gamma."""
+    return {NEITHER, GAMMA} <= set(results.experiment.rows) and len(results.experiment.datasets) == 1
+
+
+# -- runs --------------------------------------------------------------------------------------------------------
+
+
+def by_seed(results: Results) -> pd.DataFrame:
+    """One line per measured run: accuracy at T, spikes per neuron, F, exit step, accuracy there, and under noise.
+
+    Spikes are weighted by operations, as in the paper's energy. A run without an exit has the step T. F is missing
+    where no neuron spikes. ``silent`` is ``silent`` or ``silenced`` (photographs, at most 20 % right), else empty.
+    """
+    keys = ["row", "seed"]
+    frame = last_step(results.frame("anytime.csv"))[[*keys, "time_step", "accuracy"]]
+    spikes = last_step(energy_ratios(results.frame("energy.csv")))[[*keys, "spikes"]]
+    exits = at_threshold(results.frame("early_exit.csv"), results.experiment.evaluation["exit_threshold"])
+    exits = exits[[*keys, "exit_step", "accuracy"]].rename(columns={"accuracy": "accuracy_at_exit"})
+    frame = frame.merge(spikes, on=keys, how="left").merge(late_shares(results), on=keys, how="left")
+    frame = frame.merge(exits, on=keys, how="left")
+    noise = results.frame("noise.csv")
+    for sigma, of_sigma in noise[noise["sigma"] > 0].groupby("sigma"):
+        noisy = last_step(of_sigma)[[*keys, "accuracy"]].rename(columns={"accuracy": f"accuracy at σ = {sigma:g}"})
+        frame = frame.merge(noisy, on=keys, how="left")
+    never = {key for key, part in results.frame("spikes.csv").groupby(keys) if is_silent(part)}
+    digits = results.experiment.datasets[0] == "digits"
+    words = [
+        "silent" if (one.row, one.seed) in never else "silenced" if one.accuracy <= SILENCED and not digits else ""
+        for one in frame.itertuples()
+    ]
+    return frame.assign(silent=words)
+
+
+def difference(
+    runs: pd.DataFrame, row: str, other: str, column: str, other_column: str | None = None
+) -> Estimate | None:
+    """``column`` of ``row`` minus ``other_column`` (the same, by default) of ``other``; None below two common seeds."""
+    values = _differences(runs, row, other, column, other_column)
+    return student_interval(values) if len(values) > 1 else None
+
+
+def _differences(runs: pd.DataFrame, row: str, other: str, column: str, other_column: str | None = None) -> pd.Series:
+    one = select(runs, row=row).set_index("seed")[column].astype(float)
+    return (one - select(runs, row=other).set_index("seed")[other_column or column].astype(float)).dropna()
+
+
+def rows(runs: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Mean ± standard deviation over seeds of every column of `by_seed`, a line for each row that has runs."""
+    columns = [name for name in runs.columns if name not in ("row", "seed", "time_step", "silent")]
+    lines = []
+    for name in names:
+        of_row = select(runs, row=name)
+        if len(of_row):
+            silent = (of_row["silent"] != "").sum()
+            line = {"row": name, "seeds": f"{len(of_row)}" + (f", {silent} silent" if silent else "")}
+            cells = {column: (of_row[column].mean(), of_row[column].std()) for column in columns}
+            lines.append(line | {key.replace("_", " "): _mean_and_spread(*cell) for key, cell in cells.items()})
+    return pd.DataFrame(lines)
+
+
+def _mean_and_spread(mean: float, spread: float) -> str:
+    return DASH if math.isnan(mean) else f"{number(mean, 2)} ± {number(spread, 2)}"
 
 
 # -- the law -----------------------------------------------------------------------------------------------------
@@ -55,9 +128,26 @@ def law(results: Results, row: str = GAMMA) -> pd.DataFrame:
         membrane=("membrane", "mean"),
         last=("last", "mean"),
         law=("law", "first"),
-        seeds=("seed", "nunique"),
+        seeds=("gamma", "count"),
     )
     return means.assign(holds=means["gamma"] >= LAW_HOLDS).reset_index()
+
+
+def growth_without_a_norm(results: Results) -> dict[tuple[int, int], tuple[Estimate, float]]:
+    """For T = 25 to 50 and 50 to 100: by which factor conv1's gradient at t = 1 grows, and by which the law says.
+
+    Of the membrane, before training; the mean over seeds is that of the logarithms.
+    """
+    gradients = select(results.frame("gradients.csv"), layer="conv1", time_step=1, epoch=0)
+    logs = {steps: np.log(select(gradients, row=row).set_index("seed")["membrane"]) for steps, row in NO_NORM.items()}
+    found = {}
+    for fewer, more in ((25, 50), (50, 100)):
+        difference = (logs[more] - logs[fewer]).dropna()
+        if len(difference) > 1:
+            leak = results.of_row(NO_NORM[fewer])[0].run.options["leak"]
+            expected = paths(8, more - 1, leak) / more / (paths(8, fewer - 1, leak) / fewer)
+            found[fewer, more] = Estimate(*(math.exp(end) for end in student_interval(difference))), expected
+    return found
 
 
 # -- predicted and measured steps --------------------------------------------------------------------------------
@@ -72,25 +162,22 @@ class Verdict(NamedTuple):
     word: str  # predicted, refuted or undecided
 
 
-RIVALS = ("same step", "same share")
-
-
 def predicted(results: Results, outcome: str) -> pd.DataFrame:
     """Measured and predicted steps of every layer and setting but the centre; ``outcome``: ``reach``, ``half_fall``."""
-    rows = AT_PAPERS_DECAY if outcome == "reach" else WHERE_GAMMA_FALLS
+    others = settings(results, AT_PAPERS_DECAY if outcome == "reach" else WHERE_GAMMA_FALLS, outcome)
     centre = settings(results, [CENTRE if outcome == "reach" else GAMMA], outcome)
-    others = settings(results, rows, outcome)
     if not centre or not others:
         return pd.DataFrame(columns=["row", "leaky_layers", "measured", "relative", "absolute", *RIVALS])
-    return pd.concat([predictions(centre[0], other) for other in others], ignore_index=True)
+    beyond = int(outcome == "half_fall")
+    return pd.concat([predictions(centre[0], other, beyond) for other in others], ignore_index=True)
 
 
 def verdict(steps: pd.DataFrame, version: str) -> Verdict:
-    """Whether a version of the law predicts the ``steps`` of `predicted`, by the rule of docs/wave.md."""
+    """Whether a version of the law predicts the ``steps`` of `predicted`. ValueError for fewer than two settings."""
     errors = steps[[version, *RIVALS]].sub(steps["measured"], axis=0).abs()
     medians = errors.median()
     by_setting = errors.groupby(steps["row"], sort=False).mean()
-    minus = {rival: student_interval(by_setting[version] - by_setting[rival]) for rival in RIVALS}
+    minus = {rival: paired_mean_difference(by_setting[version], by_setting[rival]) for rival in RIVALS}
     better = medians[version] < medians[list(RIVALS)].min() and all(one.high < 0 for one in minus.values())
     if medians[version] <= ENOUGH and better:
         word = "predicted"
@@ -99,92 +186,154 @@ def verdict(steps: pd.DataFrame, version: str) -> Verdict:
     return Verdict(version, float(medians[version]), minus, word)
 
 
-# -- rows --------------------------------------------------------------------------------------------------------
-
-
-def by_seed(results: Results) -> pd.DataFrame:
-    """One line per measured run: accuracy at T, spikes per neuron, F, exit step, accuracy there, and under noise.
-
-    Spikes are weighted by operations, as in the paper's energy. A run without an exit has the step T. F is missing
-    where no neuron spikes.
-    """
-    keys = ["row", "seed"]
-    frame = last_step(results.frame("anytime.csv"))[[*keys, "time_step", "accuracy"]]
-    spikes = last_step(energy_ratios(results.frame("energy.csv")))[[*keys, "spikes"]]
-    steps = int(frame["time_step"].max()) if len(frame) else 0
-    exits = at_threshold(results.frame("early_exit.csv"), results.experiment.evaluation["exit_threshold"])
-    exits = exits[[*keys, "exit_step", "exits", "accuracy"]].rename(columns={"accuracy": "accuracy_at_exit"})
-    frame = frame.merge(spikes, on=keys, how="left").merge(late_shares(results, last_steps(steps)), on=keys, how="left")
-    frame = frame.merge(exits, on=keys, how="left")
-    noise = results.frame("noise.csv")
-    for sigma, of_sigma in noise[noise["sigma"] > 0].groupby("sigma"):
-        noisy = last_step(of_sigma)[[*keys, "accuracy"]].rename(columns={"accuracy": f"accuracy at σ = {sigma:g}"})
-        frame = frame.merge(noisy, on=keys, how="left")
-    words = {(one.run.row, one.run.seed): results.dead(one) for one in results.runs}
-    silent = {key for key, dead in words.items() if dead is not None and dead.word == SILENT}
-    return frame.assign(silent=[key in silent for key in zip(frame["row"], frame["seed"], strict=True)])
-
-
-def difference(
-    runs: pd.DataFrame, row: str, other: str, column: str, other_column: str | None = None
-) -> Estimate | None:
-    """``column`` of ``row`` minus ``other_column`` (the same, by default) of ``other``, paired by seed."""
-    values = _paired(runs, row, other, column, other_column)
-    return paired_mean_difference(values["one"], values["other"]) if len(values) > 1 else None
-
-
-def _paired(runs: pd.DataFrame, row: str, other: str, column: str, other_column: str | None = None) -> pd.DataFrame:
-    one = select(runs, row=row).set_index("seed")[column]
-    two = select(runs, row=other).set_index("seed")[other_column or column]
-    return pd.DataFrame({"one": one, "other": two}).dropna().astype(float)
+# -- effects and tests -------------------------------------------------------------------------------------------
 
 
 def decay_effects(runs: pd.DataFrame) -> tuple[Effects, str, int] | None:
-    """Effects of weight decay on gamma and on the other weights on F, which of them makes the fall, number of seeds."""
-    cells = {row: select(runs, row=row).set_index("seed")["F"].dropna() for row in (NEITHER, GAMMA, WEIGHTS, BOTH)}
+    """Effects of the decay of gamma and of the other weights on F, which makes the fall, and the number of seeds."""
+    cells = {row: select(runs, row=row).set_index("seed")["F"].dropna() for row in FACTORIAL}
     common = sorted(set.intersection(*(set(cell.index) for cell in cells.values())))
     if len(common) < 2:
         return None
-    found = two_by_two(*(cells[row].loc[common] for row in (NEITHER, GAMMA, WEIGHTS, BOTH)))
-    word = {"first": "gamma decay", "second": "weight decay"}.get(cause(*found), cause(*found))
-    return found, word, len(common)
+    found = two_by_two(*(cells[row].loc[common] for row in FACTORIAL))
+    word = cause(*found)
+    return found, {"first": "gamma decay", "second": "weight decay"}.get(word, word), len(common)
 
 
-def rows(runs: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Mean and standard deviation over seeds of each row, with the number of seeds and of silent ones."""
-    columns = [name for name in runs.columns if name not in ("row", "seed", "time_step", "exits", "silent")]
-    grouped = runs[runs["row"].isin(names)].groupby("row", sort=False)
-    parts = {column: grouped[column].agg(["mean", "std"]) for column in columns}
-    table = pd.concat(parts, axis=1)
-    table.insert(0, "seeds", grouped.size())
-    table.insert(1, "silent", grouped["silent"].sum())
-    return table.reindex([name for name in names if name in table.index])
+def primaries(digits: pd.DataFrame, photographs: pd.DataFrame) -> pd.DataFrame:
+    """The six primary tests of docs/wave.md: their p-values, and which are shown together by Holm's method.
 
-
-def primaries(digits: pd.DataFrame | None, photographs: pd.DataFrame | None) -> pd.DataFrame:
-    """The six primary tests of docs/wave.md: their p-values, and which are rejected together by Holm's method.
-
-    ``digits`` and ``photographs`` are `by_seed` of the two experiments. Raises UserError if one of the tests cannot be
-    made yet, as Holm's method needs them all.
+    ``digits`` and ``photographs`` are `by_seed` of the two experiments. UserError if a test has fewer than two seeds.
     """
-    if digits is None or photographs is None:
-        raise UserError("Holm's method needs all six primary tests: run wave-digits and wave-cifar10 first")
-    cells = {row: select(digits, row=row).set_index("seed")["F"] for row in (NEITHER, GAMMA, WEIGHTS, BOTH)}
+    cells = {row: select(digits, row=row).set_index("seed")["F"] for row in FACTORIAL}
     main = (cells[GAMMA] - cells[NEITHER] + cells[BOTH] - cells[WEIGHTS]) / 2
-
-    def differ(runs: pd.DataFrame, row: str, other: str, column: str, other_column: str | None = None) -> pd.Series:
-        values = _paired(runs, row, other, column, other_column)
-        return values["one"] - values["other"]
-
-    tests = {
-        "gamma decay changes F, digits": p_value(main.dropna()),
-        "trained at the exit step is as good": p_value(
-            differ(digits, TRAINED_AT_EXIT, GAMMA, "accuracy", "accuracy_at_exit"), MARGIN
+    tests: dict[str, tuple[pd.Series, float | None]] = {
+        "gamma decay changes F, digits": (main.dropna(), None),
+        "trained at the exit step is as good": (
+            _differences(digits, TRAINED_AT_EXIT, GAMMA, "accuracy", "accuracy_at_exit"),
+            MARGIN,
         ),
-        "even-decay is not worse": p_value(differ(digits, "even-decay", GAMMA, "accuracy"), MARGIN),
-        "even-updates is not worse": p_value(differ(digits, "even-updates", GAMMA, "accuracy"), MARGIN),
-        "gamma decay changes F, CIFAR-10": p_value(differ(photographs, GAMMA, NEITHER, "F")),
-        "gamma decay changes the accuracy, CIFAR-10": p_value(differ(photographs, GAMMA, NEITHER, "accuracy")),
+        "even-decay is not worse": (_differences(digits, "even-decay", GAMMA, "accuracy"), MARGIN),
+        "even-updates is not worse": (_differences(digits, "even-updates", GAMMA, "accuracy"), MARGIN),
+        "gamma decay changes F, CIFAR-10": (_differences(photographs, GAMMA, NEITHER, "F"), None),
+        "gamma decay changes the accuracy, CIFAR-10": (_differences(photographs, GAMMA, NEITHER, "accuracy"), None),
     }
-    rejected = holm(tests)
-    return pd.DataFrame([{"test": name, "p": p, "shown": rejected[name]} for name, p in tests.items()])
+    found = {}
+    for name, (values, margin) in tests.items():
+        try:
+            found[name] = p_value(values, margin)
+        except ValueError as error:
+            raise UserError(f"Holm's method needs all six tests, and of `{name}` {error}") from None
+    shown = holm(found)
+    lines = [
+        {"test": name, "mean": float(tests[name][0].mean()), "seeds": len(tests[name][0]), "p": p, "shown": shown[name]}
+        for name, p in found.items()
+    ]
+    return pd.DataFrame(lines)
+
+
+# -- every prediction --------------------------------------------------------------------------------------------
+
+
+def outcomes(results: Results, runs: pd.DataFrame) -> list[Outcome]:
+    """Every prediction of docs/wave.md about an experiment of which there are results, in the order of the page."""
+    about = _Predictions(results, runs)
+    return about.of_digits() if results.experiment.datasets[0] == "digits" else about.of_photographs()
+
+
+class _Predictions:
+    def __init__(self, results: Results, runs: pd.DataFrame) -> None:
+        self.results, self.runs, self.made = results, runs, list[Outcome]()
+
+    def add(self, part: str, prediction: str, found: str, outcome: str, needed: Iterable[str]) -> None:
+        """Note an outcome that rests on all runs of the rows that are ``needed``."""
+        missing = any(not one.status.ended for row in needed for one in self.results.of_row(row))
+        self.made.append(Outcome(part, prediction, found, outcome + ", preliminary" * missing))
+
+    def side(
+        self, part: str, prediction: str, estimate: Estimate | None, right: Callable[[Estimate], bool],
+        wrong: Callable[[Estimate], bool], needed: Iterable[str],
+    ) -> None:  # fmt: skip
+        """Note a prediction about an interval, which is right, or wrong, or neither."""
+        if estimate is not None:
+            word = "right" if right(estimate) else "wrong" if wrong(estimate) else "undecided"
+            self.add(part, prediction, interval(estimate), word, needed)
+
+    def above(self, part: str, words: str, estimate: Estimate | None, limit: float, needed: Iterable[str]) -> None:
+        self.side(part, words, estimate, lambda e: e.low > limit, lambda e: e.high < limit, needed)
+
+    def below(self, part: str, words: str, estimate: Estimate | None, limit: float, needed: Iterable[str]) -> None:
+        self.side(part, words, estimate, lambda e: e.high < limit, lambda e: e.low > limit, needed)
+
+    def mean(self, row: str, column: str) -> Estimate | None:
+        values = select(self.runs, row=row)[column].dropna()
+        return student_interval(values) if len(values) > 1 else None
+
+    def the_law(self) -> None:
+        found = law(self.results)
+        if len(found):
+            least = found.loc[found["gamma"].idxmin()]
+            words = f"least in {least['layer']}: {number(least['gamma'], 4)}"
+            right = "right" if found["holds"].all() else "wrong"
+            self.add("the law", "correlation at least 0.95 in every layer", words, right, [GAMMA])
+
+    def of_photographs(self) -> list[Outcome]:
+        needed = (GAMMA, NEITHER)
+        self.the_law()
+        for column, words, limit in (("F", "F is lower by more than 0.3 with decay", -0.3),
+                                     ("accuracy", "decay lowers the accuracy", 0.0),
+                                     ("spikes", "decay saves spikes", 0.0)):  # fmt: skip
+            self.below("photographs", words, difference(self.runs, GAMMA, NEITHER, column), limit, needed)
+        return self.made
+
+    def of_digits(self) -> list[Outcome]:
+        self.the_law()
+        if (effects := decay_effects(self.runs)) is not None:
+            (gamma, weights, interaction), word, _ = effects
+            text = f"{word}: gamma {interval(gamma)}, weights {interval(weights)}, interaction {interval(interaction)}"
+            right = "right" if word == "gamma decay" else "undecided" if word == "undecided" else "wrong"
+            self.add("decay of what?", "gamma decay makes the fall", text, right, FACTORIAL)
+        self._steps()
+        exited = difference(self.runs, TRAINED_AT_EXIT, GAMMA, "accuracy", "accuracy_at_exit")
+        words = "trained at the exit step is as good: above -1 point"
+        self.above("early exit", words, exited, -MARGIN, (TRAINED_AT_EXIT, GAMMA))
+        for row in REMEDIES:
+            accuracy, late = (difference(self.runs, row, GAMMA, column) for column in ("accuracy", "F"))
+            self.above("remedies", f"{row} is not worse: above -1 point", accuracy, -MARGIN, (row, GAMMA))
+            if row != REMEDIES[-1]:
+                self.above("remedies", f"{row} has no wave: F larger by more than 0.3", late, 0.3, (row, GAMMA))
+        for milder, stronger in pairwise(MORE_DECAY):
+            saved, words = (
+                difference(self.runs, stronger, milder, "spikes"),
+                f"fewer spikes in {stronger} than in {milder}",
+            )
+            self.below("more decay", words, saved, 0, (stronger, milder))
+        limits = {"gamma-alone": 0.3, "slowly": 0.3, "pooled-step-gamma": 0.3}
+        for row, limit in limits.items():
+            self.below("more decay", f"F of {row} below {limit}", self.mean(row, "F"), limit, [row])
+        self.above("more decay", "F of shared-gamma above 0.7", self.mean("shared-gamma", "F"), 0.7, ["shared-gamma"])
+        for (fewer, more), (factor, expected) in growth_without_a_norm(self.results).items():
+            near = 0.5 <= factor.value / expected <= 2
+            words = (
+                f"conv1's gradient grows {number(expected, 1)} times from T = {fewer} to {more}, up to a factor of 2"
+            )
+            needed = (NO_NORM[fewer], NO_NORM[more])
+            self.add("without a norm", words, interval(factor, 1), "right" if near else "wrong", needed)
+        return self.made
+
+    def _steps(self) -> None:
+        cases = (("reach", "absolute", (CENTRE, *AT_PAPERS_DECAY)), ("half_fall", "relative", WHERE_GAMMA_FALLS))
+        for outcome, version, needed in cases:
+            steps = predicted(self.results, outcome)
+            if steps["row"].nunique() > 1:
+                one = verdict(steps, version)
+                rivals = ", ".join(f"{interval(minus)} than {rival}" for rival, minus in one.minus.items())
+                text = f"{one.word}: median error {number(one.median_error, 1)} steps; mean error more by {rivals}"
+                word = {"predicted": "right", "refuted": "wrong"}.get(one.word, one.word)
+                name = "reach" if outcome == "reach" else "where gamma falls"
+                self.add(name, f"the {version} version of the law predicts it", text, word, needed)
+            errors = (steps["relative"] - steps["measured"]).abs().groupby(steps["row"]).median()
+            if outcome == "reach" and set(SHORT_MEMORY) <= set(errors.index):
+                text = ", ".join(f"median error {number(errors[row], 1)} steps in {row}" for row in SHORT_MEMORY)
+                right = "right" if (errors[list(SHORT_MEMORY)] > ENOUGH).all() else "wrong"
+                self.add("reach", "the relative version fails at leak 0 and 0.5", text, right, (CENTRE, *SHORT_MEMORY))

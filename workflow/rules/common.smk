@@ -45,7 +45,13 @@ FIGURES, TABLES = (
     for kind in ("figure", "table")
 )
 STUDY = "wave"  # a notebook of experiments that compare gamma with and without decay; docs/wave.md
-COMPARED = {"decay-gamma", "decay-neither"}
+
+
+def is_study(experiment):
+    """Whether an experiment has what the notebook of the study compares, on one dataset."""
+    return {"decay-gamma", "decay-neither"} <= set(experiment.rows) and len(experiment.datasets) == 1
+
+
 BNTT = "python3 -m bntt"
 OF_EXPERIMENT = f"--experiment {quote(str(config.get('experiment', 'demo')))} --results {quote(str(RESULTS))}"
 RUNS = {run.name: run for run in EXPERIMENT.runs}
@@ -143,7 +149,7 @@ def drawn_from(name, drawings=(), root=ROOT, experiment=EXPERIMENT, runs=FOUND, 
 
 
 onstart:
-    if {"train", "evaluate", "figure", "table", "overview"} & {
+    if {"train", "evaluate", "figure", "table", "study", "overview"} & {
         job.rule.name for job in workflow.dag.needrun_jobs()
     }:
         records.remove_outdated(ROOT, sorted(ANALYSIS.glob("*.py")), FOUND)

@@ -10,6 +10,11 @@ REFERENCE_NOTEBOOK = (
 )
 
 
+def drawings_of(name):
+    """The notebooks of an experiment, besides its overview."""
+    return [*FIGURES, *TABLES, *([STUDY] if is_study(load(name)) else [])]
+
+
 rule draw_reference:
     input:
         unpack(lambda wildcards: of_reference(wildcards.reference, wildcards.drawing)),
@@ -37,7 +42,7 @@ rule reference_overview:
             lambda wildcards: of_reference(
                 wildcards.reference,
                 "overview",
-                expand(rules.draw_reference.output.record, drawing=[*FIGURES, *TABLES], **wildcards),
+                expand(rules.draw_reference.output.record, drawing=drawings_of(wildcards.reference), **wildcards),
             )
         ),
     output:
@@ -60,9 +65,3 @@ rule reference_overview:
 rule reference:
     input:
         expand(rules.reference_overview.output.page, reference=REFERENCES),
-        lambda wildcards: [
-            page
-            for name in REFERENCES
-            for page in expand(rules.draw_reference.output.page, reference=name, drawing=STUDY)
-            if COMPARED <= set(load(name).rows)
-        ],

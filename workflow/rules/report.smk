@@ -6,7 +6,7 @@ Input: everything else. Output: overview.html beside notebooks/, and the execute
 DRAWINGS = [
     *expand(rules.figure.output, figure=FIGURES),
     *expand(rules.table.output, table=TABLES),
-    *(rules.study.output if COMPARED <= set(EXPERIMENT.rows) else []),
+    *(rules.study.output if is_study(EXPERIMENT) else []),
 ]
 
 

@@ -48,7 +48,7 @@ def draw(
     """Figure 3: heat maps of mean gamma, with the values as text, and the exit step as a yellow dotted line.
 
     All panels share one colour scale. With several seeds, gamma is their mean, and each seed's exit has a line. A cell
-    is hatched if at least half of its channels, of all seeds, are undriven: decay alone made them what they are.
+    is hatched if at least half of its gammas, over channels and seeds, are within 1 % of what decay alone makes them.
     """
     gamma = gamma.assign(undriven=marked(gamma, summary))
     maps = {row: layer_means(of_row, "gamma") for row in rows if len(of_row := select(gamma, row=row))}

@@ -25,7 +25,7 @@ def draw(gamma: pd.DataFrame, summary: pd.DataFrame, row: str = "bntt", layers: 
 
     Each histogram stands at its time-step; time runs to the right, as in Figures 1 and 3. The channels of several
     seeds are pooled. A line shows the mean; the histogram at its peak has another colour, if it is a clear one. Gammas
-    that decay alone made what they are, undriven ones, are the grey part of a bar.
+    within 1 % of what decay alone makes of them are the grey part of a bar.
     """
     of_row = select(gamma.assign(undriven=marked(gamma, summary)), row=row)
     parts = {layer: part for layer in layers if len(of_row) and len(part := select(of_row, layer=layer))}

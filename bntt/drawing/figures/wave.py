@@ -4,6 +4,7 @@ As the paper's figures, they are pure functions from measured frames; see `bntt.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -62,6 +63,8 @@ def draw_law(gradients: pd.DataFrame, leaks: Mapping[str, float]) -> Figure:
     return figure
 
 
+MARKERS = "osD^"
+SETTINGS = (palette.VERMILLION, palette.BLUE, palette.GREEN, palette.INK)
 VERSIONS = {
     "absolute": "Law, absolute: one constant",
     "relative": "Law, relative: one constant a layer",
@@ -72,17 +75,20 @@ VERSIONS = {
 
 @style.styled
 def draw_steps(steps: pd.DataFrame, outcome: str, versions: Sequence[str]) -> Figure:
-    """Measured against predicted steps of `bntt.results.wave.predicted`, a panel for each of the ``versions``."""
+    """Measured against predicted steps of `bntt.results.wave.predicted`, a panel for each of the ``versions``.
+
+    ``outcome`` says in words what the step is.
+    """
     figure = style.canvas(3.3 * len(versions) + 0.6, 4.6)
     panels = figure.subplots(1, len(versions), sharex=True, sharey=True, squeeze=False).flatten()
     most = max(steps[[*versions, "measured"]].max().max() if len(steps) else 0, 1) + 1
-    looks = style.looks(dict.fromkeys(steps["row"]))
+    looks = dict(zip(dict.fromkeys(steps["row"]), product(MARKERS, SETTINGS), strict=False))
     for axes, version in zip(panels, versions, strict=True):
         error = (steps[version] - steps["measured"]).abs().median()
         axes.plot([0, most], [0, most], color=palette.GREY, linewidth=0.9, linestyle=(0, (4, 3)))
         for row, part in steps.groupby("row", sort=False):
-            look = looks[str(row)]
-            axes.plot(part[version], part["measured"], look.marker, color=look.color, label=row, alpha=0.85)
+            marker, colour = looks[str(row)]
+            axes.plot(part[version], part["measured"], marker, color=colour, label=row, alpha=0.85)
         axes.set_title(f"{VERSIONS[version]}\nmedian error {number(error, 1)} steps")
         axes.set(xlabel="Predicted step", xlim=(-0.7, most), ylim=(-0.7, most), aspect="equal")
     panels[0].set_ylabel(f"Measured step: {outcome}")
@@ -91,8 +97,8 @@ def draw_steps(steps: pd.DataFrame, outcome: str, versions: Sequence[str]) -> Fi
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), 4))
     style.caption(
         figure,
-        f"One mark for each layer and setting: {len(steps)}. Means over three seeds. Constants are fitted on the "
-        "centre alone, which is not shown. Dashed: predicted and measured agree.",
+        f"One mark for each layer and setting: {len(steps)}. Means over seeds. Constants are fitted on the centre "
+        "alone, which is not shown. Dashed: predicted and measured agree.",
     )
     return figure
 
