@@ -94,7 +94,7 @@ def draw_steps(steps: pd.DataFrame, outcome: str, versions: Sequence[str]) -> Fi
     panels[0].set_ylabel(f"Measured step: {outcome}")
     handles, labels = panels[0].get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), 4))
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(handles), 6))
     style.caption(
         figure,
         f"One mark for each layer and setting: {len(steps)}. Means over seeds. Constants are fitted on the centre "
