@@ -48,7 +48,7 @@ from bntt.paper.reproduction import judge_all
 from bntt.paper.verdicts import explained
 from bntt.results.collect import select
 from bntt.results.facts import sources
-from bntt.results.wave import compares_decay
+from bntt.results.wave_study import compares_decay
 
 found = opened(experiment, results)
 datasets = found.experiment.datasets

@@ -26,10 +26,10 @@ from IPython.display import HTML, Image, Markdown, display
 
 from bntt.common.text import counted, interval, number
 from bntt.drawing.figures import style
-from bntt.drawing.figures import wave as figures
+from bntt.drawing.figures import wave_study as figures
 from bntt.drawing.notebook import opened
 from bntt.drawing.page import table
-from bntt.results import wave
+from bntt.results import wave_study as wave
 from bntt.results.facts import sources
 
 found = opened(experiment, results)

@@ -9,7 +9,7 @@ import pytest
 
 from bntt.common.errors import UserError
 from bntt.experiment.schema import load
-from bntt.results import wave
+from bntt.results import wave_study as wave
 from bntt.results.intervals import Estimate, paired_mean_difference, student_interval
 from bntt.training.paths import paths
 

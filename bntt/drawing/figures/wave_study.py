@@ -1,6 +1,6 @@
 """The figures of docs/wave.md: the law, predicted and measured steps, and rows that differ in the decay of gamma.
 
-As the paper's figures, they are pure functions from measured frames; see `bntt.results.wave` for what is compared.
+As the paper's figures, they are pure functions from measured frames; see `bntt.results.wave_study` for what is compared.
 """
 
 from collections.abc import Mapping, Sequence
@@ -75,7 +75,7 @@ VERSIONS = {
 
 @style.styled
 def draw_steps(steps: pd.DataFrame, outcome: str, versions: Sequence[str]) -> Figure:
-    """Measured against predicted steps of `bntt.results.wave.predicted`, a panel for each of the ``versions``.
+    """Measured against predicted steps of `bntt.results.wave_study.predicted`, a panel for each of the ``versions``.
 
     ``outcome`` says in words what the step is.
     """
