@@ -1,6 +1,6 @@
 """The figures of docs/wave.md: the law, predicted and measured steps, and rows that differ in the decay of gamma.
 
-As the paper's figures, they are pure functions from measured frames; see `bntt.results.wave_study` for what is compared.
+As the paper's figures, they are pure functions from measured frames. `bntt.results.wave_study` says what is compared.
 """
 
 from collections.abc import Mapping, Sequence
