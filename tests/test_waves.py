@@ -3,16 +3,22 @@
 import itertools
 import json
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 from tiny import PROJECT
 
+from bntt.experiment.schema import load
+from bntt.results import collect
 from bntt.results.collect import gammas
 from bntt.results.waves import LEAST_LAYERS, Order, clear_peak, fall, peak_order, trained
-from bntt.training.schedule import undriven
+from bntt.spiking.norms import NORMS
+from bntt.training.schedule import learning_rate, undriven
 
 REFERENCE = PROJECT / "results" / "reference"
 SIGNIFICANT = 0.025  # one-sided
@@ -256,3 +262,31 @@ def test_the_peaks_of_committed_runs(name, peaks):
     falls = [fall(gamma.mean(axis=1)) for gamma in layers]
     assert min(falls) > 0.9 if name == "cifar10-small" else max(falls) < 0.1
     assert decided(peak_order([peaks])) == (name == "cifar10")  # the paper's protocol
+
+
+@pytest.mark.parametrize("norm", ["bntt", "bn-pooled-step-gamma", "tebn", "tab", "tab-released", "tsbn"])
+@pytest.mark.parametrize("kept", [None, 2])
+def test_the_summarys_undriven_value_is_that_of_the_scale_that_is_measured(norm, kept):
+    """A norm whose parameters get no gradient, in SGD: gamma decays, and with it the weights of the steps."""
+    run = next(run for run in load("demo").runs if run.row == "bntt" and run.dataset == "digits")
+    options = {**run.options, "norm": norm, "epochs": 5, "batch_size": 10}
+    module = NORMS[norm](3, 4)
+    optimiser = torch.optim.SGD(module.parameters(), lr=1.0, momentum=0.9, weight_decay=options["weight_decay"])
+    for epoch in range(kept or 5):
+        optimiser.param_groups[0]["lr"] = learning_rate(options, epoch)
+        for _ in range(3):
+            for parameter in module.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+            optimiser.step()
+    one = SimpleNamespace(run=replace(run, options=options))
+    training = {"decay_budget": 1.0} | ({"selected_epoch": kept} if kept else {})
+    value = collect._undriven(one, training, {"train": 30})
+    torch.testing.assert_close(module.temporal_scale(), torch.full((4, 3), value), rtol=1e-5, atol=0)
+
+
+def test_what_has_no_gamma_has_no_undriven_value():
+    run = load("demo").runs[0]
+    assert collect._undriven(SimpleNamespace(run=run), {}, {"train": 30}) is None
+    assert (
+        collect._undriven(SimpleNamespace(run=replace(run, options={})), {"decay_budget": 1.0}, {"train": 30}) is None
+    )

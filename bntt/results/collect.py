@@ -93,7 +93,7 @@ class Results:
             line["data_state"] = training.get("data", {}).get("state")
             images = images_of(one) or {}
             line |= {f"{part}_images": images.get(part) for part in ("train", "test")}
-            line["undriven_gamma"] = _undriven(one, images) if training.get("decay_budget") is not None else None
+            line["undriven_gamma"] = _undriven(one, training, images)
             dead = self.dead(one)
             line |= {"dead": dead.word if dead else "", "why_dead": dead.reason if dead else ""}
             lines.append(line)
@@ -116,10 +116,18 @@ class Results:
         return diagnosis(self.frame("spikes.csv", **keys), accuracy, step, images["test"], one.run.dataset)
 
 
-def _undriven(one: Found, images: Mapping[str, int]) -> float:
-    """The value of a scale that no gradient reached: of gamma, or of its product with a weight that decays like it."""
-    kept = one.training.get("selected_epoch") if one.training else None
-    return undriven(dict(one.run.options), images["train"], kept) ** DECAYING.get(str(one.run.options.get("norm")), 1)
+def _undriven(one: Found, training: Mapping[str, Any], images: Mapping[str, int]) -> float | None:
+    """The value of a scale that no gradient reached: of gamma, or of its product with a weight that decays like it.
+
+    None where there is no gamma, and for a training that has other options than the paper's.
+    """
+    if training.get("decay_budget") is None:
+        return None
+    try:
+        value = undriven(dict(one.run.options), images["train"], training.get("selected_epoch"))
+    except KeyError:
+        return None
+    return value ** DECAYING.get(str(one.run.options.get("norm")), 1)
 
 
 def images_of(one: Found) -> dict[str, int] | None:
