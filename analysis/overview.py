@@ -158,8 +158,11 @@ if sheets:
 #
 # In the paper's protocol and in the released code, weight decay acts on BNTT's gammas as on weights. Where the loss
 # does not drive a gamma, decay alone shrinks it. How far is the decay's budget, in e-folds: the sum over all training
-# steps of learning rate times decay, divided by one minus the momentum. Whether this makes the wave of the paper's
-# Figures 3 and 5 can be seen only from rows that differ in nothing but the decay on gamma (`gamma_decay`).
+# steps of learning rate times decay, divided by one minus the momentum.
+#
+# Rows that differ in nothing but the decay on gamma were compared on digits (`wave-digits`, docs/wave.md): it alone
+# makes gamma and the spikes fall, and the decay of the other weights does not. Late steps get almost no gradient, so
+# their gamma is what decay leaves of it, and early exit drops steps that were hardly trained.
 
 # %%
 options = {run.row: run.options for run in found.experiment.runs if run.dataset == datasets[0]}
@@ -179,7 +182,7 @@ unscaled = [row for row, own in options.items() if gamma_decay(own) == PAPER.dec
 if unscaled and decay != PAPER.decay:
     text.append(f"With the paper's own decay, unscaled: {listed([f'row `{row}`' for row in unscaled])}.")
     if any(options[row]["weight_decay"] != options[BNTT]["weight_decay"] for row in unscaled):
-        text.append("The difference is in the decay of all weights, so what decay on gamma alone does is open.")
+        text.append("The difference is in the decay of all weights.")
 Markdown(" ".join(text))
 
 # %%
