@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 
 from bntt.common.errors import UserError
+from bntt.drawing.figures import wave_study as figures
 from bntt.experiment.schema import load
 from bntt.results import wave_study as wave
+from bntt.results.collect import select
 from bntt.results.intervals import Estimate, paired_mean_difference, student_interval
-from bntt.training.paths import paths
+from bntt.training.paths import driven, paths
 
 LAYERS = ("conv1", "conv2", "fc1")
 
@@ -273,3 +275,50 @@ def test_growth_without_a_norm():
     assert estimate == pytest.approx(Estimate(*np.exp(student_interval(logs))))
     assert expected == pytest.approx(paths(8, 49, 0.95) / paths(8, 24, 0.95) / 2)
     assert found[50, 100][0].value == pytest.approx(np.exp(np.log(300) - logs.mean()))
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_figure_of_the_law_shows_shares_of_the_first_step_and_the_law_itself():
+    keys = list(product((0, 1), (0, 5), ("conv1", "fc1"), range(1, 5)))
+    gradients = pd.DataFrame(keys, columns=["seed", "epoch", "layer", "time_step"]).assign(row="centre")
+    gradients["gamma"] = 4.0 ** (gradients["seed"] + gradients["epoch"]) * 2.0 ** -gradients["time_step"]
+    figure = figures.draw_law(gradients, {"leak-0": 0.0, "centre": 0.95})
+    empty, panel = figure.axes
+    assert not empty.lines
+    assert panel.get_title() == "leak 0.95 (centre)"
+    dots, law, *_ = panel.lines
+    np.testing.assert_allclose(np.asarray(dots.get_ydata(), float), [1, 0.5, 0.25, 0.125])
+    np.testing.assert_allclose(np.asarray(law.get_ydata(), float), driven(2, 4, 0.95))
+    np.testing.assert_allclose(np.asarray(panel.lines[3].get_ydata(), float), driven(1, 4, 0.95))
+    assert panel.get_yscale() == "log"
+
+
+def test_the_figure_of_steps_has_every_setting_and_layer_once_in_each_panel():
+    frame = steps("absolute", 4)
+    figure = figures.draw_steps(frame, "reach", ["absolute", "same step", "same share"])
+    assert [axes.get_title().partition("\n")[2] for axes in figure.axes] == [
+        f"median error {(frame[version] - 10).abs().median():.1f} steps"
+        for version in ("absolute", "same step", "same share")
+    ]
+    for axes, version in zip(figure.axes, ("absolute", "same step", "same share"), strict=True):
+        marks = axes.lines[1:]
+        assert len({(line.get_marker(), line.get_color()) for line in marks}) == 11
+        np.testing.assert_allclose(np.concatenate([line.get_xdata() for line in marks]), frame[version])
+        np.testing.assert_allclose(np.concatenate([line.get_ydata() for line in marks]), frame["measured"])
+
+
+def test_the_figure_of_rows_has_means_over_layers_and_seeds():
+    rows = ["decay-neither", "decay-gamma"]
+    keys = pd.DataFrame(product(rows, (0, 1), (1, 2), (0, 1)), columns=["row", "seed", "time_step", "layer"])
+    layers = keys.assign(
+        mean=keys["time_step"] + keys["seed"] + keys["layer"], spikes=keys["time_step"] * keys["layer"]
+    )
+    anytime = select(keys, layer=0).assign(accuracy=50.0 * keys["time_step"] - keys["seed"])
+    summary = select(keys, layer=0, time_step=1).assign(dataset="digits", status="done", dead="")
+    figure = figures.draw_rows(layers, layers, anytime, summary, [*rows, "even-decay"])
+    for axes, expected in zip(figure.axes, ([2.0, 3.0], [0.5, 1.0], [49.5, 99.5]), strict=True):
+        assert len(axes.lines) == 2
+        for line in axes.lines:
+            np.testing.assert_allclose(np.asarray(line.get_ydata(), float), expected)
