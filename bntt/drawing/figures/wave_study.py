@@ -46,7 +46,8 @@ def draw_law(gradients: pd.DataFrame, leaks: Mapping[str, float]) -> Figure:
         seeds = max(seeds, of_row["seed"].nunique())
         colours = _by_depth(list(dict.fromkeys(of_row["layer"])))
         for m, (layer, colour) in zip(range(len(colours), 0, -1), colours.items(), strict=True):
-            curve = np.log(select(of_row, layer=layer).pivot(index="time_step", columns="seed", values="gamma")).mean(axis=1)
+            by_seed = select(of_row, layer=layer).pivot(index="time_step", columns="seed", values="gamma")
+            curve = np.log(by_seed).mean(axis=1)
             shares = np.exp(curve - curve.iloc[0]).clip(lower=FLOOR)
             axes.plot(shares.index, shares, "o", color=colour, markersize=3, label=layer)
             axes.plot(shares.index, driven(m, len(shares), leak), color=colour, linewidth=1.1)
