@@ -2,6 +2,7 @@
 
 import sys
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -200,8 +201,9 @@ def test_a_mistake_in_a_measurement_is_its_own(write, package, body, said):
         if other.stem not in ("observation", "operations"):
             other.unlink()
     path = write("measurements", f"COLUMNS = {{'a': 'A.'}}\ndef measure(subject):\n    return {body}\n")
+    all_of_them = SimpleNamespace(run=SimpleNamespace(evaluation={"measurements": []}))
     with pytest.raises(UserError) as raised:
-        measure_all(None)
+        measure_all(all_of_them)
     assert_one_line(raised.value, f"{path}{said}")
 
 

@@ -164,3 +164,8 @@ def of_reference(experiment, name, drawings=()):
     runs = list(status.found(experiment, REFERENCE))
     shown = drawn_from(name, drawings, REFERENCE / experiment.name, experiment, runs, set())
     return shown | {"measured": [path for path in shown["measured"] if Path(path).exists()]}
+
+
+def drawings_of(experiment):
+    """The notebooks of a committed experiment, besides its overview."""
+    return [*FIGURES, *TABLES, *([STUDY] if is_study(load(experiment)) else [])]

@@ -10,11 +10,6 @@ REFERENCE_NOTEBOOK = (
 )
 
 
-def drawings_of(name):
-    """The notebooks of an experiment, besides its overview."""
-    return [*FIGURES, *TABLES, *([STUDY] if is_study(load(name)) else [])]
-
-
 rule draw_reference:
     input:
         unpack(lambda wildcards: of_reference(wildcards.reference, wildcards.drawing)),
