@@ -179,7 +179,7 @@ if decay > PAPER.decay:
         + (f"; its training has {counted(steps, 'step')}, the paper's {PAPER.steps:,}." if steps > 0 else ".")
     )
 unscaled = [row for row, own in options.items() if gamma_decay(own) == PAPER.decay and own["norm"] == "bntt"]
-if unscaled and decay != PAPER.decay:
+if unscaled and BNTT in options and decay != PAPER.decay:
     text.append(f"With the paper's own decay, unscaled: {listed([f'row `{row}`' for row in unscaled])}.")
     if any(options[row]["weight_decay"] != options[BNTT]["weight_decay"] for row in unscaled):
         text.append("The difference is in the decay of all weights.")
