@@ -69,6 +69,11 @@ cards = [
     figure(Path(output) / f"figures/{name}.png", title, f"notebooks/{name}.html", f"figures/{name}.png", height=8.5)
     for name, title in FIGURES.items()
 ]
+if compares_decay(found):
+    titled = {"wave-decay": "What decay of gamma does", "wave-law": "The gradient's fall with time, and its law"}
+    page = "notebooks/wave.html"
+    drawn = {name: f"figures/{name}.png" for name in titled if (Path(output) / f"figures/{name}.png").exists()}
+    cards = [figure(Path(output) / file, titled[name], page, file, height=8.5) for name, file in drawn.items()] + cards
 shown = f"Figures 1 and 3 to 6 are of {drawn_dataset(datasets)}." if len(datasets) > 1 else ""
 display(HTML(piece("grid", cards, 17)), Markdown(shown))
 
