@@ -143,6 +143,7 @@ def front_lines():
     ],
     ids=["outcomes", "law", "training", "rows", "reach", "fall", "differences", "anytime", "front"],
 )
+@pytest.mark.slow
 def test_each_line_of_the_page_is_what_was_measured(lines):
     expected = lines()
     assert len(expected) >= 4
