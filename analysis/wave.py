@@ -24,6 +24,7 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import HTML, Image, Markdown, display
 
+from bntt.common.errors import UserError
 from bntt.common.text import counted, interval, number
 from bntt.drawing.figures import style
 from bntt.drawing.figures import wave_study as figures
@@ -33,6 +34,11 @@ from bntt.results import wave_study as wave
 from bntt.results.facts import sources
 
 found = opened(experiment, results)
+if not wave.compares_decay(found):
+    raise UserError(
+        f"experiment {experiment} has no rows {wave.NEITHER} and {wave.GAMMA} on one dataset, which this notebook "
+        "compares; draw wave-digits or wave-cifar10"
+    )
 dataset = style.drawn_dataset(found.experiment.datasets)
 runs = wave.by_seed(found)
 planned = found.experiment.rows_on(dataset)
