@@ -40,6 +40,7 @@ from bntt.drawing.overview import (
     what_ran,
 )
 from bntt.drawing.page import figure, piece
+from bntt.drawing.records import is_study
 from bntt.drawing.tables import condensed, table1, to_html
 from bntt.paper.claims import BNTT, noise_differences, of_all_seeds, weigh
 from bntt.paper.decay import PAPER, RELEASED
@@ -48,7 +49,6 @@ from bntt.paper.reproduction import judge_all
 from bntt.paper.verdicts import explained
 from bntt.results.collect import select
 from bntt.results.facts import sources
-from bntt.results.wave_study import compares_decay
 
 found = opened(experiment, results)
 datasets = found.experiment.datasets
@@ -69,7 +69,7 @@ cards = [
     figure(Path(output) / f"figures/{name}.png", title, f"notebooks/{name}.html", f"figures/{name}.png", height=8.5)
     for name, title in FIGURES.items()
 ]
-if compares_decay(found):
+if is_study(found.experiment):
     titled = {"wave-decay": "What decay of gamma does", "wave-law": "The gradient's fall with time, and its law"}
     page = "notebooks/wave.html"
     drawn = {name: f"figures/{name}.png" for name in titled if (Path(output) / f"figures/{name}.png").exists()}
@@ -223,7 +223,7 @@ lines += [
     f"[pdf](figures/{name}.pdf)"
     for name, title in FIGURES.items()
 ]
-if compares_decay(found):
+if is_study(found.experiment):
     lines.append("* [What makes the wave](notebooks/wave.html): rows with and without decay of gamma, by docs/wave.md")
 Markdown("\n".join(lines))
 

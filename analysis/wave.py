@@ -25,16 +25,17 @@ import pandas as pd
 from IPython.display import HTML, Image, Markdown, display
 
 from bntt.common.errors import UserError
-from bntt.common.text import counted, interval, number
+from bntt.common.text import DASH, counted, interval, number
 from bntt.drawing.figures import style
 from bntt.drawing.figures import wave_study as figures
 from bntt.drawing.notebook import opened
 from bntt.drawing.page import table
+from bntt.drawing.records import is_study
 from bntt.results import wave_study as wave
 from bntt.results.facts import sources
 
 found = opened(experiment, results)
-if not wave.compares_decay(found):
+if not is_study(found.experiment):
     raise UserError(
         f"experiment {experiment} has no rows {wave.NEITHER} and {wave.GAMMA} on one dataset, which this notebook "
         "compares; draw wave-digits or wave-cifar10"
@@ -106,7 +107,7 @@ if (difference := wave.difference(runs, wave.GAMMA, wave.NEITHER, "F")) is not N
             f"spikes per neuron {interval(spikes)}."
         )
     )
-compared = [row for row in (wave.NEITHER, wave.GAMMA, wave.WEIGHTS, wave.BOTH) if row in planned]
+compared = [row for row in wave.FACTORIAL if row in planned]
 frames = [found.frame(name, dataset=dataset) for name in ("gamma_quartiles.csv", "spikes.csv", "anytime.csv")]
 picture(figures.draw_rows(*frames, found.summary, compared), "decay")
 
@@ -126,7 +127,7 @@ HTML(table(of_rows, right=list(of_rows.columns[1:])))
 WORDS = {"reach": ("reach", ("absolute", "relative")), "half_fall": ("γ below half its peak", ("relative",))}
 for outcome, (words, versions) in WORDS.items():
     steps = wave.predicted(found, outcome)
-    if len(steps["row"].unique()) > 1:
+    if steps["row"].nunique() > 1:
         for version in versions:
             one = wave.verdict(steps, version)
             minus = "; ".join(f"{interval(estimate)} than *{rival}*" for rival, estimate in one.minus.items())
@@ -156,6 +157,6 @@ for row in wave.REMEDIES:
     if differences["accuracy"] is not None:
         lines.append({"compared": f"{row} minus {wave.GAMMA}"} | {k: interval(v) for k, v in differences.items()})
 if lines:
-    display(HTML(table(pd.DataFrame(lines).fillna("–"))))
+    display(HTML(table(pd.DataFrame(lines).fillna(DASH))))
     remedies = [wave.NEITHER, wave.GAMMA, *(row for row in wave.REMEDIES if row in planned)]
     display(picture(figures.draw_rows(*frames, found.summary, remedies), "remedies"))

@@ -11,7 +11,7 @@ from bntt.common.text import interval, number
 from bntt.experiment.schema import load
 from bntt.results import wave_study as wave
 from bntt.results.collect import Results, select
-from bntt.results.law import log_correlation, settings
+from bntt.results.law import leaky_layers, log_correlation, settings
 
 PAGE = (PROJECT / "docs" / "wave.md").read_text(encoding="utf-8")
 REFERENCE = PROJECT / "results" / "reference"
@@ -95,11 +95,10 @@ def anytime_lines():
 def training_lines():
     """Mean over seeds of the correlation of gamma's gradient with the law, by epoch, without decay of gamma."""
     gradients = results().frame("gradients.csv", row=wave.NEITHER)
-    layers = list(dict.fromkeys(gradients["layer"]))
     lines = []
     for epoch, of_epoch in gradients.groupby("epoch"):
         means = []
-        for m, layer in zip(range(len(layers), 0, -1), layers, strict=True):
+        for layer, m in leaky_layers(gradients["layer"]).items():
             curves = select(of_epoch, layer=layer).pivot(index="time_step", columns="seed", values="gamma")
             means.append(curves.apply(log_correlation, args=(m, 0.95)).mean())
         lines.append(line(epoch, *(number(mean, 3) for mean in means)))

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from bntt.results.collect import Results  # imports pandas, and the workflow asks here whenever it starts
 
 
+STUDY = "wave"  # the notebook of docs/wave.md
+_COMPARED = {"decay-neither", "decay-gamma"}
+
+
+def is_study(experiment: Experiment) -> bool:
+    """Whether an experiment has the rows that the notebook of docs/wave.md compares, on one dataset."""
+    return set(experiment.rows) >= _COMPARED and len(experiment.datasets) == 1
+
+
 def write_record(path: Path, source: Path, experiment: str, results: "Results", outputs: list[Path]) -> None:
     """Write to ``path`` the record of a drawing just made from ``results``, with the files drawn in their folder."""
     folder = results.folder

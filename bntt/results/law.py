@@ -6,7 +6,7 @@ loss, 1 for the last hidden layer.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -85,6 +85,12 @@ def last_above(curve: ArrayLike, level: float) -> float:
     return last + 1 + float((values[last] - level) / (values[last] - values[last + 1]))
 
 
+def leaky_layers(layers: Iterable[str]) -> dict[str, int]:
+    """The number of leaky membranes from each layer to the loss, its own included; ``layers`` are in order of depth."""
+    names = list(dict.fromkeys(layers))
+    return dict(zip(names, range(len(names), 0, -1), strict=True))
+
+
 # -- settings ----------------------------------------------------------------------------------------------------
 
 
@@ -148,9 +154,8 @@ def settings(results: Results, rows: Sequence[str], outcome: str, seeds: int = 3
                 continue
             counted += 1
             alone = undriven(dict(one.run.options), images["train"])
-            layers = list(dict.fromkeys(quartiles["layer"]))
             gradients = one.table("gradients.csv")
-            for m, layer in zip(range(len(layers), 0, -1), layers, strict=True):
+            for layer, m in leaky_layers(quartiles["layer"]).items():
                 part = select(quartiles, layer=layer)
                 step = reach(part["mean"], part["deviation"], alone) if outcome == "reach" else half_fall(part["mean"])
                 steps.setdefault(m, []).append(step)
@@ -183,8 +188,7 @@ def correlations(results: Results, row: str, seeds: int = 5) -> pd.DataFrame:
     lines = []
     gradients = select(results.frame("gradients.csv"), row=row, epoch=0)
     for seed, of_run in gradients[gradients["seed"] < seeds].groupby("seed"):
-        layers = list(dict.fromkeys(of_run["layer"]))
-        for m, layer in zip(range(len(layers), 0, -1), layers, strict=True):
+        for layer, m in leaky_layers(of_run["layer"]).items():
             part = select(of_run, layer=layer)
             of_gamma, of_membrane = (part[column].to_numpy() for column in ("gamma", "membrane"))
             lines.append(

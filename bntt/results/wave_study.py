@@ -50,11 +50,6 @@ class Outcome(NamedTuple):
     outcome: str  # right, wrong, undecided; with ``, preliminary`` while planned runs are missing
 
 
-def compares_decay(results: Results) -> bool:
-    """Whether an experiment is one of those: on one dataset, with and without decay of gamma."""
-    return {NEITHER, GAMMA} <= set(results.experiment.rows) and len(results.experiment.datasets) == 1
-
-
 # -- runs --------------------------------------------------------------------------------------------------------
 
 
@@ -303,14 +298,10 @@ class _Predictions:
             if row != REMEDIES[-1]:
                 self.above("remedies", f"{row} has no wave: F larger by more than 0.3", late, 0.3, (row, GAMMA))
         for milder, stronger in pairwise(MORE_DECAY):
-            saved, words = (
-                difference(self.runs, stronger, milder, "spikes"),
-                f"fewer spikes in {stronger} than in {milder}",
-            )
-            self.below("more decay", words, saved, 0, (stronger, milder))
-        limits = {"gamma-alone": 0.3, "slowly": 0.3, "pooled-step-gamma": 0.3}
-        for row, limit in limits.items():
-            self.below("more decay", f"F of {row} below {limit}", self.mean(row, "F"), limit, [row])
+            saved = difference(self.runs, stronger, milder, "spikes")
+            self.below("more decay", f"fewer spikes in {stronger} than in {milder}", saved, 0, (stronger, milder))
+        for row in ("gamma-alone", "slowly", "pooled-step-gamma"):
+            self.below("more decay", f"F of {row} below 0.3", self.mean(row, "F"), 0.3, [row])
         self.above("more decay", "F of shared-gamma above 0.7", self.mean("shared-gamma", "F"), 0.7, ["shared-gamma"])
         for (fewer, more), (factor, expected) in growth_without_a_norm(self.results).items():
             near = 0.5 <= factor.value / expected <= 2
@@ -322,7 +313,10 @@ class _Predictions:
         return self.made
 
     def _steps(self) -> None:
-        cases = (("reach", "absolute", (CENTRE, *AT_PAPERS_DECAY)), ("half_fall", "relative", WHERE_GAMMA_FALLS))
+        cases = (
+            ("reach", "absolute", (CENTRE, *AT_PAPERS_DECAY)),
+            ("half_fall", "relative", (GAMMA, *WHERE_GAMMA_FALLS)),
+        )
         for outcome, version, needed in cases:
             steps = predicted(self.results, outcome)
             if steps["row"].nunique() > 1:

@@ -25,6 +25,7 @@ shell.prefix(f"set -euo pipefail; export {EXPORTS}; ".replace("{", "{{").replace
 from bntt.common.errors import UserError
 from bntt.data import store
 from bntt.drawing import records
+from bntt.drawing.records import STUDY, is_study
 from bntt.experiment.schema import load
 from bntt.runs import status
 from bntt.runs.directory import RunDirectory
@@ -44,14 +45,6 @@ FIGURES, TABLES = (
     sorted(path.stem for path in ANALYSIS.glob(f"{kind}*.py") if path.stem.isidentifier())
     for kind in ("figure", "table")
 )
-STUDY = "wave"  # a notebook of experiments that compare gamma with and without decay; docs/wave.md
-
-
-def is_study(experiment):
-    """Whether an experiment has what the notebook of the study compares, on one dataset."""
-    return {"decay-gamma", "decay-neither"} <= set(experiment.rows) and len(experiment.datasets) == 1
-
-
 BNTT = "python3 -m bntt"
 OF_EXPERIMENT = f"--experiment {quote(str(config.get('experiment', 'demo')))} --results {quote(str(RESULTS))}"
 RUNS = {run.name: run for run in EXPERIMENT.runs}

@@ -16,6 +16,7 @@ from bntt.common.text import counted, number
 from bntt.drawing import palette
 from bntt.drawing.figures import style
 from bntt.results.collect import select
+from bntt.results.law import leaky_layers
 from bntt.training.paths import driven
 
 FLOOR = 1e-9  # of gradients as shares of the first; the law's smallest share here is above it
@@ -44,8 +45,10 @@ def draw_law(gradients: pd.DataFrame, leaks: Mapping[str, float]) -> Figure:
             style.empty_panel(axes, "no result yet")
             continue
         seeds = max(seeds, of_row["seed"].nunique())
-        colours = _by_depth(list(dict.fromkeys(of_row["layer"])))
-        for m, (layer, colour) in zip(range(len(colours), 0, -1), colours.items(), strict=True):
+        depths = leaky_layers(of_row["layer"])
+        colours = _by_depth(list(depths))
+        for layer, m in depths.items():
+            colour = colours[layer]
             by_seed = select(of_row, layer=layer).pivot(index="time_step", columns="seed", values="gamma")
             curve = np.log(by_seed).mean(axis=1)
             shares = np.exp(curve - curve.iloc[0]).clip(lower=FLOOR)
