@@ -71,7 +71,7 @@ def same_tensors(one: dict, other: dict) -> bool:
 
 
 def damage(path: Path, draws: random.Random, others: list[Path]) -> str:
-    """Spoil a file in one of the ways in which files get spoiled."""
+    """Spoil a file, which is not empty, in one of the ways in which files get spoiled."""
     content = bytearray(path.read_bytes())
     kind = draws.choice(["truncated", "a bit", "a byte", "zeros", "emptied", "longer", "removed", "another's"])
     where = draws.randrange(max(1, len(content)))
@@ -120,7 +120,7 @@ def test_a_damaged_file_of_results_is_never_taken_for_a_number(finished, tmp_pat
     draws = random.Random(seed)
     root = tmp_path / "results"
     shutil.copytree(origin / "tiny", root / "tiny")
-    files = sorted(path for path in (root / "tiny").rglob("*") if path.is_file())
+    files = sorted(path for path in (root / "tiny").rglob("*") if path.is_file() and path.stat().st_size)
     for path in draws.sample(files, draws.choice([1, 1, 1, 2, 5])):
         damage(path, draws, files)
 

@@ -283,7 +283,10 @@ EFFECTS = {
     "even-gamma.gamma_init": Effect(0.5, **ONLY_TRAINING),
     "even-gamma.gamma_updates": Effect("normalised", **ONLY_TRAINING),
     "even-gamma.gamma_decay_shape": Effect("paths", **ONLY_TRAINING),
-    "even-gamma.optimiser": Effect("adam", refused="SGD"),
+    "even-gamma.optimiser": Effect("adam", **ONLY_TRAINING, refused="SGD"),
+    "even-gamma.time_chunk": Effect(
+        1, **ONLY_TRAINING, given={"norm": "bn-pooled-step-gamma"}, refused="pools over time-steps"
+    ),
     "tet.time_steps": Effect(4),
     "tet.tet_lambda": Effect(0.5, **ONLY_TRAINING),
     "tet.tet_mean": Effect(3.0, **ONLY_TRAINING, given={"tet_lambda": 0.5}),
