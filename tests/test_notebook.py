@@ -271,6 +271,21 @@ def test_every_notebook_draws_the_same_files_wherever_it_is_opened_and_whatever_
     assert b"no result yet" not in b"".join(content for name, content in files.items() if name.startswith("tables"))
 
 
+@pytest.mark.slow
+def test_an_experiment_without_the_row_bntt_is_drawn_by_every_notebook(tmp_path):
+    """It is a study of two rows, so the notebook of the study draws it, too."""
+    row = {"method": "surrogate", "norm": "bntt", "time_steps": 5, "gradient_epochs": [0, 1]}
+    rows = {"decay-neither": row | {"gamma_decay": 0.0}, "decay-gamma": row | {"gamma_decay": 5e-4}}  # the paper's
+    study = experiment(tmp_path, rows=rows, seeds=[0, 1])
+    for run in study.runs:
+        pipeline.train(study, run, tmp_path, "cpu")
+        pipeline.evaluate(study, run, tmp_path, "cpu")
+    parameters = {"experiment": str(tmp_path / "tiny.yaml"), "results": str(tmp_path), "output": str(tmp_path / "out")}
+    assert execute_all(PROJECT, parameters) == {}
+    drawn = {Path(name).stem for name in written(tmp_path / "out") if name.endswith(".png")}
+    assert drawn >= {f"figure{number}" for number in range(1, 7)} | {"wave-law", "wave-decay"}
+
+
 def test_a_notebook_that_finds_nothing_writes_nothing_and_says_what_to_run(tmp_path):
     experiment(tmp_path)
     parameters = {"experiment": str(tmp_path / "tiny.yaml"), "results": str(tmp_path), "output": str(tmp_path / "out")}
