@@ -322,3 +322,6 @@ def test_the_figure_of_rows_has_means_over_layers_and_seeds():
         assert len(axes.lines) == 2
         for line in axes.lines:
             np.testing.assert_allclose(np.asarray(line.get_ydata(), float), expected)
+    caption = figure.get_supxlabel()
+    assert "Data: digits, n = 2 seeds (0, 1)" in caption
+    assert "paper" not in caption  # it has no such figure

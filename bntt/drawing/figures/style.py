@@ -264,13 +264,16 @@ def caption(figure: Figure, *sentences: str) -> None:
     figure.supxlabel("\n".join(lines), x=0.012, ha="left", fontsize=7.5, color=GREY, linespacing=1.35)
 
 
-def data_sentence(summary: pd.DataFrame, rows: Sequence[str]) -> str:
-    """The caption's first sentences: dataset, planned seeds, rows that have fewer seeds, what is missing or dead."""
+def data_sentence(summary: pd.DataFrame, rows: Sequence[str], *, in_paper: bool = True) -> str:
+    """The caption's first sentences: dataset, planned seeds, rows that have fewer seeds, what is missing or dead.
+
+    Of a figure that is ``in_paper`` they also say where its dataset is not the paper's.
+    """
     dataset, seeds = one_dataset(summary), sorted(summary["seed"].unique())
     counts = summary.groupby("row")["seed"].nunique()
     fewer = [f", {counts[row]} of {row}" for row in rows if 0 < counts.get(row, 0) < len(seeds)]
     text = f"Data: {dataset}, n = {counted(len(seeds), 'seed')} ({', '.join(map(str, seeds))}){''.join(fewer)}"
-    sentences = [text + ("" if dataset == paper.DATASET else "; the paper's figure is of CIFAR-10")]
+    sentences = [text + ("; the paper's figure is of CIFAR-10" if in_paper and dataset != paper.DATASET else "")]
     if missing := [f"{row} ({why})" for row in rows if (why := gap(summary, row))]:
         sentences.append(f"Missing: {', '.join(missing)}")
     found = {word for row in rows for word in select(summary, row=row, status="done")["dead"]}

@@ -129,7 +129,7 @@ def draw_rows(
     handles, labels = panels[2].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper center", ncols=min(len(handles), 5))
-    style.caption(figure, style.data_sentence(summary, rows), "Bands: ± 1 s.d. over seeds.")
+    style.caption(figure, style.data_sentence(summary, rows, in_paper=False), "Bands: ± 1 s.d. over seeds.")
     return figure
 
 
