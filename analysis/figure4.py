@@ -79,21 +79,22 @@ if len(realisations):
     path = style.save(figure, Path(output) / "figures", "figure4-spaces")
     display(Image(filename=path, retina=True, alt="Accuracy under noise in both spaces"))
     display(figure4.realisation_table(realisations))
-    spreads = of_noise.spreads(realisations)
+    spreads = of_noise.spreads(realisations).dropna()
     less = int((spreads["within"] < spreads["between"]).sum())
     orders = [
         f"at σ = {one.sigma:g} `{one.row}` minus `{one.other}` is {interval(one.pixel)} and {interval(one.normalised)}"
         for one in of_noise.turns(realisations)
     ]
     costs = [f"`{row}` {interval(estimate)}" for row, estimate in of_noise.costs(realisations).items()]
-    text = [
-        f"The realisation matters less than the seed in {less} of {len(spreads)} cases.",
-        f"Two rows have opposite orders in the two spaces {counted(len(orders), 'time')}"
-        + (f": {'; '.join(orders)} (before and after scaling)." if orders else "."),
-        f"Noise before scaling instead of after it changes the accuracy, on average over its levels: {listed(costs)}."
-        if costs
-        else "",
-    ]
-    display(Markdown(" ".join(text)))
+    if len(spreads):
+        display(Markdown(f"The realisation matters less than the seed in {less} of {counted(len(spreads), 'case')}."))
+    if costs:  # at least two seeds
+        found_orders = f": {'; '.join(orders)} (before and after scaling)" if orders else ""
+        display(
+            Markdown(
+                f"Two rows have opposite orders in the two spaces {counted(len(orders), 'time')}{found_orders}. Accuracy "
+                f"under noise before scaling, minus that under noise after it, mean over its levels: {listed(costs)}."
+            )
+        )
 else:
     display(Markdown("This experiment did not ask for it."))

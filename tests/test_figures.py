@@ -480,7 +480,11 @@ def test_figure4_shows_both_spaces_with_means_over_realisations_and_deviations_o
             np.testing.assert_allclose(bar[:, 1], [middle - half, middle + half])
         spans = [one for one in axes.collections if len(one.get_segments()) == 2 and one.get_linewidth() == [0.6]]
         np.testing.assert_allclose(spans[0].get_segments()[0][:, 1], [86 - less, 91 - less])
-    assert "3 realisations" in words(figure)
+    assert "3 realisations of the noise and over seeds. Error bars: ± 1 s.d." in words(figure)
+    alone = select(realisations(), seed=0, draw=0)
+    figure = figure4.draw_spaces(alone, summary(seeds=(0,)), ("bntt", "surrogate"))
+    assert "Error bars" not in words(figure)
+    assert "Thin lines" not in words(figure)
 
 
 def test_figure4_in_numbers_has_the_spread_over_realisations_alone():

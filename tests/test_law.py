@@ -10,7 +10,18 @@ from scipy import stats
 from bntt.results import law
 from bntt.results.effects import Effects, cause, holm, p_value, two_by_two
 from bntt.results.intervals import Estimate
-from bntt.results.law import Setting, half_fall, last_above, late_share, level_at, log_correlation, predictions, reach
+from bntt.results.law import (
+    Setting,
+    distance,
+    half_fall,
+    last_above,
+    late_share,
+    level_at,
+    log_correlation,
+    nearest,
+    predictions,
+    reach,
+)
 from bntt.training.paths import driven, paths
 
 # -- curves ----------------------------------------------------------------------------------------------------
@@ -30,6 +41,23 @@ def test_a_gradient_that_follows_the_law_correlates_with_it_whatever_its_size_an
 def test_there_is_no_correlation_with_what_does_not_change():
     assert math.isnan(log_correlation(np.ones(5), 3, 0.9))
     assert math.isnan(log_correlation(np.arange(1, 6), 3, 0.0))
+
+
+def test_a_gradient_of_zero_has_no_correlation_and_is_infinitely_far():
+    assert math.isnan(log_correlation([1.0, 0.5, 0.0], 2, 0.9))
+    assert math.isinf(distance([1.0, 0.5, 0.0], 2, 0.9))
+
+
+@pytest.mark.parametrize("layers", [1, 3, 8])
+def test_the_law_of_a_layer_is_told_from_the_others(layers):
+    """Correlation is high for any number of layers; the distance is 0 for the right one alone."""
+    gradients = 3e-7 * np.array(driven(layers, 25, 0.95))
+    away = {m: distance(gradients, m, 0.95) for m in range(1, 10)}
+    assert away[layers] == pytest.approx(0, abs=1e-9)
+    assert min(far for m, far in away.items() if m != layers) > 0.5
+    assert min(log_correlation(gradients, m, 0.95) for m in away) > 0.95
+    assert nearest(gradients, 0.95, most=9) == layers
+    assert distance([2.0, 4.0], 1, 0.5) == pytest.approx(math.log(2 / (1 / 1.5)) / math.sqrt(2))
 
 
 def test_reach_is_the_last_step_at_which_gamma_is_away_from_its_undriven_value():
@@ -104,7 +132,29 @@ def test_the_absolute_law_predicts_networks_that_follow_it():
         other = lawful("other", steps, leak, layers, size=1e-8)
         other = other._replace(measured={m: step for m, step in other.measured.items() if m in inside})
         found = predictions(centre, other)
-        np.testing.assert_allclose(found["absolute"], found["measured"], atol=1e-6)
+        for version in ("absolute", "first step"):
+            np.testing.assert_allclose(found[version], found["measured"], atol=1e-6)
+
+
+def test_from_the_first_step_only_the_size_is_measured():
+    """Gradients that leave the law after the first step move one version and not the other."""
+    centre, other = lawful("centre", 25, 0.95, 2, needed=0.1), lawful("other", 25, 0.8, 2, needed=0.1)
+    before = predictions(centre, other)
+    bent = {m: np.concatenate([curve[:1], curve[1:] - 1]) for m, curve in other.gradients.items()}
+    after = predictions(centre, other._replace(gradients=bent))
+    assert after["first step"].tolist() == before["first step"].tolist()
+    assert (after["absolute"] < before["absolute"]).all()
+    larger = {m: curve + 1 for m, curve in other.gradients.items()}
+    assert (predictions(centre, other._replace(gradients=larger))["first step"] > before["first step"]).all()
+
+
+def test_a_layer_of_the_centre_that_is_driven_nowhere_has_no_constant():
+    centre, other = lawful("centre", 25, 0.95, 3, needed=0.1), lawful("other", 15, 0.95, 3, needed=0.1)
+    without = centre._replace(measured=centre.measured | {2: 0.0})
+    found = predictions(without, other)
+    np.testing.assert_allclose(found["absolute"], found["measured"], atol=1e-6)
+    nowhere = predictions(centre._replace(measured=dict.fromkeys(centre.measured, 0.0)), other)
+    assert nowhere["absolute"].isna().all()
 
 
 @pytest.mark.parametrize(("steps", "leak"), [(15, 0.95), (40, 1.0), (25, 0.8)])

@@ -13,7 +13,10 @@ from bntt.experiment.schema import load
 from bntt.results import wave_study as wave
 from bntt.results.collect import select
 from bntt.results.intervals import Estimate, paired_mean_difference, student_interval
+from bntt.results.law import settings
+from bntt.runs.status import Status
 from bntt.training.paths import driven, paths
+from bntt.training.schedule import undriven
 
 LAYERS = ("conv1", "conv2", "fc1")
 
@@ -24,9 +27,9 @@ class Results:
     def __init__(self, name, values, missing=(), gradients=None):
         self.experiment, self.gradients = load(name), gradients
         self.values = values
-        ended, open_ = SimpleNamespace(ended=True), SimpleNamespace(ended=False)
         self.runs = [
-            SimpleNamespace(run=run, status=open_ if run.row in missing else ended) for run in self.experiment.runs
+            SimpleNamespace(run=run, status=Status.DIVERGED if run.row in missing else Status.DONE)
+            for run in self.experiment.runs
         ]
 
     def of_row(self, row):
@@ -215,11 +218,77 @@ def test_photographs(monkeypatch):
 
 def test_the_law_is_said_of_the_layer_that_follows_it_least(monkeypatch):
     without_law(monkeypatch)
-    table = pd.DataFrame({"layer": ["conv1", "fc1"], "gamma": [0.99, 0.94], "holds": [True, False]})
-    monkeypatch.setattr(wave, "law", lambda results, row="": table)
+    table = pd.DataFrame({"layer": ["conv1", "fc1"], "gamma": [0.99, 0.94], "own": [3, 2], "seeds": [5, 5]})
+    monkeypatch.setattr(wave, "law", lambda results, row="": table.assign(holds=table["gamma"] >= 0.95))
     results = Results("wave-cifar10", {("decay-gamma", 0): (50.0, 0.1, 15)})
-    first = wave.outcomes(results, wave.by_seed(results))[0]
+    first, second = wave.outcomes(results, wave.by_seed(results))[:2]
     assert (first.part, first.found, first.outcome) == ("the law", "least in fc1: 0.9400", "wrong")
+    assert (second.found, second.outcome) == ("least often in fc1: 2 of 5 seeds", "wrong")
+    table["gamma"], table["own"] = [0.99, np.nan], [3, 4]  # a gradient of 0 has no logarithm
+    first, second = wave.outcomes(results, wave.by_seed(results))[:2]
+    assert (first.found, first.outcome) == ("least in fc1: –", "undecided")
+    assert (second.found, second.outcome) == ("least often in conv1: 3 of 5 seeds", "right")
+
+
+def gradients_of(sizes):
+    """``gradients.csv`` of row `decay-gamma` with the law's shape: ``sizes`` gives for each seed the size at t = 1."""
+    for seed, size in enumerate(sizes):
+        for epoch, layer, t in product((0, 5), LAYERS, range(1, 26)):
+            m = 3 - LAYERS.index(layer)
+            law = size * driven(m, 25, 0.95)[t - 1] * (1 + 9 * (epoch == 5) * t)
+            yield {"row": "decay-gamma", "seed": seed, "epoch": epoch, "layer": layer, "time_step": t,
+                   "gamma": law**2 if seed == 1 and layer == "conv2" else law, "membrane": law**3}  # fmt: skip
+
+
+def test_the_law_of_five_seeds_before_training():
+    results = Results("wave-digits", {}, gradients=lambda: gradients_of([1.0, 2.0, 0.5, 1.0, 4.0, 0.0]))
+    found = wave.law(results).set_index("layer")
+    assert found["leaky_layers"].to_dict() == {"conv1": 3, "conv2": 2, "fc1": 1}
+    np.testing.assert_allclose(found[["gamma", "least", "membrane"]], 1, atol=1e-9)
+    assert found["own"].to_dict() == {"conv1": 5, "conv2": 4, "fc1": 5}
+    assert set(found["seeds"]) == {5}
+    away = np.sqrt(np.mean(np.log(driven(2, 25, 0.95)) ** 2))  # of the square, from the law
+    np.testing.assert_allclose(found["factor"], [1, np.exp(away / 5), 1])
+    np.testing.assert_allclose(found["last"]["fc1"], found["law"]["fc1"])
+
+
+def measured(row, seed, ends, spikes=1.0, size=1.0):
+    """A run with two layers, whose mean gamma is 1 up to a step of its own, ``ends``, and undriven beyond."""
+    run = load("wave-digits").run("digits", row, seed)
+    alone = undriven(dict(run.options), 1437)
+    steps = np.arange(1, run.options["time_steps"] + 1)
+    of_layers = list(zip(("conv1", "fc1"), ends, strict=True))
+
+    def of_steps(**columns):
+        return [pd.DataFrame({"layer": layer, "time_step": steps} | {name: of(end) for name, of in columns.items()})
+                for layer, end in of_layers]  # fmt: skip
+
+    before = of_steps(gamma=lambda end: size * np.array(driven(end, len(steps), run.options["leak"])))
+    after = of_steps(gamma=lambda end: steps)
+    tables = {
+        "gamma_quartiles": of_steps(mean=lambda end: np.where(steps <= end, 1, alone), deviation=lambda end: 0 * steps),
+        "spikes": of_steps(spikes=lambda end: spikes * (steps == 1)),
+        "gradients": [part.assign(epoch=epoch) for epoch, parts in ((0, before), (5, after)) for part in parts],
+    }
+    images = {"train": 1437, "validation": 0, "test": 360}
+    return SimpleNamespace(
+        run=run, status=Status.DONE, training={"data": {"images": images}},
+        table=lambda name: pd.concat(tables[name.removesuffix(".csv")], ignore_index=True),
+    )  # fmt: skip
+
+
+def test_a_setting_is_the_mean_over_its_first_seeds_that_spike():
+    ends, sizes = [(4, 9), (5, 10), (1, 1), (20, 20)], (1.0, 4.0, 1.0, 1.0)
+    runs = [measured("decay-gamma", seed, ends[seed], float(seed != 2), sizes[seed]) for seed in range(4)]
+    results = SimpleNamespace(of_row=lambda row: runs if row == "decay-gamma" else [])
+    (found,) = settings(results, ["decay-gamma", "centre"], "reach")
+    assert (found.row, found.time_steps, found.leak, found.seeds) == ("decay-gamma", 25, 0.95, 2)
+    assert found.measured == {2: 4.5, 1: 9.5}
+    np.testing.assert_allclose(found.gradients[2], np.log(2) + np.log([driven(4, 25, 0.95), driven(5, 25, 0.95)]).mean(0))
+    (found,) = settings(results, ["decay-gamma"], "half_fall")
+    assert found.measured == {2: 5.5, 1: 10.5}
+    (found,) = settings(results, ["decay-gamma"], "reach", seeds=4)
+    assert (found.seeds, found.measured[1]) == (3, 13)
 
 
 def steps(version, other):
@@ -298,7 +367,7 @@ def test_the_figure_of_the_law_shows_shares_of_the_first_step_and_the_law_itself
 def test_the_figure_of_steps_has_every_setting_and_layer_once_in_each_panel():
     frame = steps("absolute", 4)
     figure = figures.draw_steps(frame, "reach", ["absolute", "same step", "same share"])
-    assert [axes.get_title().partition("\n")[2] for axes in figure.axes] == [
+    assert [axes.get_title().rpartition("\n")[2] for axes in figure.axes] == [
         f"median error {(frame[version] - 10).abs().median():.1f} steps"
         for version in ("absolute", "same step", "same share")
     ]

@@ -26,10 +26,28 @@ MOVED = 0.01  # the least distance from the undriven value at which gamma counts
 
 
 def log_correlation(gradients: ArrayLike, leaky_layers: int, leak: float) -> float:
-    """Pearson's correlation over t of log gradient[t] and log P_m(T - t); NaN if one of them does not change."""
-    found = np.log(np.asarray(gradients, dtype=float))
-    law = np.log(driven(leaky_layers, len(found), leak))
-    return float(np.corrcoef(found, law)[0, 1]) if found.std() > 0 and law.std() > 0 else math.nan
+    """Pearson's correlation over t of log gradient[t] and log P_m(T - t); NaN if one of them does not change, or is 0."""
+    found, law = np.asarray(gradients, dtype=float), np.log(driven(leaky_layers, np.asarray(gradients).size, leak))
+    if not found.all() or found.std() == 0 or law.std() == 0:
+        return math.nan
+    return float(np.corrcoef(np.log(found), law)[0, 1])
+
+
+def distance(gradients: ArrayLike, leaky_layers: int, leak: float) -> float:
+    """How far gradients are from the law, with nothing fitted: 0 where all shares of the first step are the law's.
+
+    Root mean square over t of log(g[t] / g[1]) - log(P_m(T - t) / P_m(T - 1)); infinite if a gradient is 0.
+    """
+    found = np.asarray(gradients, dtype=float)
+    if not found.all():
+        return math.inf
+    away = np.log(found / found[0]) - np.log(driven(leaky_layers, len(found), leak))
+    return float(np.sqrt(np.mean(away**2)))
+
+
+def nearest(gradients: ArrayLike, leak: float, most: int) -> int:
+    """The m from 1 to ``most`` whose law is nearest to the gradients, by `distance`."""
+    return min(range(1, most + 1), key=lambda m: distance(gradients, m, leak))
 
 
 def reach(mean: ArrayLike, deviation: ArrayLike, undriven_value: float, least: float = MOVED) -> int:
@@ -106,11 +124,13 @@ class Setting(NamedTuple):
 
 
 def predictions(centre: Setting, setting: Setting, beyond: int = 0) -> pd.DataFrame:
-    """For each layer, conv1 first, the measured step and four predictions of it from ``centre``.
+    """For each layer, conv1 first, the measured step and five predictions of it from ``centre``.
 
-    ``relative`` and ``absolute`` are the law's two versions, and NaN where gradients were not measured; ``same step``
-    and ``same share`` know no law. A layer that is above its level up to T has the step T + ``beyond``, which is 1
-    where the step is that of a fall, which then does not come.
+    ``relative`` has the shape of P_m and a constant for each layer. ``absolute`` has the gradients measured before
+    training and one constant, and ``first step`` the size of the gradient at t = 1, the shape of P_m and one constant;
+    both are NaN where gradients were not measured. ``same step`` and ``same share`` know no law. A layer that is above
+    its level up to T has the step T + ``beyond``, which is 1 where the step is that of a fall, which then does not
+    come.
     """
     most = setting.time_steps + beyond
 
@@ -118,24 +138,35 @@ def predictions(centre: Setting, setting: Setting, beyond: int = 0) -> pd.DataFr
         step = last_above(curve, level)
         return float(most) if step == setting.time_steps else step
 
+    def one_constant(of_centre: Mapping[int, Curve], own: Curve | None) -> float:
+        levels = [level_at(of_centre[m], step) for m, step in centre.measured.items() if m in of_centre]
+        within = [level for level in levels if math.isfinite(level)]  # a layer driven nowhere, or up to T, has none
+        return of_curve(own, float(np.mean(within))) if own is not None and within else math.nan
+
     levels = {m: level_at(np.log(driven(m, centre.time_steps, centre.leak)), r) for m, r in centre.measured.items()}
-    absolute = [level_at(centre.gradients[m], r) for m, r in centre.measured.items() if m in centre.gradients]
+    centre_by_law, own_by_law = _from_first_step(centre), _from_first_step(setting)
     lines = []
     for m, measured in setting.measured.items():
         share = centre.measured[m] / centre.time_steps
-        own = setting.gradients.get(m)
         lines.append(
             {
                 "row": setting.row,
                 "leaky_layers": m,
                 "measured": measured,
                 "relative": of_curve(np.log(driven(m, setting.time_steps, setting.leak)), levels[m]),
-                "absolute": math.nan if own is None else of_curve(own, float(np.mean(absolute))),
+                "absolute": one_constant(centre.gradients, setting.gradients.get(m)),
+                "first step": one_constant(centre_by_law, own_by_law.get(m)),
                 "same step": min(centre.measured[m], most),
                 "same share": min(share * setting.time_steps, most),
             }
         )
     return pd.DataFrame(lines)
+
+
+def _from_first_step(setting: Setting) -> dict[int, Curve]:
+    """Log gradients with the measured size at t = 1 and the shape of the law."""
+    shapes = {m: np.log(driven(m, setting.time_steps, setting.leak)) for m in setting.gradients}
+    return {m: curve[0] + shapes[m] for m, curve in setting.gradients.items()}
 
 
 def settings(results: Results, rows: Sequence[str], outcome: str, seeds: int = 3) -> list[Setting]:
@@ -182,7 +213,9 @@ def _time(results: Results, row: str) -> tuple[int, float]:
 def correlations(results: Results, row: str, seeds: int = 5) -> pd.DataFrame:
     """Before training, for each layer and each of the first seeds: `log_correlation` for gamma and for the membrane.
 
-    One line per layer and seed, with the gradient of the last step as a share of that of the first, and the law's.
+    One line per layer and seed. ``last`` and ``law``: gamma's gradient at the last step as a share of that at the
+    first, measured and by the law. ``distance``: gamma's from the law. ``nearest``: the m whose law is nearest to it,
+    of all layers' and one more.
     """
     _, leak = _time(results, row)
     lines = []
@@ -200,9 +233,12 @@ def correlations(results: Results, row: str, seeds: int = 5) -> pd.DataFrame:
                     "membrane": log_correlation(of_membrane, m, leak),
                     "last": of_gamma[-1] / of_gamma[0],
                     "law": driven(m, len(of_gamma), leak)[-1],
+                    "distance": distance(of_gamma, m, leak),
+                    "nearest": nearest(of_gamma, leak, most=of_run["layer"].nunique() + 1),
                 }
             )
-    return pd.DataFrame(lines, columns=["layer", "leaky_layers", "seed", "gamma", "membrane", "last", "law"])
+    columns = ["layer", "leaky_layers", "seed", "gamma", "membrane", "last", "law", "distance", "nearest"]
+    return pd.DataFrame(lines, columns=columns)
 
 
 def late_shares(results: Results) -> pd.DataFrame:

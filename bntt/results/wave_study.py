@@ -1,7 +1,7 @@
 """The outcomes of docs/wave.md, computed from the runs of `wave-digits` and `wave-cifar10` by the rules written there.
 
 Differences are paired by seed and have Student's interval. What has no result yet is left out, and an outcome to which
-planned runs are missing is called preliminary.
+planned runs are missing, or diverged, is called preliminary.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bntt.common.errors import UserError
-from bntt.common.text import DASH, interval, number
+from bntt.common.text import DASH, counted, interval, number
 from bntt.results.collect import Results, at_threshold, last_step, select
 from bntt.results.effects import Effects, cause, holm, p_value, two_by_two
 from bntt.results.energy import energy_ratios
@@ -38,6 +38,7 @@ LAW_HOLDS = 0.95  # least correlation of logarithms
 MARGIN = 1.0  # of accuracy, in points, that counts as not worse
 ENOUGH = 1.5  # steps, the largest median error that counts as a prediction
 SILENCED = 20.0  # accuracy on photographs, in per cent, at or below which a run counts as silenced
+VERSIONS = ("relative", "absolute", "first step")  # of the law; the last is exploratory
 RIVALS = ("same step", "same share")
 
 
@@ -114,18 +115,32 @@ def _mean_and_spread(mean: float, spread: float) -> str:
 
 
 def law(results: Results, row: str = GAMMA) -> pd.DataFrame:
-    """For each layer the mean correlation over seeds, for gamma and for the membrane, and whether the law holds."""
+    """For each layer the mean correlation over seeds, for gamma and for the membrane, and whether the law holds.
+
+    ``factor`` is by which factor gamma's gradients, as shares of the first step's, are off in the mean, see
+    `bntt.results.law.distance`; ``own`` in how many seeds no other m has a nearer law. A mean to which a seed has no
+    correlation is NaN.
+    """
     found = correlations(results, row)
-    means = found.groupby("layer", sort=False).agg(
-        leaky_layers=("leaky_layers", "first"),
-        gamma=("gamma", "mean"),
-        least=("gamma", "min"),
-        membrane=("membrane", "mean"),
-        last=("last", "mean"),
-        law=("law", "first"),
-        seeds=("gamma", "count"),
-    )
-    return means.assign(holds=means["gamma"] >= LAW_HOLDS).reset_index()
+    lines = []
+    for layer, of_layer in found.groupby("layer", sort=False):
+        gamma, first = of_layer["gamma"].to_numpy(), of_layer.iloc[0]
+        lines.append(
+            {
+                "layer": layer,
+                "leaky_layers": first["leaky_layers"],
+                "gamma": gamma.mean(),
+                "least": gamma.min(),
+                "membrane": of_layer["membrane"].to_numpy().mean(),
+                "last": of_layer["last"].mean(),
+                "law": first["law"],
+                "factor": math.exp(of_layer["distance"].mean()),
+                "own": int((of_layer["nearest"] == first["leaky_layers"]).sum()),
+                "seeds": len(gamma),
+                "holds": gamma.mean() >= LAW_HOLDS,
+            }
+        )
+    return pd.DataFrame(lines)
 
 
 def growth_without_a_norm(results: Results) -> dict[tuple[int, int], tuple[Estimate, float]]:
@@ -162,7 +177,7 @@ def predicted(results: Results, outcome: str) -> pd.DataFrame:
     others = settings(results, AT_PAPERS_DECAY if outcome == "reach" else WHERE_GAMMA_FALLS, outcome)
     centre = settings(results, [CENTRE if outcome == "reach" else GAMMA], outcome)
     if not centre or not others:
-        return pd.DataFrame(columns=["row", "leaky_layers", "measured", "relative", "absolute", *RIVALS])
+        return pd.DataFrame(columns=["row", "leaky_layers", "measured", *VERSIONS, *RIVALS])
     beyond = int(outcome == "half_fall")
     return pd.concat([predictions(centre[0], other, beyond) for other in others], ignore_index=True)
 
@@ -242,7 +257,7 @@ class _Predictions:
 
     def add(self, part: str, prediction: str, found: str, outcome: str, needed: Iterable[str]) -> None:
         """Note an outcome that rests on all runs of the rows that are ``needed``."""
-        missing = any(not one.status.ended for row in needed for one in self.results.of_row(row))
+        missing = any(not one.status.measured for row in needed for one in self.results.of_row(row))
         self.made.append(Outcome(part, prediction, found, outcome + ", preliminary" * missing))
 
     def side(
@@ -267,14 +282,25 @@ class _Predictions:
     def the_law(self) -> None:
         found = law(self.results)
         if len(found):
-            least = found.loc[found["gamma"].idxmin()]
+            least = found.loc[found["gamma"].fillna(-math.inf).idxmin()]
             words = f"least in {least['layer']}: {number(least['gamma'], 4)}"
-            right = "right" if found["holds"].all() else "wrong"
-            self.add("the law", "correlation at least 0.95 in every layer", words, right, [GAMMA])
+            refuted = (found["gamma"] < LAW_HOLDS).any()
+            word = "right" if found["holds"].all() else "wrong" if refuted else "undecided"
+            self.add("the law", "correlation at least 0.95 in every layer", words, word, [GAMMA])
+
+    def whose_law(self) -> None:
+        """Whether each layer is told from the others by its gradients; predicted of photographs only."""
+        found = law(self.results)
+        if len(found):
+            least = found.loc[(found["own"] / found["seeds"]).idxmin()]
+            words = f"least often in {least['layer']}: {least['own']} of {counted(least['seeds'], 'seed')}"
+            right = "right" if (found["own"] > found["seeds"] / 2).all() else "wrong"
+            self.add("the law", "no other m is nearer in most seeds, in every layer", words, right, [GAMMA])
 
     def of_photographs(self) -> list[Outcome]:
         needed = (GAMMA, NEITHER)
         self.the_law()
+        self.whose_law()
         for column, words, limit in (("F", "F is lower by more than 0.3 with decay", -0.3),
                                      ("accuracy", "decay lowers the accuracy", 0.0),
                                      ("spikes", "decay saves spikes", 0.0)):  # fmt: skip

@@ -10,6 +10,7 @@ from matplotlib.ticker import MultipleLocator
 from bntt.common.text import counted, listed, number
 from bntt.drawing.figures import style
 from bntt.results.collect import last_step, select
+from bntt.results.realisations import CASE, spreads
 
 ROWS = ("bntt", "surrogate", "conversion", "ann")  # of the paper
 _SPACES = {"pixel": "added to images in [0, 1], then clipped", "normalised": "added to images after scaling, unclipped"}
@@ -80,12 +81,13 @@ def draw_spaces(realisations: pd.DataFrame, summary: pd.DataFrame, rows: Sequenc
     chance = any([style.chance_line(axes, style.one_dataset(summary)) for axes in panels])
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=max(len(handles), 1))
-    draws = realisations["draw"].nunique()
+    draws, seeds = realisations["draw"].nunique(), realisations["seed"].nunique()
     style.caption(
         figure,
         style.data_sentence(summary, rows),
-        f"Mean over {counted(draws, 'realisation')} of the noise and over seeds. Error bars: ± 1 s.d. over seeds of "
-        "this mean over realisations. Thin lines: from the lowest to the highest of all.",
+        f"Mean over {counted(draws, 'realisation')} of the noise and over seeds.",
+        "Error bars: ± 1 s.d. over seeds of this mean over realisations." if seeds > 1 else "",
+        "Thin lines: from the lowest to the highest of all." if draws * seeds > 1 else "",
         style.chance_sentence(chance, style.one_dataset(summary)),
     )
     return figure
@@ -96,9 +98,8 @@ def realisation_table(realisations: pd.DataFrame) -> pd.DataFrame:
 
     The deviation is within seeds: the root of the mean over seeds of the variance over realisations.
     """
-    keys = ["space", "sigma", "row"]
-    means = realisations.groupby(keys, sort=False)["accuracy"].mean()
-    within = realisations.groupby([*keys, "seed"], sort=False)["accuracy"].var().groupby(keys, sort=False).mean() ** 0.5
+    means = realisations.groupby(CASE, sort=False)["accuracy"].mean()
+    within = spreads(realisations).set_index(CASE)["within"].reindex(means.index)
     cells = pd.Series(
         [f"{number(mean, 1)} ({number(spread, 1)})" for mean, spread in zip(means, within, strict=True)], means.index
     ).unstack("row")

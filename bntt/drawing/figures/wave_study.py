@@ -70,10 +70,11 @@ def draw_law(gradients: pd.DataFrame, leaks: Mapping[str, float]) -> Figure:
 MARKERS = "osD^"
 SETTINGS = (palette.VERMILLION, palette.BLUE, palette.GREEN, palette.INK)
 VERSIONS = {
-    "absolute": "Law, absolute: one constant",
-    "relative": "Law, relative: one constant a layer",
-    "same step": "No law: the same step",
-    "same share": "No law: the same share of T",
+    "absolute": "Measured first gradients:\none constant",
+    "first step": "Law, size from the first step:\none constant",
+    "relative": "Law, shape alone:\none constant a layer",
+    "same step": "No law:\nthe same step",
+    "same share": "No law:\nthe same share of T",
 }
 
 
