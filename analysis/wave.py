@@ -134,11 +134,11 @@ for outcome, (words, versions) in WORDS.items():
     if steps["row"].nunique() > 1:
         for version in versions:
             one = wave.verdict(steps, version)
-            minus = "; ".join(f"{interval(estimate)} than *{rival}*" for rival, estimate in one.minus.items())
+            minus = "; ".join(f"of *{rival}* {interval(estimate)}" for rival, estimate in one.minus.items())
             display(
                 Markdown(
-                    f"**{words}, {version}.** Median error {number(one.median_error, 1)} steps; its mean error "
-                    f"is more by {minus} (over {counted(steps['row'].nunique(), 'setting')})."
+                    f"**{words}, {version}.** Median error {number(one.median_error, 1)} steps; its mean error, "
+                    f"minus that {minus} (over {counted(steps['row'].nunique(), 'setting')})."
                 )
             )
         display(picture(figures.draw_steps(steps, words, [*versions, *wave.RIVALS]), outcome.replace("_", "-")))

@@ -347,8 +347,8 @@ class _Predictions:
             steps = predicted(self.results, outcome)
             if steps["row"].nunique() > 1:
                 one = verdict(steps, version)
-                rivals = ", ".join(f"{interval(minus)} than {rival}" for rival, minus in one.minus.items())
-                text = f"{one.word}: median error {number(one.median_error, 1)} steps; mean error more by {rivals}"
+                rivals = ", ".join(f"that of {rival} {interval(minus)}" for rival, minus in one.minus.items())
+                text = f"{one.word}: median error {number(one.median_error, 1)} steps; mean error minus {rivals}"
                 word = {"predicted": "right", "refuted": "wrong"}.get(one.word, one.word)
                 name = "reach" if outcome == "reach" else "where gamma falls"
                 self.add(name, f"the {version} version of the law predicts it", text, word, needed)
