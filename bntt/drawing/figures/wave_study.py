@@ -84,8 +84,9 @@ def draw_steps(steps: pd.DataFrame, outcome: str, versions: Sequence[str]) -> Fi
 
     ``outcome`` says in words what the step is.
     """
-    figure = style.canvas(3.3 * len(versions) + 0.6, 4.6)
-    panels = figure.subplots(1, len(versions), sharex=True, sharey=True, squeeze=False).flatten()
+    lines, columns = style.panel_grid(len(versions))
+    figure = style.canvas(3.5 * columns + 0.6, 4.2 * lines + 0.9)
+    panels = style.panels(figure, len(versions))
     most = max(steps[[*versions, "measured"]].max().max() if len(steps) else 0, 1) + 1
     looks = dict(zip(dict.fromkeys(steps["row"]), product(MARKERS, SETTINGS), strict=False))
     for axes, version in zip(panels, versions, strict=True):
@@ -96,7 +97,8 @@ def draw_steps(steps: pd.DataFrame, outcome: str, versions: Sequence[str]) -> Fi
             axes.plot(part[version], part["measured"], marker, color=colour, label=row, alpha=0.85)
         axes.set_title(f"{VERSIONS[version]}\nmedian error {number(error, 1)} steps")
         axes.set(xlabel="Predicted step", xlim=(-0.7, most), ylim=(-0.7, most), aspect="equal")
-    panels[0].set_ylabel(f"Measured step: {outcome}")
+    for axes in panels[::columns]:
+        axes.set_ylabel(f"Measured step: {outcome}")
     handles, labels = panels[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper center", ncols=min(len(handles), 6))
