@@ -92,8 +92,8 @@ if len(realisations):
         found_orders = f": {'; '.join(orders)} (before and after scaling)" if orders else ""
         display(
             Markdown(
-                f"Two rows have opposite orders in the two spaces {counted(len(orders), 'time')}{found_orders}. Accuracy "
-                f"under noise before scaling, minus that under noise after it, mean over its levels: {listed(costs)}."
+                f"Two rows have opposite orders in the two spaces {counted(len(orders), 'time')}{found_orders}. "
+                f"Accuracy under noise before scaling, minus that after it, mean over levels: {listed(costs)}."
             )
         )
 else:

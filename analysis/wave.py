@@ -75,8 +75,8 @@ HTML(table(pd.DataFrame(made, columns=["", "predicted", "found", "outcome"])))
 # the end through m leaky layers. *The law holds* in a layer if the correlation of the logarithms is at least 0.95,
 # before training, as a mean over five seeds; the smallest of them is beside it. *Last* and *law*: γ's gradient at the
 # last step as a share of that at the first, measured and by the law. Exploratory, as correlation hardly tells one m
-# from another: *factor* is by how much the shares of all steps are off in the mean, and *own* in how many seeds no other
-# m has a nearer law.
+# from another: *factor* is by how much the shares of all steps are off in the mean, and *own* in how many seeds no
+# other m has a nearer law.
 
 # %%
 of_law = wave.law(found)

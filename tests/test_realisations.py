@@ -18,11 +18,10 @@ def accuracies(of, rows=("one", "two"), seeds=3, draws=4):
 
 
 def test_spread_over_realisations_and_over_seeds_are_told_apart():
-    values = {key: value for key, value in zip(product(range(3), range(4)), np.random.default_rng(0).random(12))}
-    frame = accuracies(lambda row, space, sigma, seed, draw: 50 + 10 * sigma * values[seed, draw] + (row == "two"))
+    table = np.random.default_rng(0).random((3, 4))
+    frame = accuracies(lambda row, space, sigma, seed, draw: 50 + 10 * sigma * table[seed, draw] + (row == "two"))
     found = spreads(frame)
     assert len(found) == 8
-    table = np.array(list(values.values())).reshape(3, 4)
     for sigma in (0.1, 0.4):
         of_sigma = found[found["sigma"] == sigma]
         np.testing.assert_allclose(of_sigma["within"], 10 * sigma * np.sqrt(table.var(axis=1, ddof=1).mean()))

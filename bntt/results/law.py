@@ -26,7 +26,7 @@ MOVED = 0.01  # the least distance from the undriven value at which gamma counts
 
 
 def log_correlation(gradients: ArrayLike, leaky_layers: int, leak: float) -> float:
-    """Pearson's correlation over t of log gradient[t] and log P_m(T - t); NaN if one of them does not change, or is 0."""
+    """Pearson's correlation over t of log gradient[t] and log P_m(T - t); NaN if one does not change, or has a 0."""
     found, law = np.asarray(gradients, dtype=float), np.log(driven(leaky_layers, np.asarray(gradients).size, leak))
     if not found.all() or found.std() == 0 or law.std() == 0:
         return math.nan

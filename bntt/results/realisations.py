@@ -47,10 +47,14 @@ def turns(realisations: pd.DataFrame) -> list[Turn]:
             pixel, normalised = (
                 _interval(means[space, sigma, row] - means[space, sigma, other]) for space in ("pixel", "normalised")
             )
-            if pixel and normalised and pixel.low * pixel.high > 0 and normalised.low * normalised.high > 0:
-                if pixel.value * normalised.value < 0:
-                    found.append(Turn(float(sigma), row, other, pixel, normalised))
+            if pixel and normalised and _sign(pixel) * _sign(normalised) < 0:
+                found.append(Turn(float(sigma), row, other, pixel, normalised))
     return found
+
+
+def _sign(estimate: Estimate) -> int:
+    """1 or -1 if the whole interval lies above or below 0, else 0."""
+    return (estimate.low > 0) - (estimate.high < 0)
 
 
 def costs(realisations: pd.DataFrame) -> dict[str, Estimate]:
