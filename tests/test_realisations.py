@@ -1,11 +1,16 @@
-"""What the realisation of noise and its space change: against hand-made accuracies whose spreads are known."""
+"""What the realisation of noise and its space change: hand-made accuracies with known spreads; what findings.md says."""
 
 from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
+from tiny import PROJECT
 
+from bntt.common.text import interval
+from bntt.drawing.figures.figure4 import realisation_table
+from bntt.experiment.schema import load
+from bntt.results.collect import Results
 from bntt.results.intervals import student_interval
 from bntt.results.realisations import costs, spreads, turns
 
@@ -65,3 +70,34 @@ def test_one_seed_shows_nothing():
     assert turns(frame) == []
     assert costs(frame) == {}
     assert spreads(frame)["between"].isna().all()
+
+
+# -- the committed measurements --------------------------------------------------------------------------------------
+
+
+def test_findings_say_of_noise_on_digits_what_was_measured():
+    results = Results(load("noise-digits"), PROJECT / "results" / "reference", here=False)
+    frame = results.frame("noise_draws.csv")
+    page = (PROJECT / "docs" / "findings.md").read_text(encoding="utf-8")
+    section = page.partition("`results/reference/noise-digits`")[2].partition("\n## ")[0]
+    table = realisation_table(frame)
+    words = {"pixel": "before scaling", "normalised": "after scaling"}
+    lines = [f"| {words[space]} | {sigma:g} | {' | '.join(cells)} |" for (space, sigma), *cells in table.itertuples()]
+    assert [one for one in section.splitlines() if one.startswith("| ")][2:] == lines
+    assert list(table.columns) == ["bntt", "surrogate", "conversion", "ann"]
+
+    said = " ".join(section.split())
+    of_cases = spreads(frame)
+    assert f"in {(of_cases['within'] < of_cases['between']).sum()} of {len(of_cases)} cases" in said
+    turned = {(one.sigma, one.row, one.other): one for one in turns(frame)}
+    assert len(turned) == 6
+    one = turned[0.4, "bntt", "surrogate"]
+    assert f"{interval(one.pixel)} points at σ = 0.4 before scaling and {interval(one.normalised)} after it" in said
+    of_rows = [one.value for one in costs(frame).values()]
+    assert all(estimate.high < 0 for estimate in costs(frame).values())
+    assert f"by {-max(of_rows):.0f} to {-min(of_rows):.0f} points" in said
+
+    means = frame.groupby(["space", "sigma", "row"])["accuracy"].mean().unstack()
+    assert (means.loc["normalised"].idxmax(axis=1) == "bntt").all()
+    below = {row: [s for s, of in means.loc["pixel"].iterrows() if of["bntt"] < of[row]] for row in ("surrogate", "ann")}
+    assert below == {"surrogate": [0.3, 0.4, 0.6, 0.8], "ann": [0.3, 0.4, 0.6, 0.8]}
