@@ -46,6 +46,7 @@ def test_there_is_no_correlation_with_what_does_not_change():
 def test_a_gradient_of_zero_has_no_correlation_and_is_infinitely_far():
     assert math.isnan(log_correlation([1.0, 0.5, 0.0], 2, 0.9))
     assert math.isinf(distance([1.0, 0.5, 0.0], 2, 0.9))
+    assert nearest([1.0, 0.5, 0.0], 0.9, most=3) is None
 
 
 @pytest.mark.parametrize("layers", [1, 3, 8])

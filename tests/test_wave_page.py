@@ -1,4 +1,4 @@
-"""The tables of docs/wave.md are what the committed measurements give by its rules."""
+"""The tables of docs/wave.md, and some of its sentences, are what the committed measurements give by its rules."""
 
 from functools import cache
 from itertools import pairwise
@@ -11,7 +11,7 @@ from bntt.common.text import interval, number
 from bntt.experiment.schema import load
 from bntt.results import wave_study as wave
 from bntt.results.collect import Results, select
-from bntt.results.law import leaky_layers, log_correlation, settings
+from bntt.results.law import correlations, leaky_layers, log_correlation, settings
 
 PAGE = (PROJECT / "docs" / "wave.md").read_text(encoding="utf-8")
 REFERENCE = PROJECT / "results" / "reference"
@@ -68,12 +68,19 @@ def step_lines(outcome, versions):
 
 
 def version_lines():
-    """How each version of the law predicts the reach."""
+    """How each version of the prediction does: errors in steps over all settings, at another depth, and in numbers."""
     steps = wave.predicted(results(), "reach")
-    verdicts = [wave.verdict(steps, version) for version in wave.VERSIONS]
-    return [
-        line(one.version, number(one.median_error, 1), *map(interval, one.minus.values()), one.word) for one in verdicts
-    ]
+    lines = []
+    for version in (*wave.VERSIONS, *wave.RIVALS):
+        errors = (steps[version] - steps["measured"]).abs()
+        of_depth = errors[steps["row"] == "vgg5"]
+        numbers = [number(one, 1) for one in (errors.median(), errors.mean(), of_depth.median())]
+        cells = ["–", "–", "–"]
+        if version in wave.VERSIONS:
+            one = wave.verdict(steps, version)
+            cells = [*map(interval, one.minus.values()), one.word]
+        lines.append(line(version, *numbers, *cells))
+    return lines
 
 
 def reach_lines():
@@ -129,6 +136,30 @@ def training_lines(row):
     return lines
 
 
+def sharpness_lines():
+    """Without decay of gamma, by epoch: how often the own m is nearest, and by which factors shares are off."""
+    lines = []
+    for epoch in (0, 5, 10, 20):
+        found = correlations(results(), wave.NEITHER, seeds=8, epoch=epoch)
+        own = int((found["nearest"] == found["leaky_layers"]).sum())
+        factors = np.exp(found.groupby("layer")["distance"].mean())
+        lines.append(line(epoch, f"{own} of {len(found)}", f"{number(factors.min(), 2)} to {number(factors.max(), 2)}"))
+    return lines
+
+
+def setting_lines():
+    """The law before training in the settings of the reach: least mean correlation of a layer, and own m."""
+    lines = []
+    for row in (wave.CENTRE, *wave.AT_PAPERS_DECAY):
+        found = correlations(results(), row)
+        means = found.groupby("layer")["gamma"].mean()
+        own = int((found["nearest"] == found["leaky_layers"]).sum())
+        same = means.isna().all()  # leak 0: no gradient falls, whatever m is
+        cells = ["–", "–"] if same else [f"{number(means.min(), 3)} ({means.idxmin()})", f"{own} of {len(found)}"]
+        lines.append(line(f"`{row}`", *cells))
+    return lines
+
+
 def last_step_lines():
     """The last steps of `even-updates`: mean gamma of three layers, and spikes, mean over layers; over seeds."""
     gammas, spikes = (results().frame(name, row="even-updates") for name in ("gamma_quartiles.csv", "spikes.csv"))
@@ -165,7 +196,9 @@ TABLES = {
     "outcomes": outcome_lines,
     "rows": row_lines,
     "law": law_lines,
+    "settings": setting_lines,
     "training": lambda: [*training_lines(wave.NEITHER), *training_lines(wave.GAMMA)],
+    "sharpness": sharpness_lines,
     "versions": version_lines,
     "reach": lambda: step_lines("reach", ("absolute", "first step")),
     "fall": lambda: step_lines("half_fall", ("relative",)),
@@ -215,6 +248,19 @@ def test_what_the_page_says_of_correlation_and_of_zeros():
         there = [spikes[seed, below, t] for seed, t in zip(zero["seed"], zero["time_step"], strict=True)]
         largest = [spikes[seed, below].max() for seed in zero["seed"]]
         assert (np.array(there) < 0.02 * np.array(largest)).all()
+
+
+@pytest.mark.slow
+def test_with_even_decay_spikes_start_later_in_deeper_layers_and_later_than_with_decay():
+    def starts(row):
+        """Mean over seeds of the first step with a tenth of the layer's largest spikes."""
+        spikes = results().frame("spikes.csv", row=row)
+        curves = spikes.pivot(index="time_step", columns=["layer", "seed"], values="spikes")
+        return (curves >= 0.1 * curves.max()).idxmax().groupby(level="layer", sort=False).mean()
+
+    even, decayed = starts("even-decay"), starts(wave.GAMMA)
+    assert even.is_monotonic_increasing
+    assert (even > decayed).all()
 
 
 def test_the_page_names_every_planned_row():

@@ -252,6 +252,13 @@ def test_the_law_of_five_seeds_before_training():
     np.testing.assert_allclose(found["last"]["fc1"], found["law"]["fc1"])
 
 
+def test_the_law_of_a_layer_whose_gradient_is_zero_is_not_its_own():
+    rows = [one | {"gamma": one["gamma"] * (one["time_step"] < 20)} for one in gradients_of([1.0])]
+    found = wave.law(Results("wave-digits", {}, gradients=lambda: rows))
+    assert found["own"].tolist() == [0, 0, 0]
+    assert found["gamma"].isna().all()
+
+
 def measured(row, seed, ends, spikes=1.0, size=1.0):
     """A run with two layers, whose mean gamma is 1 up to a step of its own, ``ends``, and undriven beyond."""
     run = load("wave-digits").run("digits", row, seed)

@@ -45,9 +45,11 @@ def distance(gradients: ArrayLike, leaky_layers: int, leak: float) -> float:
     return float(np.sqrt(np.mean(away**2)))
 
 
-def nearest(gradients: ArrayLike, leak: float, most: int) -> int:
-    """The m from 1 to ``most`` whose law is nearest to the gradients, by `distance`."""
-    return min(range(1, most + 1), key=lambda m: distance(gradients, m, leak))
+def nearest(gradients: ArrayLike, leak: float, most: int) -> int | None:
+    """The m from 1 to ``most`` whose law is nearest to the gradients, by `distance`; None if a gradient is 0."""
+    distances = {m: distance(gradients, m, leak) for m in range(1, most + 1)}
+    best = min(distances, key=lambda m: distances[m])
+    return best if math.isfinite(distances[best]) else None
 
 
 def reach(mean: ArrayLike, deviation: ArrayLike, undriven_value: float, least: float = MOVED) -> int:
@@ -55,8 +57,8 @@ def reach(mean: ArrayLike, deviation: ArrayLike, undriven_value: float, least: f
 
     ``mean`` and ``deviation``, ``[T]``, are over the channels of a layer; the deviation divides by their number.
     """
-    distance = np.hypot(np.asarray(mean, dtype=float) - undriven_value, np.asarray(deviation, dtype=float))
-    (steps,) = np.nonzero(distance >= least)
+    away = np.hypot(np.asarray(mean, dtype=float) - undriven_value, np.asarray(deviation, dtype=float))
+    (steps,) = np.nonzero(away >= least)
     return int(steps[-1]) + 1 if steps.size else 0
 
 
@@ -210,16 +212,16 @@ def _time(results: Results, row: str) -> tuple[int, float]:
     return int(run.options["time_steps"]), float(run.options["leak"])
 
 
-def correlations(results: Results, row: str, seeds: int = 5) -> pd.DataFrame:
-    """Before training, for each layer and each of the first seeds: `log_correlation` for gamma and for the membrane.
+def correlations(results: Results, row: str, seeds: int = 5, epoch: int = 0) -> pd.DataFrame:
+    """After an epoch, for each layer and each of the first seeds: `log_correlation` for gamma and for the membrane.
 
     One line per layer and seed. ``last`` and ``law``: gamma's gradient at the last step as a share of that at the
     first, measured and by the law. ``distance``: gamma's from the law. ``nearest``: the m whose law is nearest to it,
-    of all layers' and one more.
+    of all layers' and one more, if there is one.
     """
     _, leak = _time(results, row)
     lines = []
-    gradients = select(results.frame("gradients.csv"), row=row, epoch=0)
+    gradients = select(results.frame("gradients.csv"), row=row, epoch=epoch)
     for seed, of_run in gradients[gradients["seed"] < seeds].groupby("seed"):
         for layer, m in leaky_layers(of_run["layer"]).items():
             part = select(of_run, layer=layer)
