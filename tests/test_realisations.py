@@ -1,4 +1,4 @@
-"""What the realisation of noise and its space change: hand-made accuracies with known spreads; what findings.md says."""
+"""What the realisation of noise and its space change: accuracies with known spreads, and what findings.md says."""
 
 from itertools import product
 
