@@ -372,6 +372,19 @@ def test_the_figure_of_the_law_shows_shares_of_the_first_step_and_the_law_itself
     assert panel.get_yscale() == "log"
 
 
+@pytest.mark.parametrize("panels", [1, 3])
+def test_the_legend_of_the_law_fits_its_figure(panels):
+    layers = [f"conv{number}" for number in range(1, 8)] + ["fc1"]
+    keys = list(product(range(panels), layers, range(1, 4)))
+    gradients = pd.DataFrame(keys, columns=["row", "layer", "time_step"]).assign(seed=0, epoch=0, gamma=1.0)
+    figure = figures.draw_law(gradients, {row: 0.95 for row in range(panels)})
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == layers
+    there, whole = legend.get_window_extent(), figure.bbox
+    assert whole.x0 <= there.x0 < there.x1 <= whole.x1
+
+
 def test_the_figure_of_steps_has_every_setting_and_layer_once_in_each_panel():
     frame = steps("absolute", 4)
     figure = figures.draw_steps(frame, "reach", ["absolute", "same step", "same share"])

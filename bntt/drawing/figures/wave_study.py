@@ -57,7 +57,8 @@ def draw_law(gradients: pd.DataFrame, leaks: Mapping[str, float]) -> Figure:
     panels[0].set_ylabel("rms ∂L/∂γ, relative to t = 1")
     handles, labels = max((axes.get_legend_handles_labels() for axes in panels), key=lambda one: len(one[1]))
     if handles:
-        figure.legend(handles, labels, loc="outside upper center", ncols=len(handles), handletextpad=0.1)
+        columns = min(len(handles), 4 * len(panels))
+        figure.legend(handles, labels, loc="outside upper center", ncols=columns, handletextpad=0.1, columnspacing=1.0)
     style.caption(
         figure,
         f"Data: n = {counted(seeds, 'seed')}, before training." if seeds else "",
@@ -128,7 +129,7 @@ def draw_rows(
         for row in rows:
             if len(of_row := select(frame, row=row)):
                 _line(axes, of_row, value, looks[row], row)
-    panels[2].set_ylim(top=101)
+    panels[2].set_ylim(top=min(101, panels[2].get_ylim()[1]))
     handles, labels = panels[2].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper center", ncols=min(len(handles), 5))
