@@ -252,6 +252,12 @@ def test_the_law_of_five_seeds_before_training():
     np.testing.assert_allclose(found["last"]["fc1"], found["law"]["fc1"])
 
 
+def test_the_law_of_a_row_without_gradients_is_empty():
+    found = wave.law(Results("wave-digits", {}, gradients=lambda: gradients_of([1.0])), "centre")
+    assert found.empty
+    assert {"last", "law", "holds"} <= set(found)
+
+
 def test_the_law_of_a_layer_whose_gradient_is_zero_is_not_its_own():
     rows = [one | {"gamma": one["gamma"] * (one["time_step"] < 20)} for one in gradients_of([1.0])]
     found = wave.law(Results("wave-digits", {}, gradients=lambda: rows))

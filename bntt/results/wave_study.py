@@ -140,7 +140,10 @@ def law(results: Results, row: str = GAMMA) -> pd.DataFrame:
                 "holds": gamma.mean() >= LAW_HOLDS,
             }
         )
-    return pd.DataFrame(lines)
+    columns = [
+        "layer", "leaky_layers", "gamma", "least", "membrane", "last", "law", "factor", "own", "seeds", "holds",
+    ]  # fmt: skip
+    return pd.DataFrame(lines, columns=columns)
 
 
 def growth_without_a_norm(results: Results) -> dict[tuple[int, int], tuple[Estimate, float]]:
