@@ -110,6 +110,13 @@ def student_interval(values: ArrayLike, level: float = LEVEL, unit: float = 0.0)
     return Estimate(mean, mean - half, mean + half)
 
 
+def interval_over_seeds(values: ArrayLike) -> Estimate | None:
+    """`student_interval` of one value per seed, NaN where it is missing; None if fewer than two are there."""
+    array = np.asarray(values, dtype=float)
+    there = array[~np.isnan(array)]
+    return student_interval(there) if there.size > 1 else None
+
+
 def prediction_interval(values: ArrayLike) -> Estimate:
     """Mean with the interval in which one more value falls: mean -+ t(n - 1) s sqrt(1 + 1/n) (Hahn 1970, JASA 65:1668).
 

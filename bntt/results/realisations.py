@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from bntt.results.intervals import Estimate, student_interval
+from bntt.results.intervals import Estimate, interval_over_seeds
 
 CASE = ["row", "space", "sigma"]
 
@@ -45,7 +45,8 @@ def turns(realisations: pd.DataFrame) -> list[Turn]:
     for sigma in realisations["sigma"].unique():
         for row, other in combinations(realisations["row"].unique(), 2):
             pixel, normalised = (
-                _interval(means[space, sigma, row] - means[space, sigma, other]) for space in ("pixel", "normalised")
+                interval_over_seeds(means[space, sigma, row] - means[space, sigma, other])
+                for space in ("pixel", "normalised")
             )
             if pixel and normalised and _sign(pixel) * _sign(normalised) < 0:
                 found.append(Turn(float(sigma), row, other, pixel, normalised))
@@ -63,15 +64,13 @@ def costs(realisations: pd.DataFrame) -> dict[str, Estimate]:
     Means over realisations and levels, paired by seed, with Student's interval.
     """
     means = _of_seeds(realisations).T.groupby(["space", "row"], sort=False).mean()
-    found = {row: _interval(means.loc["pixel", row] - means.loc["normalised", row]) for row in means.loc["pixel"].index}
+    found = {
+        row: interval_over_seeds(means.loc["pixel", row] - means.loc["normalised", row])
+        for row in means.loc["pixel"].index
+    }
     return {row: estimate for row, estimate in found.items() if estimate}
 
 
 def _of_seeds(realisations: pd.DataFrame) -> pd.DataFrame:
     """Mean accuracy over realisations: seeds by (space, sigma, row)."""
     return realisations.pivot_table("accuracy", "seed", ["space", "sigma", "row"], aggfunc="mean", sort=False)
-
-
-def _interval(differences: pd.Series) -> Estimate | None:
-    values = differences.dropna()
-    return student_interval(values) if len(values) > 1 else None

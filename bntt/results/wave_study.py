@@ -17,7 +17,7 @@ from bntt.common.text import DASH, counted, interval, number
 from bntt.results.collect import Results, at_threshold, last_step, select
 from bntt.results.effects import Effects, cause, holm, p_value, two_by_two
 from bntt.results.energy import energy_ratios
-from bntt.results.intervals import Estimate, paired_mean_difference, student_interval
+from bntt.results.intervals import Estimate, interval_over_seeds, paired_mean_difference, student_interval
 from bntt.results.law import correlations, is_silent, late_shares, predictions, settings
 from bntt.training.paths import paths
 
@@ -84,8 +84,7 @@ def difference(
     runs: pd.DataFrame, row: str, other: str, column: str, other_column: str | None = None
 ) -> Estimate | None:
     """``column`` of ``row`` minus ``other_column`` (the same, by default) of ``other``; None below two common seeds."""
-    values = _differences(runs, row, other, column, other_column)
-    return student_interval(values) if len(values) > 1 else None
+    return interval_over_seeds(_differences(runs, row, other, column, other_column))
 
 
 def _differences(runs: pd.DataFrame, row: str, other: str, column: str, other_column: str | None = None) -> pd.Series:
@@ -257,6 +256,7 @@ def outcomes(results: Results, runs: pd.DataFrame) -> list[Outcome]:
 class _Predictions:
     def __init__(self, results: Results, runs: pd.DataFrame) -> None:
         self.results, self.runs, self.made = results, runs, list[Outcome]()
+        self.law = law(results)
 
     def add(self, part: str, prediction: str, found: str, outcome: str, needed: Iterable[str]) -> None:
         """Note an outcome that rests on all runs of the rows that are ``needed``."""
@@ -279,11 +279,10 @@ class _Predictions:
         self.side(part, words, estimate, lambda e: e.high < limit, lambda e: e.low > limit, needed)
 
     def mean(self, row: str, column: str) -> Estimate | None:
-        values = select(self.runs, row=row)[column].dropna()
-        return student_interval(values) if len(values) > 1 else None
+        return interval_over_seeds(select(self.runs, row=row)[column])
 
     def the_law(self) -> None:
-        found = law(self.results)
+        found = self.law
         if len(found):
             least = found.loc[found["gamma"].fillna(-math.inf).idxmin()]
             words = f"least in {least['layer']}: {number(least['gamma'], 4)}"
@@ -293,7 +292,7 @@ class _Predictions:
 
     def whose_law(self) -> None:
         """Whether each layer is told from the others by its gradients; predicted of photographs only."""
-        found = law(self.results)
+        found = self.law
         if len(found):
             least = found.loc[(found["own"] / found["seeds"]).idxmin()]
             words = f"least often in {least['layer']}: {least['own']} of {counted(least['seeds'], 'seed')}"
