@@ -113,36 +113,32 @@ def _mean_and_spread(mean: float, spread: float) -> str:
 # -- the law -----------------------------------------------------------------------------------------------------
 
 
-def law(results: Results, row: str = GAMMA) -> pd.DataFrame:
-    """For each layer the mean correlation over seeds, for gamma and for the membrane, and whether the law holds.
+class LawOfLayer(NamedTuple):
+    """Whether a layer's gradients follow the law before training; means over seeds, NaN where a seed has no value."""
 
-    ``factor`` is by which factor gamma's gradients, as shares of the first step's, are off in the mean, see
-    `bntt.results.law.distance`; ``own`` in how many seeds no other m has a nearer law. A mean to which a seed has no
-    correlation is NaN.
-    """
-    found = correlations(results, row)
+    layer: str
+    leaky_layers: int  # m
+    gamma: float  # correlation of the logarithms of gamma's gradient and P_m
+    least: float  # the smallest of a seed
+    membrane: float  # the same correlation for the membrane's gradient
+    last: float  # gamma's gradient at the last step as a share of that at the first
+    law: float  # the same by the law
+    factor: float  # by which shares of all steps are off in the mean, see `bntt.results.law.distance`
+    own: int  # seeds in which no other m has a nearer law
+    seeds: int
+    holds: bool
+
+
+def law(results: Results, row: str = GAMMA) -> pd.DataFrame:
+    """`LawOfLayer` for each layer of a row, from the loss's farthest to its nearest."""
     lines = []
-    for layer, of_layer in found.groupby("layer", sort=False):
-        gamma, first = of_layer["gamma"].to_numpy(), of_layer.iloc[0]
-        lines.append(
-            {
-                "layer": layer,
-                "leaky_layers": first["leaky_layers"],
-                "gamma": gamma.mean(),
-                "least": gamma.min(),
-                "membrane": of_layer["membrane"].to_numpy().mean(),
-                "last": of_layer["last"].mean(),
-                "law": first["law"],
-                "factor": math.exp(of_layer["distance"].mean()),
-                "own": int((of_layer["nearest"] == first["leaky_layers"]).sum()),
-                "seeds": len(gamma),
-                "holds": gamma.mean() >= LAW_HOLDS,
-            }
-        )
-    columns = [
-        "layer", "leaky_layers", "gamma", "least", "membrane", "last", "law", "factor", "own", "seeds", "holds",
-    ]  # fmt: skip
-    return pd.DataFrame(lines, columns=columns)
+    for layer, of_layer in correlations(results, row).groupby("layer", sort=False):
+        m, shares = int(of_layer["leaky_layers"].iloc[0]), float(of_layer["law"].iloc[0])
+        gamma, membrane = (of_layer[column].to_numpy() for column in ("gamma", "membrane"))
+        own, factor = (of_layer["nearest"] == m).sum(), math.exp(of_layer["distance"].mean())
+        found = (gamma.mean(), gamma.min(), membrane.mean(), of_layer["last"].mean(), shares, factor)
+        lines.append(LawOfLayer(str(layer), m, *found, int(own), len(gamma), bool(gamma.mean() >= LAW_HOLDS)))
+    return pd.DataFrame(lines, columns=LawOfLayer._fields)
 
 
 def growth_without_a_norm(results: Results) -> dict[tuple[int, int], tuple[Estimate, float]]:
