@@ -129,22 +129,25 @@ HTML(table(of_rows, right=list(of_rows.columns[1:])))
 
 # %%
 WORDS = {"reach": ("reach", wave.VERSIONS), "half_fall": ("γ below half its peak", ("relative",))}
-for outcome, (words, versions) in WORDS.items():
-    steps = wave.predicted(found, outcome)
-    if steps["row"].nunique() > 1:
-        for version in versions:
-            one = wave.verdict(steps, version)
-            minus = "; ".join(f"of *{rival}* {interval(estimate)}" for rival, estimate in one.minus.items())
-            display(
-                Markdown(
-                    f"**{words}, {version}.** Median error {number(one.median_error, 1)} steps; its mean error, "
-                    f"minus that {minus} (over {counted(steps['row'].nunique(), 'setting')})."
-                )
+predicted = {outcome: wave.predicted(found, outcome) for outcome in WORDS}
+predicted = {outcome: steps for outcome, steps in predicted.items() if steps["row"].nunique() > 1}
+if not predicted:
+    print("No two settings of leak, T or depth have a result in this experiment.")
+for outcome, steps in predicted.items():
+    words, versions = WORDS[outcome]
+    for version in versions:
+        one = wave.verdict(steps, version)
+        minus = "; ".join(f"of *{rival}* {interval(estimate)}" for rival, estimate in one.minus.items())
+        display(
+            Markdown(
+                f"**{words}, {version}.** Median error {number(one.median_error, 1)} steps; its mean error, "
+                f"minus that {minus} (over {counted(steps['row'].nunique(), 'setting')})."
             )
-        display(picture(figures.draw_steps(steps, words, [*versions, *wave.RIVALS]), outcome.replace("_", "-")))
-        columns = ["measured", *versions, *wave.RIVALS]
-        of_layers = steps[["row", "leaky_layers", *columns]].rename(columns={"leaky_layers": "m"})
-        display(shown(of_layers, **dict.fromkeys(columns, 1)))
+        )
+    display(picture(figures.draw_steps(steps, words, [*versions, *wave.RIVALS]), outcome.replace("_", "-")))
+    columns = ["measured", *versions, *wave.RIVALS]
+    of_layers = steps[["row", "leaky_layers", *columns]].rename(columns={"leaky_layers": "m"})
+    display(shown(of_layers, **dict.fromkeys(columns, 1)))
 
 # %% [markdown]
 # ## Early exit, and the remedies
@@ -165,3 +168,5 @@ if lines:
     display(HTML(table(pd.DataFrame(lines).fillna(DASH))))
     remedies = [wave.NEITHER, wave.GAMMA, *(row for row in wave.REMEDIES if row in planned)]
     display(picture(figures.draw_rows(*frames, found.summary, remedies), "remedies"))
+else:
+    print("No row of this section has a result in this experiment.")
