@@ -18,20 +18,23 @@ def paths(leaky_layers: int, lag: int, leak: float) -> float:
 
     Raises ValueError for less than 1 layer, and for a negative lag.
     """
-    if leaky_layers < 1 or lag < 0:
-        raise ValueError(f"paths lead through at least 1 layer, over at least 0 steps, not {leaky_layers} and {lag}")
-    counts = [leak**j for j in range(lag + 1)]  # of delays of exactly j steps, through one layer
-    for _ in range(leaky_layers - 1):
-        counts = _through_a_layer(counts, leak)
-    return sum(counts)
+    return _up_to(leaky_layers, lag, leak)[-1]
 
 
 def driven(leaky_layers: int, time_steps: int, leak: float) -> list[float]:
-    """P_m(T - t) / P_m(T - 1) for t = 1 .. T: the gradient of each step, as a share of that of the first."""
-    counts = [paths(leaky_layers, time_steps - t, leak) for t in range(1, time_steps + 1)]
-    return [count / counts[0] for count in counts]
+    """P_m(T - t) / P_m(T - 1) for t = 1 .. T: the gradient of each step, as a share of that of the first.
+
+    ValueError as for `paths`.
+    """
+    counts = _up_to(leaky_layers, time_steps - 1, leak)
+    return [count / counts[-1] for count in reversed(counts)]
 
 
-def _through_a_layer(counts: list[float], leak: float) -> list[float]:
-    """The same counts through one layer more: c[j] = sum over i of counts[i] leak^(j - i)."""
-    return list(accumulate(counts, lambda before, here: before * leak + here))
+def _up_to(leaky_layers: int, lag: int, leak: float) -> list[float]:
+    """P_m(0) .. P_m(lag)."""
+    if leaky_layers < 1 or lag < 0:
+        raise ValueError(f"paths lead through at least 1 layer, over at least 0 steps, not {leaky_layers} and {lag}")
+    counts = [leak**j for j in range(lag + 1)]  # of delays of exactly j steps, through one layer
+    for _ in range(leaky_layers - 1):  # one layer more: c[j] = sum over i of counts[i] leak^(j - i)
+        counts = list(accumulate(counts, lambda before, here: before * leak + here))
+    return list(accumulate(counts))
