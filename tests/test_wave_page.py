@@ -14,7 +14,9 @@ from bntt.results.collect import Results, select
 from bntt.results.law import correlations, leaky_layers, log_correlation, settings
 
 PAGE = (PROJECT / "docs" / "wave.md").read_text(encoding="utf-8")
+TEXT = " ".join(PAGE.split())
 REFERENCE = PROJECT / "results" / "reference"
+PHOTOGRAPHS = "wave-cifar10"
 ROWS = [
     *wave.FACTORIAL, "gamma-alone", "gamma-milder", "gamma-stronger", "slowly", "shared-gamma", "pooled-step-gamma",
     wave.TRAINED_AT_EXIT, *wave.REMEDIES, wave.CENTRE, *wave.AT_PAPERS_DECAY, *wave.WHERE_GAMMA_FALLS,
@@ -83,13 +85,15 @@ def version_lines():
     return lines
 
 
-def reach_lines():
-    """Rows with more decay than the paper's: the exit step, and how far gamma is driven; means over seeds."""
-    exits = runs().groupby("row")["exit_step"].mean()
-    rows = (wave.GAMMA, "slowly", wave.TRAINED_AT_EXIT, "gamma-milder", "gamma-stronger", *wave.WHERE_GAMMA_FALLS)
+MORE_DECAY = (wave.GAMMA, "slowly", wave.TRAINED_AT_EXIT, "gamma-milder", "gamma-stronger", *wave.WHERE_GAMMA_FALLS)
+
+
+def reach_lines(rows=MORE_DECAY, name="wave-digits"):
+    """The exit step of rows, and how far their gamma is driven; means over seeds."""
+    exits = runs(name).groupby("row")["exit_step"].mean()
     return [
         line(f"`{one.row}`", one.seeds, number(exits[one.row], 1), steps_of(one.measured.values()))
-        for one in settings(results(), rows, "reach", seeds=8)
+        for one in settings(results(name), rows, "reach", seeds=8)
     ]
 
 
@@ -113,19 +117,15 @@ def difference_lines():
     ]
 
 
-def anytime_lines():
+def anytime_lines(rows, steps, name="wave-digits"):
     """Mean accuracy over seeds after some steps."""
-    curves = results().frame("anytime.csv").groupby(["row", "time_step"])["accuracy"].mean()
-    steps = (3, 5, 7, 9, 12, 15, 18)
-    return [
-        line(f"`{row}`", *(number(curves[row, step], 1) for step in steps))
-        for row in ("decay-neither", "decay-gamma", "exit-at-18", "even-updates", "even-decay")
-    ]
+    curves = results(name).frame("anytime.csv").groupby(["row", "time_step"])["accuracy"].mean()
+    return [line(f"`{row}`", *(number(curves[row, step], 1) for step in steps)) for row in rows]
 
 
-def training_lines(row):
+def training_lines(row, name="wave-digits"):
     """Mean over seeds of the correlation of gamma's gradient with the law, by epoch; none where a gradient is 0."""
-    gradients = results().frame("gradients.csv", row=row)
+    gradients = results(name).frame("gradients.csv", row=row)
     lines = []
     for epoch, of_epoch in gradients.groupby("epoch"):
         means = []
@@ -192,6 +192,14 @@ def front_lines():
     return [line(layer, *(number(step, 1) for step in np.mean(of_seeds, axis=0))) for layer, of_seeds in found.items()]
 
 
+def primary_lines():
+    found = wave.primaries(runs(), runs(PHOTOGRAPHS))
+    return [
+        line(one.test, number(one.mean, 2), one.seeds, f"{one.p:.1e}", "yes" if one.shown else "no")
+        for one in found.itertuples()
+    ]
+
+
 TABLES = {
     "outcomes": outcome_lines,
     "rows": row_lines,
@@ -203,10 +211,22 @@ TABLES = {
     "reach": lambda: step_lines("reach", ("absolute", "first step")),
     "fall": lambda: step_lines("half_fall", ("relative",)),
     "driven": reach_lines,
-    "anytime": anytime_lines,
+    "anytime": lambda: anytime_lines(
+        (wave.NEITHER, wave.GAMMA, wave.TRAINED_AT_EXIT, "even-updates", "even-decay"), (3, 5, 7, 9, 12, 15, 18)
+    ),
     "last": last_step_lines,
     "differences": difference_lines,
     "front": front_lines,
+    "outcomes on photographs": lambda: outcome_lines(PHOTOGRAPHS),
+    "rows on photographs": lambda: row_lines((wave.NEITHER, wave.GAMMA), PHOTOGRAPHS),
+    "anytime on photographs": lambda: anytime_lines((wave.NEITHER, wave.GAMMA), (2, 4, 5, 6, 7, 9, 15), PHOTOGRAPHS),
+    "driven on photographs": lambda: reach_lines((wave.NEITHER, wave.GAMMA), PHOTOGRAPHS),
+    "law on photographs": lambda: law_lines(PHOTOGRAPHS),
+    "training on photographs": lambda: [
+        *training_lines(wave.NEITHER, PHOTOGRAPHS),
+        *training_lines(wave.GAMMA, PHOTOGRAPHS),
+    ],
+    "primaries": primary_lines,
 }
 
 
@@ -261,6 +281,25 @@ def test_with_even_decay_spikes_start_later_in_deeper_layers_and_later_than_with
     even, decayed = starts("even-decay"), starts(wave.GAMMA)
     assert even.is_monotonic_increasing
     assert (even > decayed).all()
+
+
+@pytest.mark.slow
+def test_what_the_page_says_of_photographs():
+    of_row = {row: select(runs(PHOTOGRAPHS), row=row) for row in (wave.NEITHER, wave.GAMMA)}
+    assert round(of_row[wave.NEITHER]["spikes"].mean() / of_row[wave.GAMMA]["spikes"].mean()) == 24
+    assert (of_row[wave.GAMMA]["exit_step"] == 9).all()
+    lost = wave.difference(runs(PHOTOGRAPHS), wave.GAMMA, wave.GAMMA, "accuracy", "accuracy_at_exit")
+    assert f"loses {interval(lost)} at its exit at t = 9" in TEXT
+
+    small = Results(load("cifar10-small"), REFERENCE, here=False)
+    (bntt,) = wave.by_seed(small).query("row == 'bntt'").itertuples()
+    assert f"has {number(bntt.accuracy, 2)} % and {number(bntt.spikes, 3)} spikes, with one seed" in TEXT
+
+    spikes = results(PHOTOGRAPHS).frame("spikes.csv", row=wave.NEITHER)
+    curves = spikes.groupby(["time_step", "layer"])["spikes"].mean().unstack("layer")
+    assert (curves.drop(columns="fc1").loc[15] >= 0.99 * curves.drop(columns="fc1").max()).all()
+    assert curves["fc1"].loc[2:6].is_monotonic_decreasing
+    assert curves["fc1"].loc[6:].is_monotonic_increasing
 
 
 def test_the_page_names_every_planned_row():
