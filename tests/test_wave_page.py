@@ -291,6 +291,13 @@ def test_what_the_page_says_of_photographs():
     lost = wave.difference(runs(PHOTOGRAPHS), wave.GAMMA, wave.GAMMA, "accuracy", "accuracy_at_exit")
     assert f"loses {interval(lost)} at its exit at t = 9" in TEXT
 
+    raised = wave.difference(runs(PHOTOGRAPHS), wave.GAMMA, wave.NEITHER, "accuracy")
+    assert f"{interval(raised, 1)} points more accurate" in (PROJECT / "README.md").read_text(encoding="utf-8")
+    saved = wave.difference(runs(PHOTOGRAPHS), wave.NEITHER, wave.GAMMA, "spikes")
+    findings = (PROJECT / "docs" / "findings.md").read_text(encoding="utf-8")
+    assert f"raises the accuracy by {interval(raised)} points" in findings
+    assert f"saves {interval(saved)} of {number(of_row[wave.NEITHER]['spikes'].mean(), 2)} spikes" in findings
+
     small = Results(load("cifar10-small"), REFERENCE, here=False)
     (bntt,) = wave.by_seed(small).query("row == 'bntt'").itertuples()
     assert f"has {number(bntt.accuracy, 2)} % and {number(bntt.spikes, 3)} spikes, with one seed" in TEXT
