@@ -375,6 +375,7 @@ def all_of(project: Path, pause_at: str = "") -> subprocess.Popen:
         [sys.executable, "-m", "snakemake", "--cores", "1", "all", "--config", "experiment=tiny"], cwd=project,
         env=environment(PYTHONDONTWRITEBYTECODE="", BNTT_DATA="data", **settings), start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=(project / "stderr").open("w"),
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # which tests in the background ignore
     )  # fmt: skip
     if pause_at:
         # Open for writing too: else the end of a killed job that is still holding the other end reads as an empty line.
