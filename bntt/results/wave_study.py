@@ -130,14 +130,24 @@ class LawOfLayer(NamedTuple):
 
 
 def law(results: Results, row: str = GAMMA) -> pd.DataFrame:
-    """`LawOfLayer` for each layer of a row, from the loss's farthest to its nearest."""
+    """`LawOfLayer` for each layer of a row, a line each, in the order of the layers."""
     lines = []
     for layer, of_layer in correlations(results, row).groupby("layer", sort=False):
-        m, shares = int(of_layer["leaky_layers"].iloc[0]), float(of_layer["law"].iloc[0])
-        gamma, membrane = (of_layer[column].to_numpy() for column in ("gamma", "membrane"))
-        own, factor = (of_layer["nearest"] == m).sum(), math.exp(of_layer["distance"].mean())
-        found = (gamma.mean(), gamma.min(), membrane.mean(), of_layer["last"].mean(), shares, factor)
-        lines.append(LawOfLayer(str(layer), m, *found, int(own), len(gamma), bool(gamma.mean() >= LAW_HOLDS)))
+        m, gamma = int(of_layer["leaky_layers"].iloc[0]), of_layer["gamma"].to_numpy()
+        one = LawOfLayer(
+            layer=str(layer),
+            leaky_layers=m,
+            gamma=gamma.mean(),
+            least=gamma.min(),
+            membrane=of_layer["membrane"].to_numpy().mean(),
+            last=of_layer["last"].mean(),
+            law=of_layer["law"].iloc[0],
+            factor=math.exp(of_layer["distance"].mean()),
+            own=int((of_layer["nearest"] == m).sum()),
+            seeds=len(gamma),
+            holds=bool(gamma.mean() >= LAW_HOLDS),
+        )
+        lines.append(one)
     return pd.DataFrame(lines, columns=LawOfLayer._fields)
 
 
