@@ -1,5 +1,6 @@
 """What is there of a run: each status, its reason, and that all who ask act by the same answer."""
 
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -183,7 +184,7 @@ def test_two_processes_that_train_one_run_do_it_once(results, capsys):
     with ThreadPoolExecutor(1) as pool:
         with directory.alone():
             second = pool.submit(pipeline.train, tiny, run, root, "cpu")
-            while "waiting for another process at work on it" not in capsys.readouterr().err:
+            while f"waiting for process {os.getpid()} on " not in capsys.readouterr().err:
                 assert not second.done()
             directory.train_json.write_bytes(record)
         assert "already trained" in second.result()

@@ -155,13 +155,16 @@ class Checkpoints:
         every_minutes: float = 5.0,
         every_steps: int | None = None,
         minutes: float | None = None,
+        guard: Callable[[], None] = lambda: None,
     ) -> None:
         """Keep states in ``folder``, of the training that ``belongs_to`` describes: configuration, code, data.
 
         A state is due after ``every_minutes`` or ``every_steps``. After ``minutes``, training saves a state and stops.
+        ``guard`` is called before a state is written, and raises an error if this process must not write.
         """
         self.states, self.stop = States(folder, belongs_to or {}), Stop(minutes)
         self.ledger = ledger or Ledger()
+        self._guard = guard
         self._every_steps, self._every_seconds = every_steps, 60 * every_minutes
         self._steps, self._saved = 0, time.monotonic()  # steps since a state was saved, and when that was
 
@@ -188,6 +191,7 @@ class Checkpoints:
         )
 
     def save(self, state: Any) -> None:
+        self._guard()
         self.states.save({"training": state, "spent": asdict(self.ledger.spent)})
         self._steps, self._saved = 0, time.monotonic()
         self.stop.stop_if_due()

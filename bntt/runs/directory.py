@@ -4,9 +4,8 @@ Training writes ``train.json`` last, and evaluation ``evaluate.json``. Each of t
 belong to it with their sha256, and has its own sha256. Readers accept no other files.
 """
 
-import contextlib
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bntt.common.errors import UserError
 from bntt.common.files import read_sealed, sha256, write_atomically, write_sealed
 from bntt.experiment.schema import Run
+from bntt.runs.owner import owned
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,27 +51,12 @@ class RunDirectory:
     def evaluate_json(self) -> Path:
         return self.path / "evaluate.json"
 
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Work on this run alone: wait for another process at work, such as a job that outlived a killed Snakemake."""
-        from filelock import FileLock, Timeout
+    def alone(self) -> AbstractContextManager[Callable[[], None]]:
+        """Work on this run alone: wait for another process at work, such as a job that outlived a killed Snakemake.
 
-        lock = FileLock(self.scratch / "lock", preserve_lock_file=True)
-        try:
-            self.scratch.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire(blocking=False)
-            except Timeout:
-                print(f"bntt: {self.path}: waiting for another process at work on it", file=sys.stderr, flush=True)
-                lock.acquire()
-        except OSError as error:
-            raise UserError(
-                f"cannot write to {self.scratch}: {error.strerror}; choose a folder that can be written"
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
+        The context's value is the check of `bntt.runs.owner.owned`, to be called before anything is written.
+        """
+        return owned(self.scratch, self.path)
 
     def finish_training(
         self, record: dict[str, Any], weights: "Mapping[str, Tensor]", tables: Mapping[str, list[dict[str, Any]]]

@@ -38,13 +38,20 @@ def train(
 ) -> str:
     """Train or convert, unless the directory already holds this very run. Returns one line that says what happened.
 
-    ``keep(folder, belongs_to, ledger)`` makes the checkpoints. Raises Stopped if training stops before its end.
+    ``keep(folder, belongs_to, ledger, guard=)`` makes the checkpoints. Raises Stopped if training stops before its end.
     """
-    with RunDirectory.of(run, results).alone():
-        return _train(experiment, run, results, device, keep)
+    with RunDirectory.of(run, results).alone() as check_owner:
+        return _train(experiment, run, results, device, partial(keep, guard=check_owner), check_owner)
 
 
-def _train(experiment: Experiment, run: Run, results: Path, device: str, keep: Callable[..., Checkpoints]) -> str:
+def _train(
+    experiment: Experiment,
+    run: Run,
+    results: Path,
+    device: str,
+    keep: Callable[..., Checkpoints],
+    check_owner: Callable[[], None],
+) -> str:
     directory = RunDirectory.of(run, results)
     store.prepare(run.dataset)
     record: dict[str, Any] = status.decides_training(run) | {"data": store.identity(run.dataset)}
@@ -91,6 +98,7 @@ def _train(experiment: Experiment, run: Run, results: Path, device: str, keep: C
             "gpu_joules": spent.joules,
             "peak_memory_mb": provenance.peak_memory_mb(),
         }
+        check_owner()
         directory.finish_training(record, trained.weights, outcome.tables)
         checkpoints.clear()
     last = outcome.history[-1] if outcome.history else {}
@@ -105,11 +113,11 @@ def _train(experiment: Experiment, run: Run, results: Path, device: str, keep: C
 
 def evaluate(experiment: Experiment, run: Run, results: Path, device: str = "auto") -> str:
     """Measure a run on the test images; returns a line that says what happened. UserError if it is not trained."""
-    with RunDirectory.of(run, results).alone():
-        return _evaluate(experiment, run, results, device)
+    with RunDirectory.of(run, results).alone() as check_owner:
+        return _evaluate(experiment, run, results, device, check_owner)
 
 
-def _evaluate(experiment: Experiment, run: Run, results: Path, device: str) -> str:
+def _evaluate(experiment: Experiment, run: Run, results: Path, device: str, check_owner: Callable[[], None]) -> str:
     store.prepare(run.dataset)
     found = status.find(experiment, run, results)
     if found.status.measured:
@@ -135,6 +143,7 @@ def _evaluate(experiment: Experiment, run: Run, results: Path, device: str) -> s
             "seconds": round(time.perf_counter() - clock, 2),
             "peak_memory_mb": provenance.peak_memory_mb(),
         }
+        check_owner()
         directory.finish_evaluation(record, tables)
     return f"{directory.path}: test accuracy {tables['anytime.csv'][-1]['accuracy']:.2f} %"
 
