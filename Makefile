@@ -43,7 +43,7 @@ test: $(STAMP) ## run the tests [ARGS="-k norm"]
 	$(VENV) -m pytest $(ARGS)
 
 test-all: $(STAMP) ## run all tests, also the slow ones
-	$(VENV) -m pytest -m "not gpu" $(ARGS)
+	$(VENV) -m pytest -m "not gpu and not cluster" $(ARGS)
 
 lab: $(STAMP) ## start JupyterLab, where analysis/*.py open as notebooks
 	@$(VENV) -m jupytext_config --settings-file .venv/share/jupyter/lab/settings/overrides.json set-default-viewer python
