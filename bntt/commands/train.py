@@ -27,4 +27,5 @@ def run(parsed: argparse.Namespace) -> None:
     keep = partial(
         Checkpoints, every_minutes=parsed.save_minutes, every_steps=parsed.save_steps, minutes=parsed.minutes
     )
-    print(train(experiment, one, parsed.results, parsed.device, keep))
+    if done := train(experiment, one, parsed.results, parsed.device, keep):  # of several processes, one tells
+        print(done)

@@ -12,6 +12,8 @@ A method file declares literals, which are read without importing it:
   `bntt.data.images.Images.streams`. It runs on datasets that keep them.
 * ``SEEDED = False``: nothing in it is random, so that all seeds give the same weights. If that depends on options, it
   gives the values with which seeds matter: ``SEEDED = {"decision": "forest"}``.
+* ``DATA_PARALLEL = True``: it may train in several processes, each with a share of every batch. `fit` sums gradients
+  and `bntt.spiking.norms` moments over them; nothing else in the training may depend on the other images of a batch.
 
 It defines two functions:
 

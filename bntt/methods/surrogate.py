@@ -20,6 +20,7 @@ from bntt.training.loop import Loss
 
 TITLE = "Surrogate gradient, {norm}"
 EXTENDS = ["bntt.training.loop", "bntt.spiking.networks", "bntt.spiking.encoding"]
+DATA_PARALLEL = True
 OPTIONS: dict[str, dict[str, Any]] = {
     "time_steps": {"default": 25, "min": 1, "help": "Number of time-steps T."},
     "norm": {

@@ -23,6 +23,7 @@ from bntt.methods import Task, Trained, surrogate
 
 TITLE = "Surrogate gradient, TET loss, {norm}"
 EXTENDS = ["bntt.methods.surrogate"]
+DATA_PARALLEL = True
 OPTIONS = {
     "tet_lambda": {
         "default": 1e-3,

@@ -28,6 +28,7 @@ from bntt.spiking.networks import SpikingNetwork
 
 TITLE = "Surrogate gradient, weight standardisation, {norm}"
 EXTENDS = ["bntt.methods.surrogate"]
+DATA_PARALLEL = True
 OPTIONS = {
     "norm": {
         "default": "none",

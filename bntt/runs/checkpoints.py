@@ -81,10 +81,15 @@ class Stop:
             return "stopped because its minutes are over"
         return None
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether the user stops it."""
+        return self._signal == signal.SIGINT
+
     def stop_if_due(self) -> None:
         """Raise Stopped if there is a reason to stop."""
         if (reason := self.reason) is not None:
-            raise Stopped(reason, interrupted=self._signal == signal.SIGINT)
+            raise Stopped(reason, self.interrupted)
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -191,10 +196,18 @@ class Checkpoints:
         )
 
     def save(self, state: Any) -> None:
+        self.write(state)
+        self.saved()
+        self.stop.stop_if_due()
+
+    def write(self, state: Any) -> None:
+        """Write a state."""
         self._guard()
         self.states.save({"training": state, "spent": asdict(self.ledger.spent)})
+
+    def saved(self) -> None:
+        """Note that a state was saved now."""
         self._steps, self._saved = 0, time.monotonic()
-        self.stop.stop_if_due()
 
     def clear(self) -> None:
         """Remove all states; training has ended."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,12 @@ from bntt.experiment import declared, plugins
 from bntt.experiment.schema import Experiment, Run
 from bntt.measurements import Subject, measure_all
 from bntt.methods import Task, Trained
-from bntt.runs import provenance, status
+from bntt.runs import provenance, status, together
 from bntt.runs.checkpoints import Checkpoints, Ledger
 from bntt.runs.devices import joules, lease
 from bntt.runs.directory import WEIGHTS, RunDirectory
 from bntt.runs.status import Status
+from bntt.spiking import processes
 from bntt.training.arithmetic import settle
 from bntt.training.loop import Outcome
 
@@ -38,10 +39,13 @@ def train(
 ) -> str:
     """Train or convert, unless the directory already holds this very run. Returns one line that says what happened.
 
+    Processes that torchrun started train together, see `bntt.runs.together`.
     ``keep(folder, belongs_to, ledger, guard=)`` makes the checkpoints. Raises Stopped if training stops before its end.
     """
-    with RunDirectory.of(run, results).alone() as check_owner:
-        return _train(experiment, run, results, device, partial(keep, guard=check_owner), check_owner)
+    directory = RunDirectory.of(run, results)
+    with together.joined(run), directory.alone() if processes.rank() == 0 else nullcontext(_nothing) as check_owner:
+        done = _train(experiment, run, results, device, partial(keep, guard=check_owner), check_owner)
+        return done if processes.rank() == 0 else ""
 
 
 def _train(
@@ -59,7 +63,8 @@ def _train(
     if run.start is not None:
         start = _trained(experiment, experiment.run(run.dataset, run.start, run.seed), results)
         record["start_sha256"] = start.training()["files"].get(WEIGHTS)
-    if status.find(experiment, run, results, training_alone=True).status in _CURRENT:
+    current = processes.rank() == 0 and status.find(experiment, run, results, training_alone=True).status in _CURRENT
+    if together.of_first(current):
         return f"{directory.path}: already trained"
     with lease(device) as chosen:
         settle(run.threads)
@@ -70,7 +75,8 @@ def _train(
             trained = Trained({}, Outcome(diverged=f"the row it starts from, {run.start}, diverged"))
         else:
             weights = {} if start is None else {"start": {k: v.to(chosen) for k, v in start.weights().items()}}
-            task = Task(run, images, checkpoints, **weights)
+            keeper = checkpoints if processes.count() == 1 else together.Together(checkpoints)
+            task = Task(run, images, keeper, **weights)
             try:
                 with _user_errors(run):
                     trained = _call(run, "train", task, returns=Trained)
@@ -94,13 +100,15 @@ def _train(
             "started": began,
             "pieces": spent.pieces,
             "machines": spent.machines,
+            "processes": processes.count(),
             "seconds": round(spent.seconds, 2),
-            "gpu_joules": spent.joules,
+            "gpu_joules": spent.joules if processes.count() == 1 else None,  # of one GPU
             "peak_memory_mb": provenance.peak_memory_mb(),
         }
-        check_owner()
-        directory.finish_training(record, trained.weights, outcome.tables)
-        checkpoints.clear()
+        if processes.rank() == 0:
+            check_owner()
+            directory.finish_training(record, trained.weights, outcome.tables)
+            checkpoints.clear()
     last = outcome.history[-1] if outcome.history else {}
     validated = bool(len(images.validation) and last) and ended == "done"
     detail = f", validation accuracy {last['validation_accuracy']:.1f} %" if validated else ""
@@ -109,6 +117,10 @@ def _train(
     if "decay_budget" in trained.facts:
         detail += f", decay budget of gamma {trained.facts['decay_budget']:.2f} e-folds"
     return f"{directory.path}: {ended}{detail}{'' if outcome.diverged is None else ': ' + outcome.diverged}"
+
+
+def _nothing() -> None:
+    """The check of a process that owns nothing and writes nothing."""
 
 
 def evaluate(experiment: Experiment, run: Run, results: Path, device: str = "auto") -> str:

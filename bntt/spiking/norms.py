@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bntt.spiking import processes
 from bntt.spiking.kernels import accumulator, eagerly, floating, plain
 
 
@@ -139,7 +140,8 @@ class TemporalNorm(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Differentiable scale and shift ``[T, C]`` from this mini-batch's moments over ``rows`` values in each step.
 
-        With ``start``, the moments are those of the steps ``start ..`` of a longer sequence. Raises ValueError for a
+        With ``start``, the moments are those of the steps ``start ..`` of a longer sequence. Where several processes
+        train together, the result is that of the moments over the values of all. Raises ValueError for a
         wrong number of steps, for fewer than 2 values in a step, and for ``start`` with a norm that pools over
         time-steps.
         """
@@ -151,10 +153,11 @@ class TemporalNorm(nn.Module):
             raise ValueError(f"{type(self).__name__} pools over time-steps: it cannot be trained in time chunks")
         else:
             self._check_steps(start, len(mean))
-        if rows < 2:
+        if rows < 2 and processes.count() == 1:
             raise ValueError("batch statistics need more than one value per channel: use a batch of at least 2 samples")
         window = slice(start, start + len(mean))
-        step = Moments(mean, variance, torch.full((len(mean), 1), float(rows), dtype=mean.dtype, device=mean.device))
+        mean, variance, size = processes.pooled(mean, variance, rows)
+        step = Moments(mean, variance, size.expand(len(mean), 1))
         effective = self.effective(step)
         if self.tracks:
             self._track(Moments(*(a.detach() for a in step)), Moments(*(a.detach() for a in effective)), window)

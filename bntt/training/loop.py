@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from bntt.common.errors import UserError
 from bntt.data.images import ImageData, Images, augment
+from bntt.spiking import processes
 from bntt.spiking.randomness import key, permutation
 from bntt.training.schedule import gamma_decay, images_per_epoch, learning_rate
 
@@ -120,8 +121,9 @@ def fit(
     The output is the logits ``[N, classes]``, or anything else of which ``loss`` and ``logits`` are functions.
     ``gradients(epochs)`` is asked before the first epoch and after each for rows to keep in the outcome. A loss,
     weights or logits of validation images that are not finite after an epoch end the training, and ``diverged`` says
-    so. Raises Stopped if ``keeper`` does, and UserError if ``batch_size`` leaves a single image for the last batch, or
-    no batch at all, and if ``epochs`` end before ``selection`` looks at the test images.
+    so. Where several processes train together, each takes a share of every batch. Raises Stopped if ``keeper`` does,
+    and UserError if ``batch_size`` leaves a single image for the last batch, fewer than there are processes, or no
+    batch at all, and if ``epochs`` end before ``selection`` looks at the test images.
     """
     size, images = options["batch_size"], len(data.train)
     used = images_per_epoch(options, images)
@@ -132,6 +134,11 @@ def fit(
         )
     if not used:
         raise UserError(f"batch_size {size} is more than the {images} training images, so drop_last leaves no batch")
+    if (last := used % size or size) < processes.count():
+        raise UserError(
+            f"batch_size {size} leaves a last batch of {last} images out of {images}, and there are "
+            f"{processes.count()} processes; choose another batch_size, drop_last, or fewer processes"
+        )
     if options["selection"] == "best-test" and options["epochs"] < SELECTION_EPOCHS:
         raise UserError(
             f"selection best-test looks at the test images after every {SELECTION_EPOCHS} epochs, and there are "
@@ -142,7 +149,8 @@ def fit(
     first = len(progress.history)
     if not progress.steps:
         progress.gradients = gradients(0)
-    epochs = tqdm(range(first, options["epochs"]), label, options["epochs"], initial=first, disable=None)
+    quiet = processes.rank() > 0 or None  # None: unless a terminal shows it
+    epochs = tqdm(range(first, options["epochs"]), label, options["epochs"], initial=first, disable=quiet)
     with keeper.listening():
         for epoch in epochs:
             training.take_steps(epoch)
@@ -231,16 +239,18 @@ class _Training:
         noise, shifts = key(self.seed, "training noise", epoch), key(self.seed, "augmentation", epoch)
         order = permutation(key(self.seed, "order", epoch), len(train), self.data.mean.device)
         order = order[: images_per_epoch(options, len(train))]
-        for batch in order.split(options["batch_size"])[progress.batches_done :]:
+        for whole in order.split(options["batch_size"])[progress.batches_done :]:
+            batch = processes.share_of(whole)
             images = augment(train.unit(batch), shifts, batch, options["crop_padding"], options["flip"])
             labels = train.labels[batch]
             output = self.forward(images, batch, noise)
-            loss = self.loss(output, labels)
+            loss = self.loss(output, labels) * (len(batch) / len(whole))
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
+            processes.add_gradients(self.model.parameters())
             self.optimiser.step()
-            progress.total_loss += loss.detach() * len(batch)
-            progress.correct += (self.logits(output).detach().argmax(1) == labels).sum()
+            progress.total_loss += processes.add(loss.detach()) * len(whole)
+            progress.correct += processes.add((self.logits(output).detach().argmax(1) == labels).sum())
             progress.batches_done += 1
             progress.steps += 1
             if self.keeper.due():
@@ -304,10 +314,12 @@ def _accuracy(model: nn.Module, forward: Forward, images: Images, noise: int, si
     model.eval()
     if not len(images):
         return math.nan
-    correct = 0
-    for batch in torch.arange(len(images), device=images.labels.device).split(size):
+    device = images.labels.device
+    correct, finite = torch.zeros((), device=device), torch.zeros((), device=device)
+    for batch in torch.arange(len(images), device=device).split(size)[processes.rank() :: processes.count()]:
         logits = forward(images.unit(batch), batch, noise)
-        if not torch.isfinite(logits).all():
-            return math.nan
-        correct += int((logits.argmax(1) == images.labels[batch]).sum())
-    return 100 * correct / len(images)
+        correct += (logits.argmax(1) == images.labels[batch]).sum()
+        finite += torch.isfinite(logits).all() * len(batch)
+    if processes.add(finite).item() < len(images):
+        return math.nan
+    return 100 * processes.add(correct).item() / len(images)
