@@ -1,5 +1,6 @@
 """Run directories: whole or not at all, and nothing that was damaged is ever taken for a result."""
 
+import errno
 import json
 import math
 import os
@@ -495,6 +496,46 @@ def test_a_gpu_that_is_too_small_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(UserError) as raised:
         pipeline.train(tiny, tiny.run("digits", "ann", 0), tmp_path, "cpu")
     assert_one_line(raised.value, "row ann", "CUDA out of memory", "Lower batch_size")
+
+
+def failing(times, number, pauses, monkeypatch):
+    """A writer that meets an error so often before it writes; ``pauses`` collects how long is waited in between."""
+    monkeypatch.setattr(files.time, "sleep", pauses.append)
+    left = iter(range(times))
+
+    def write(beside):
+        if next(left, None) is not None:
+            raise OSError(number, os.strerror(number))
+        beside.write_text("written")
+
+    return write
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+def test_a_disk_that_is_briefly_gone_is_asked_again(tmp_path, monkeypatch, capsys, number):
+    pauses = []
+    files.write_atomically(tmp_path / "file", failing(3, number, pauses, monkeypatch))
+    assert (tmp_path / "file").read_text() == "written"
+    assert pauses == list(files.PAUSES[:3])
+    told = capsys.readouterr().err.splitlines()
+    assert told == [f"bntt: {tmp_path}/file: {os.strerror(number)}; trying again in {p} s" for p in (1, 2, 4)]
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_disk_that_stays_gone_is_one_line_and_what_was_there_stays(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("complete")
+    pauses = []
+    with pytest.raises(UserError, match=r"cannot write .*file: Input/output error; run this again when the disk ans"):
+        files.write_atomically(tmp_path / "file", failing(99, errno.EIO, pauses, monkeypatch))
+    assert pauses == list(files.PAUSES)
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("file", "complete")]
+
+
+def test_a_full_disk_is_not_asked_again(tmp_path, monkeypatch):
+    pauses = []
+    with pytest.raises(UserError, match=r"cannot write .*file: No space left on device; make room, and run this again"):
+        files.write_atomically(tmp_path / "file", failing(1, errno.ENOSPC, pauses, monkeypatch))
+    assert pauses == []
 
 
 def bntt_on_a_full_disk(*arguments):

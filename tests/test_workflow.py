@@ -478,6 +478,51 @@ def test_a_killed_workflow_goes_on_to_the_same_numbers(fresh, project):
     assert not list(fresh.glob("results/tiny/runs/*/*/*/.*"))
 
 
+@contextmanager
+def small_disk(folder: Path):
+    """A disk of its own, in memory; yields a function that sets its size in kB."""
+
+    def resize(size: int, *how: str) -> None:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join([*how, f"size={size}k"]), "none", folder], check=True)
+
+    folder.mkdir()
+    resize(4)
+    try:
+        yield lambda size: resize(size, "remount")
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root mounts a small disk")
+def test_a_disk_that_is_full_at_any_step_costs_nothing_but_the_step(tmp_path, project):
+    """Training, evaluation and a notebook meet it in turn; with more room the same command goes on."""
+    checkout, disk = copy_project(tmp_path / "checkout"), tmp_path / "disk"
+    met = set()
+    with small_disk(disk) as resize:
+        for size in (160, 260, 800, 65536):  # kB
+            resize(size)
+            write_experiment(disk / "config")
+            targets = [*(f"results/tiny/runs/digits/{row}/seed-0/evaluate.json" for row in ROWS),
+                       "results/tiny/tables/table1.csv"]  # fmt: skip
+            run = ("-m", "snakemake", "-s", checkout / "Snakefile")
+            settings = {"BNTT_DATA": str(project / "data"), "PYTHONPATH": str(checkout)}
+            ran = python(*run, *targets, "--cores", 2, "--config", "experiment=tiny", cwd=disk, **settings)
+            if ran.returncode == 0:
+                break
+            said = re.findall(
+                r"bntt: .*cannot write (\S+): No space left on device; make room", ran.stdout + ran.stderr
+            )
+            met |= {
+                "notebook" if "/runs/" not in path and "/scratch/" not in path else Path(path).name for path in said
+            }
+        assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
+        assert size == 65536
+        assert "notebook" in met
+        assert len(met) > 1, met
+        assert digests(disk) == digests(project)
+
+
 @pytest.mark.slow
 def test_a_run_that_diverges_stops_no_other_and_appears_as_diverged(fresh):
     rows = {

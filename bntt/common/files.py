@@ -1,46 +1,72 @@
 """Atomic file writes (under a temporary name, then renamed), hashes of files, and the reading of YAML."""
 
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
+import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from bntt.common.errors import UserError
 
+Result = TypeVar("Result")
 SPARE = 2**26  # bytes to leave free on a disk
+PAUSES = (1, 2, 4, 8, 15, 30, 60)  # seconds
+TRANSIENT = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN)
+
+
+def patiently(act: Callable[[], Result], what: object) -> Result:
+    """What ``act`` returns. While a disk does not answer, it is called again after each of `PAUSES`, in seconds."""
+    for pause in PAUSES:
+        try:
+            return act()
+        except OSError as error:
+            if error.errno not in TRANSIENT:
+                raise
+            print(f"bntt: {what}: {error.strerror}; trying again in {pause:g} s", file=sys.stderr, flush=True)
+            time.sleep(pause)
+    return act()
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write`` with a path beside ``path``, flush, rename. A failure leaves no file. UserError for an OSError.
 
-    The file gets the permissions that the process's umask leaves, as any new file does.
+    The file gets the permissions that the process's umask leaves, as any new file does. A disk that does not answer, as
+    a shared one may, is asked again for two minutes, so ``write`` may be called several times.
     """
-    beside = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    try:
+
+    def attempt() -> None:
+        beside = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.touch(exist_ok=False)  # not by tempfile, which gives permissions to the owner alone
-        permissions = beside.stat().st_mode
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {path.parent}: {error.strerror}; choose a folder that can be written"
-        ) from None
+        try:
+            beside.touch(exist_ok=False)  # not by tempfile, which gives permissions to the owner alone
+            permissions = beside.stat().st_mode
+            write(beside)
+            with beside.open("rb") as stream:
+                os.fsync(stream.fileno())
+            beside.chmod(permissions)  # some writers put a file of their own there
+            beside.rename(path)
+        finally:
+            with suppress(OSError):  # the error that led here says more
+                beside.unlink(missing_ok=True)
+
     try:
-        write(beside)
-        with beside.open("rb") as stream:
-            os.fsync(stream.fileno())
-        beside.chmod(permissions)  # some writers put a file of their own there
-        beside.rename(path)
+        patiently(attempt, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; make room, and run this again") from None
-    finally:
-        beside.unlink(missing_ok=True)
+        reason = error.strerror or str(error)
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
+            raise UserError(f"cannot write to {path.parent}: {reason}; choose a folder that can be written") from None
+        advice = "run this again when the disk answers" if error.errno in TRANSIENT else "make room, and run this again"
+        raise UserError(f"cannot write {path}: {reason}; {advice}") from None
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
@@ -68,8 +94,12 @@ def _content_digest(document: dict[str, Any]) -> str:
 
 def sha256(path: Path) -> str:
     """Hash of a file's content, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    def digest() -> str:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    return patiently(digest, path)
 
 
 def ensure_space(folder: Path, needed: int) -> None:
