@@ -8,7 +8,10 @@ from bntt.common import environment
 from bntt.common.errors import UserError
 from bntt.data import store
 
-COMMANDS = ("train", "evaluate", "runs", "check", "compare", "explain", "plan", "data", "notebook", "keys", "test")
+COMMANDS = (
+    "train", "evaluate", "runs", "check", "compare", "explain", "archive", "restore", "plan", "data", "notebook",
+    "keys", "test",
+)  # fmt: skip
 
 
 def help_of(*arguments: str, capsys) -> str:

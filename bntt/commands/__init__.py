@@ -15,7 +15,10 @@ from bntt.common import environment
 from bntt.common.errors import Stopped, UserError
 from bntt.experiment import declared
 
-COMMANDS = ("train", "evaluate", "runs", "check", "compare", "explain", "plan", "data", "notebook", "keys", "test")
+COMMANDS = (
+    "train", "evaluate", "runs", "check", "compare", "explain", "archive", "restore", "plan", "data", "notebook",
+    "keys", "test",
+)  # fmt: skip
 NOT_FINISHED = 75  # EX_TEMPFAIL of sysexits.h, "try again"; can be used for Slurm's RequeueExit
 
 

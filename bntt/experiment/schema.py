@@ -302,6 +302,12 @@ def load(name: str) -> Experiment:
 
     A file in ``config/`` of the working folder comes before one beside the package.
     """
+    path = file_of(name)
+    return _experiment(path.stem, str(path), read_yaml(path.read_bytes(), str(path)))
+
+
+def file_of(name: str) -> Path:
+    """The experiment file that `load` reads; raises UserError if there is none."""
     places = (
         [Path(name)] if name.endswith(".yaml") else [folder / f"{name}.yaml" for folder in (Path("config"), CONFIG)]
     )
@@ -310,7 +316,7 @@ def load(name: str) -> Experiment:
         raise UserError(
             f"no experiment {name!r}; there are {', '.join(experiment_names())}, or give a path to a .yaml file"
         )
-    return _experiment(path.stem, str(path), read_yaml(path.read_bytes(), str(path)))
+    return path
 
 
 def _experiment(name: str, where: str, document: Any) -> Experiment:
