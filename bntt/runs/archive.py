@@ -117,7 +117,7 @@ def _files(folder: Path, inside: str = "") -> Iterator[tuple[str, Path]]:
         if path.name.startswith(".") or name == "scratch":
             continue
         if not _is_safe(name):
-            raise UserError(f"{path}: a name that cannot be printed cannot be archived; rename the file")
+            raise UserError(f"{str(path)!r}: a name that cannot be printed cannot be archived; rename it")
         if path.is_dir() and not path.is_symlink():
             yield from _files(path, f"{name}/")
         elif path.is_file() and not path.is_symlink():
