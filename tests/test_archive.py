@@ -337,8 +337,11 @@ def test_a_damaged_drawing_is_not_packed_for_a_whole_one(root, tmp_path):
     record = root / "tiny/notebooks/table1.json"
     record.parent.mkdir()
     record.write_text("{}")
-    assert_one_line(pack(root, tmp_path / "out.tar.zst"), "table1.json is damaged")
-    assert_done(pack(root, tmp_path / "out.tar.zst", "--partial"))
+    out = tmp_path / "out.tar.zst"
+    assert_one_line(pack(root, out), "notebooks/table1.json is damaged")
+    assert_done(pack(root, out, "--partial"))
+    said = graph_of(restored(out, tmp_path / "elsewhere"))["./"]["description"]
+    assert "not finished: notebooks/table1.json is damaged" in said, "an archive names no folder of its maker"
 
 
 def test_where_an_archive_may_be(root, packed):
@@ -370,7 +373,7 @@ def test_what_is_no_plain_file_is_named_and_not_packed(root, tmp_path, kind):
         path = path.with_name("two\nlines")
         path.write_text("content")
     else:
-        path.symlink_to({"file": root / "tiny.yaml", "folder": root, "dangling": root / "nothing"}[kind])
+        path.symlink_to({"file": root / "tiny.yaml", "folder": root / "tiny/runs", "dangling": root / "nothing"}[kind])
     ran = pack(root, tmp_path / "out.tar.zst")
     if kind == "unprintable":
         assert_one_line(ran, repr(str(path)), "cannot be printed")
@@ -380,18 +383,21 @@ def test_what_is_no_plain_file_is_named_and_not_packed(root, tmp_path, kind):
 
 
 def test_a_file_that_changes_meanwhile_is_not_packed(root, tmp_path, monkeypatch):
-    changed, hashed, texts = root / "tiny/tables/table 1, 50%.csv", archives._content, ["", "con", "CONTENT"]
+    changed, hashed, texts = root / "tiny/tables/table 1, 50%.csv", archives._content, [None, "", "con", "CONTENT"]
 
     def then_changes(source):
         content = hashed(source)
         if source == changed:
-            changed.write_text(texts.pop())
+            text = texts.pop()
+            changed.unlink() if text is None else changed.write_text(text)
         return content
 
     monkeypatch.setattr(archives, "_content", then_changes)
     while texts:
         changed.write_text("content")
-        assert_one_line(pack(root, tmp_path / "out.tar.zst"), str(changed), "was changed while it was packed")
+        assert_one_line(
+            pack(root, tmp_path / "out.tar.zst"), str(changed), "was changed while" if texts else "No such file"
+        )
     assert sorted(os.listdir(tmp_path)) == ["results"]
 
 
@@ -575,6 +581,12 @@ def test_tags_that_are_wrong_are_refused(template, tmp_path, tag, change):
     refused(out)
     write(out, [(m, change(data) if m.name == f"tiny/{tag}" else data) for m, data in members(template)])
     refused(out)
+
+
+def test_a_list_of_files_that_fills_the_memory_is_not_read(template, tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "LARGEST_TAG", 1000)
+    shutil.copy(template, tmp_path / "tiny.tar.zst")
+    refused(tmp_path / "tiny.tar.zst", "is no archive that `python -m bntt archive` wrote")
 
 
 @pytest.mark.parametrize("name", ["..", "Tiny", "", "a/b", "-"])

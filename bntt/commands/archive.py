@@ -33,7 +33,9 @@ def run(parsed: argparse.Namespace) -> None:
     check_target(parsed.out, results.folder, parsed.overwrite)
     plan = file_of(parsed.experiment or results.experiment.name).read_bytes()
     faults = [f"{one.run.name} ({one.status})" for one in results.runs if not one.status.ended]
-    faults += damaged_drawings(results.folder)
+    faults += [
+        said.replace(f"{results.folder}/", "") for said in damaged_drawings(results.folder)
+    ]  # no folder of a user
     if faults and not parsed.partial:
         more = [f"{len(faults) - MOST_NAMED} more"] if len(faults) > MOST_NAMED else []
         raise UserError(

@@ -8,6 +8,7 @@ Restoring reads the archive once, from its beginning to its end. Nothing appears
 been read and every hash is right.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -101,8 +102,7 @@ def pack(
                 if isinstance(source, bytes):
                     tar.addfile(member, io.BytesIO(source))
                 else:
-                    with source.open("rb") as stream:
-                        file = _Hashed(source, stream)
+                    with _Hashed(source) as file:
                         tar.addfile(member, file)
                         file.check(content.sha256)
 
@@ -165,13 +165,25 @@ def _member(name: str, size: int, date: datetime) -> tarfile.TarInfo:
 
 
 class _Hashed:
-    """A file that is hashed while it is packed, because it could have changed since the manifest was made."""
+    """A file that is hashed while it is packed, because it could have changed since the manifest was made.
 
-    def __init__(self, path: Path, stream: IO[bytes]) -> None:
-        self.path, self.stream, self.digest = path, stream, hashlib.sha256()
+    Its errors are said of it, and not of the archive, which is being written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.digest = path, hashlib.sha256()
+
+    def __enter__(self) -> "_Hashed":
+        with self._said():
+            self.stream = self.path.open("rb")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stream.close()
 
     def read(self, size: int = -1) -> bytes:
-        data = self.stream.read(size)
+        with self._said():
+            data = self.stream.read(size)
         self.digest.update(data)
         if len(data) < size:
             self.check("")
@@ -180,6 +192,13 @@ class _Hashed:
     def check(self, sha256: str) -> None:
         if self.digest.hexdigest() != sha256:
             raise UserError(f"{self.path} was changed while it was packed; wait until nothing writes there")
+
+    @contextlib.contextmanager
+    def _said(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"{self.path}: {error.strerror}; nothing was packed") from None
 
 
 def restore(archive: Path, results: Path) -> Restored:
@@ -268,7 +287,8 @@ def _unpacked(
             raise UserError(f"{archive} is damaged, and nothing was restored; {said}; get it again")
         hidden.rename(target)
     except OSError as error:
-        raise UserError(f"cannot restore {target}: {error.strerror or error}; make room, and run this again") from None
+        reason = error.strerror or error
+        raise UserError(f"cannot restore {target}: {reason}; make room, or name another --results") from None
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
     return Restored(target, target / f"{name}.yaml", len(seen))
