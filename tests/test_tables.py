@@ -850,6 +850,7 @@ def test_intervals_and_lists():
     assert words.interval(Estimate.exact(2), 0, "×") == "2×"
     assert words.interval(None) == "–"
     assert words.listed(["a"]) == "a" and words.listed(["a", "b", "c"]) == "a, b and c" and words.listed([]) == ""
+    assert words.listed(["a", "b", "c"], 2) == "a, b and 1 more" and words.listed(["a", "b"], 2) == "a and b"
     assert [words.duration(s) for s in (5, 75, 3700, math.nan)] == ["5 s", "1 min 15 s", "1 h 1 min", "–"]
 
 

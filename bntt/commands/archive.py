@@ -33,13 +33,11 @@ def run(parsed: argparse.Namespace) -> None:
     check_target(parsed.out, results.folder, parsed.overwrite)
     plan = file_of(parsed.experiment or results.experiment.name).read_bytes()
     faults = [f"{one.run.name} ({one.status})" for one in results.runs if not one.status.ended]
-    faults += [
-        said.replace(f"{results.folder}/", "") for said in damaged_drawings(results.folder)
-    ]  # no folder of a user
+    # Without the folder's path, because an archive names no folder of its maker.
+    faults += [reason.replace(f"{results.folder}/", "") for reason in damaged_drawings(results.folder)]
     if faults and not parsed.partial:
-        more = [f"{len(faults) - MOST_NAMED} more"] if len(faults) > MOST_NAMED else []
         raise UserError(
-            f"{parsed.folder} is not finished: {listed([*faults[:MOST_NAMED], *more])}; `python -m bntt check` says "
+            f"{parsed.folder} is not finished: {listed(faults, MOST_NAMED)}; `python -m bntt check` says "
             "what to do; --partial packs what is there"
         )
     packed = pack(results.experiment, plan, results.runs, results.folder, parsed.out, faults)

@@ -26,10 +26,8 @@ def run(parsed: argparse.Namespace) -> None:
     opened = [Results.at(folder, parsed.experiment, here=False) for folder in parsed.folders]
     for results in opened:
         without = [f"{one.run.name} ({one.status})" for one in results.runs if not one.status.measured]
-        if len(without) > MOST_NAMED:
-            without[MOST_NAMED:] = [f"{len(without) - MOST_NAMED} more"]
         if without:
-            print(f"{results.folder} has no numbers of {listed(without)}", file=sys.stderr)
+            print(f"{results.folder} has no numbers of {listed(without, MOST_NAMED)}", file=sys.stderr)
     for one in compare_with(opened[0], parsed.base) if parsed.base is not None else compare(*opened):
         difference = f"{interval(one.estimate)} ({one.pairing})" if one.estimate else number(one.second - one.first)
         seeds = "one seed" if one.seeds == 1 else f"n = {one.seeds}"

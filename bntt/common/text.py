@@ -49,8 +49,10 @@ def counted(count: float, noun: str, plural: str = "") -> str:
     return f"{amount} {noun if amount == '1' else plural or noun + 's'}"
 
 
-def listed(words: Sequence[str]) -> str:
-    """Words joined as ``a, b and c``."""
+def listed(words: Sequence[str], most: int | None = None) -> str:
+    """Words joined as ``a, b and c``; if there are more than ``most``, as ``a, b and 5 more``."""
+    if most is not None and len(words) > most:
+        words = [*words[:most], f"{len(words) - most} more"]
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 

@@ -283,7 +283,7 @@ def _unpacked(
         stream.finish()
         wrong["missing"] = sorted(hashes.keys() - seen)
         if any(wrong.values()):
-            said = "; ".join(f"{fault}: {_some(names)}" for fault, names in wrong.items() if names)
+            said = "; ".join(f"{fault}: {listed(names, MOST_NAMED)}" for fault, names in wrong.items() if names)
             raise UserError(f"{archive} is damaged, and nothing was restored; {said}; get it again")
         hidden.rename(target)
     except OSError as error:
@@ -304,11 +304,6 @@ def _extracted(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> str
             file.write(data)
             digest.update(data)
     return digest.hexdigest()
-
-
-def _some(names: Sequence[str]) -> str:
-    more = [f"{len(names) - MOST_NAMED} more"] if len(names) > MOST_NAMED else []
-    return listed([*names[:MOST_NAMED], *more])
 
 
 class _Decompressed:
