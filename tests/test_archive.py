@@ -583,18 +583,36 @@ def test_tags_that_are_wrong_are_refused(template, tmp_path, tag, change):
     refused(out)
 
 
+def test_the_list_of_tags_vouches_for_each_of_them(template, tmp_path):
+    out = tmp_path / "tiny.tar.zst"
+    write(out, [(m, data + b"More: 1\n" if m.name == "tiny/bag-info.txt" else data) for m, data in members(template)])
+    refused(out, "bag-info.txt does not have its sha256")
+    write(out, forged(template, "bag-info.txt", lambda text: text + b"More: 1\n"))
+    restored(out, tmp_path)
+
+
+@pytest.mark.parametrize("needed", ["tiny.yaml", crates.METADATA])
+def test_another_bag_is_refused(template, tmp_path, needed):
+    def forget(text):
+        return b"".join(line for line in text.splitlines(keepends=True) if needed.encode() not in line)
+
+    out = tmp_path / "tiny.tar.zst"
+    write(out, [one for one in forged(template, "manifest-sha256.txt", forget) if not one[0].name.endswith(needed)])
+    refused(out, "is no archive that `python -m bntt archive` wrote")
+
+
 def test_a_list_of_files_that_fills_the_memory_is_not_read(template, tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "LARGEST_TAG", 1000)
     shutil.copy(template, tmp_path / "tiny.tar.zst")
     refused(tmp_path / "tiny.tar.zst", "is no archive that `python -m bntt archive` wrote")
 
 
-@pytest.mark.parametrize("name", ["..", "Tiny", "", "a/b", "-"])
+@pytest.mark.parametrize("name", ["..", "Tiny", "", "a/b", "-", "a" * 65])
 def test_an_experiment_whose_name_is_no_name_is_refused(template, tmp_path, name):
     out = tmp_path / "tiny.tar.zst"
-    content = members(template)
+    content = forged(template, "manifest-sha256.txt", lambda text: text.replace(b"tiny.yaml", f"{name}.yaml".encode()))
     for one, _ in content:
-        one.name = name + one.name.removeprefix("tiny")
+        one.name = name + one.name.removeprefix("tiny").replace("tiny.yaml", f"{name}.yaml")
     write(out, content)
     refused(out, "is no archive that `python -m bntt archive` wrote")
 

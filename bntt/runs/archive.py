@@ -246,11 +246,11 @@ def _opened(archive: Path, tar: tarfile.TarFile) -> tuple[str, dict[str, str]]:
 
 def _read_manifest(archive: Path, text: bytes) -> dict[str, str]:
     try:
-        lines = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in text.decode().split("\n")[:-1]]
+        lines = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in text.decode().removesuffix("\n").split("\n")]
     except UnicodeDecodeError:
         lines = [None]
     named = {line[2].replace("%25", "%"): line[1] for line in lines if line is not None}
-    if len(named) != len(lines) or not text.endswith(b"\n"):
+    if len(named) != len(lines):
         raise UserError(f"{archive} is damaged: its list of files cannot be read; get it again")
     return named
 
