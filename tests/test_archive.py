@@ -140,6 +140,7 @@ def test_the_same_files_make_the_same_bytes(root, packed, tmp_path):
 
 
 def test_an_archive_is_a_bag_that_names_no_user_and_no_time_of_packing(root, packed):
+    assert zstandard.get_frame_parameters(packed.read_bytes()).has_checksum
     content = members(packed)
     names = [member.name for member, _ in content]
     assert names == [*(f"tiny/{tag}" for tag in TAGS), *sorted(name for name in names if name.startswith("tiny/data/"))]
@@ -187,6 +188,7 @@ def test_the_crate_is_read_by_its_own_library_and_names_every_file(root, packed,
     crate = ROCrate(folder)
     there = set(content_of(folder)) - {crates.METADATA}
     assert {unquote(entity.id) for entity in crate.data_entities} == there
+    assert crate.get("tables/table%201%2C%2050%25.csv"), "identifiers are URIs"
     for entity in crate.data_entities:
         assert entity.type == "File"
         path = folder / unquote(entity.id)
