@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import shutil
+import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 import pytest
+from jupyter_client.connect import LocalPortCache
 from tiny import PROJECT, assert_one_line, bntt, experiment, python
 
 from bntt.common.errors import UserError
@@ -173,9 +175,57 @@ def test_an_error_of_several_lines_is_one_line(failing):
     assert_one_line(failing("raise ValueError('one\\ntwo')"), "bad.py", "ValueError", "one", "two")
 
 
-def test_a_kernel_that_dies_is_one_line(failing, tmp_path):
-    assert_one_line(failing("import os; os._exit(3)"), "bad.py")
+AGAIN = "starting a kernel once more"
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """Makes so many of the next ports that kernels choose ones that another process listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        find = LocalPortCache.find_available_port
+
+        def take(count: int) -> None:
+            ports = [server.getsockname()[1]] * count
+            monkeypatch.setattr(LocalPortCache, "find_available_port", lambda *of: ports.pop() if ports else find(*of))
+
+        yield take
+
+
+def test_a_kernel_whose_port_is_taken_is_started_once_more(taken, tmp_path, capfd):
+    (tmp_path / "one.py").write_text("# %%\nprint('it', 'ran')\n")
+    taken(1)
+    execute(tmp_path / "one.py", tmp_path / "one.ipynb", tmp_path / "one.html", {})
+    assert "it ran" in (tmp_path / "one.ipynb").read_text()
+    (said,) = [line for line in capfd.readouterr().err.splitlines() if AGAIN in line]
+    assert said.startswith(f"{tmp_path}/one.py: Kernel died before replying")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.html", "one.ipynb", "one.py"]
+
+
+def test_a_kernel_that_cannot_start_is_one_line_after_two_starts(taken, failing, tmp_path, capfd):
+    taken(99)
+    assert_one_line(failing("print('never', 'ran')"), "bad.py", "Kernel died before replying", "bad.failed.ipynb")
+    assert "never ran" not in (tmp_path / "bad.failed.ipynb").read_text()
+    said = capfd.readouterr().err
+    assert (said.count(AGAIN), said.count("ZMQError: Address already in use")) == (1, 2)
+
+
+KILL = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [["{count}; " + KILL], ["{count}", KILL], ["{count}", "raise RuntimeError('of its own')"]],
+    ids=["killed in its first cell", "killed in its second cell", "a cell raises"],
+)
+def test_no_cell_is_run_twice(tmp_path, capfd, cells):
+    count = f"open({str(tmp_path / 'counted')!r}, 'a').write('.')"
+    (tmp_path / "bad.py").write_text("".join(f"# %%\n{cell.format(count=count)}\n" for cell in cells))
+    with pytest.raises(UserError) as raised:
+        execute(tmp_path / "bad.py", tmp_path / "bad.ipynb", tmp_path / "bad.html", {})
+    assert_one_line(raised.value, "bad.py", "bad.failed.ipynb")
     assert not (tmp_path / "bad.ipynb").exists()
+    assert (tmp_path / "counted").read_text() == "."
+    assert AGAIN not in capfd.readouterr().err
 
 
 def test_a_source_that_is_not_there_is_one_line(tmp_path):

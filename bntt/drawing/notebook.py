@@ -67,6 +67,9 @@ def execute(source: Path, notebook: Path, page: Path, parameters: dict[str, str]
 
     If a cell fails, the notebook up to that cell is kept beside ``notebook``, with suffix ``.failed.ipynb``, and the
     UserError names it. If a cell raises UserError, no notebook is kept, and its message is passed on.
+
+    A kernel that dies before its first cell is started once more: between the choice of its ports and their use, a
+    notebook that starts at the same time can take one of them.
     """
     import jupytext
     import papermill
@@ -82,14 +85,24 @@ def execute(source: Path, notebook: Path, page: Path, parameters: dict[str, str]
         prepared = beside.with_suffix(".source.ipynb")
         executed = beside.with_suffix(".executed.ipynb")
         jupytext.write(document, prepared, fmt="ipynb")
-        try:
+
+        def start() -> None:
             with tempfile.TemporaryDirectory(prefix="bntt-notebook-") as settings:
                 papermill.execute_notebook(
                     str(prepared), str(executed), parameters, kernel_name="python3", start_timeout=300,
                     progress_bar=False, cwd=str(Path.cwd()), kernel_manager_class=_own_kernel(settings),
                 )  # fmt: skip
+
+        try:
+            try:
+                start()
+            except DeadKernelError:
+                raise
+            except RuntimeError as error:  # jupyter_client's, of a kernel that never answered
+                print(f"{source}: {error}; starting a kernel once more", file=sys.stderr)
+                start()
             executed.replace(beside)
-        except (papermill.PapermillExecutionError, DeadKernelError) as error:
+        except (papermill.PapermillExecutionError, RuntimeError) as error:
             reason = str(error)
             if isinstance(error, papermill.PapermillExecutionError):
                 if error.ename == UserError.__name__:  # its message says what to do
