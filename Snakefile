@@ -5,6 +5,7 @@
 #     snakemake --cores 8 all --config experiment=NAME   config/NAME.yaml
 #     snakemake --cores 8 reference                      draws results/reference/ again, trains nothing
 #     snakemake --cores 1 check                          judges what exists, trains nothing
+#     snakemake --cores 8 --sdm apptainer all            runs each job in a container; see docs/containers.md
 #     snakemake --cores 8 -s PATH/Snakefile all          from another folder, which then holds data and results
 
 from snakemake.utils import min_version

@@ -220,7 +220,7 @@ def test_committed_measurements_of_a_part_of_an_experiment_are_drawn(tmp_path):
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        (["experiment=tiny", "epochs=3"], ["unknown key 'epochs' in --config", "experiment and results"]),
+        (["experiment=tiny", "epochs=3"], ["unknown key 'epochs' in --config", "experiment, results and container"]),
         (["experiment=broken"], ["config/broken.yaml", "unknown key 'epoch'", "did you mean 'epochs'?"]),
     ],
 )

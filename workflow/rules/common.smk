@@ -8,6 +8,7 @@ from pathlib import Path
 from shlex import quote
 
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
 
 # Code, notebooks and experiment files are those beside the Snakefile, which may be read-only. Results and data lie in
 # the working folder, where Snakemake was started, and an experiment file may lie in its config/.
@@ -15,10 +16,15 @@ CHECKOUT = Path(str(workflow.current_basedir)).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
 # Jobs use the package beside the Snakefile, even if another is installed or lies in the working folder, and the
-# interpreter that runs Snakemake. These paths are not part of the rules, so other ones rerun nothing.
+# interpreter that runs Snakemake; with --sdm, that of the conda environment or of the image. An image has its packages,
+# and none of the host's; what its jobs keep at home (compiled kernels) lies out of the way of the working folder, which
+# is their home. These paths are not part of the rules, so other ones rerun nothing.
+DEPLOYED = workflow.deployment_settings.deployment_method
 PLACES = {"PYTHONSAFEPATH": ["1"], "PYTHONPATH": [str(CHECKOUT), os.environ.get("PYTHONPATH")]}
-if not workflow.deployment_settings.deployment_method:  # with --sdm conda, jobs use the environment's
+if not DEPLOYED:
     PLACES["PATH"] = [str(Path(sys.executable).parent), os.environ.get("PATH")]
+if DeploymentMethod.APPTAINER in DEPLOYED:
+    PLACES |= {"PYTHONPATH": [str(CHECKOUT)], "HOME": [str(Path(".snakemake/home").absolute())]}
 EXPORTS = " ".join(f"{name}={quote(':'.join(filter(None, places)))}" for name, places in PLACES.items())
 shell.prefix(f"set -euo pipefail; export {EXPORTS}; ".replace("{", "{{").replace("}", "}}"))
 
@@ -31,12 +37,18 @@ from bntt.runs import status
 from bntt.runs.directory import RunDirectory
 
 for key in config:
-    if key not in ("experiment", "results"):
-        raise WorkflowError(f"unknown key {key!r} in --config; there are experiment and results")
+    if key not in ("experiment", "results", "container"):
+        raise WorkflowError(f"unknown key {key!r} in --config; there are experiment, results and container")
 try:
     EXPERIMENT = load(str(config.get("experiment", "demo")))
 except UserError as error:
     raise WorkflowError(str(error)) from None
+
+IMAGE = str(config.get("container", "bntt.sif"))
+if DeploymentMethod.APPTAINER in DEPLOYED and "://" not in IMAGE and not Path(IMAGE).exists():
+    raise WorkflowError(
+        f"no container image {IMAGE}; docs/containers.md says how to build it, --config container=... names one"
+    )
 
 RESULTS = Path(config.get("results", "results"))
 ROOT = RESULTS / EXPERIMENT.name
@@ -51,6 +63,9 @@ RUNS = {run.name: run for run in EXPERIMENT.runs}
 RUN = "{dataset}/{row}/seed-{seed}"
 TRAINED, EVALUATED = (str(ROOT / "runs" / RUN / name) for name in ("train.json", "evaluate.json"))
 OF_RUN = f"{OF_EXPERIMENT} --dataset {{wildcards.dataset}} --row {{wildcards.row}} --seed {{wildcards.seed}}"
+
+
+container: IMAGE
 
 
 wildcard_constraints:
