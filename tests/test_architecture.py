@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAY_LOAD_TORCH = ("spiking", "training", "classifiers", "methods", "measurements")  # and what these files hold
 TENSORS = (
     "data/images.py", "data/_torchvision.py", "features/forest.py", "features/svm.py", "runs/pipeline.py",
-    "runs/checkpoints.py", "runs/contract.py", "runs/devices.py",
+    "runs/checkpoints.py", "runs/contract.py", "runs/devices.py", "runs/together.py",
 )  # fmt: skip
 
 
