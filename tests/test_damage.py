@@ -4,6 +4,7 @@ import contextlib
 import io
 import random
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ SLOW_ROW = {"method": "surrogate", "norm": "bntt", "time_steps": 3, "epochs": 4}
 
 
 def _interrupted(minutes):
-    return lambda *arguments: Checkpoints(*arguments, minutes=minutes)
+    return partial(Checkpoints, minutes=minutes)
 
 
 @pytest.fixture(scope="module")
