@@ -11,6 +11,7 @@ rule check:
     conda:
         "../../environment.yml"
     threads: 1
+    localrule: True
     params:
         root=str(ROOT),
         experiment=quote(str(config.get("experiment", "demo"))),

@@ -14,5 +14,6 @@ rule prepare:
     conda:
         "../../environment.yml"
     threads: 1
+    localrule: True  # downloads, and nodes of a cluster seldom reach the internet
     shell:
         f"{BNTT} data prepare {{wildcards.dataset}} > {{log:q}} 2>&1"
