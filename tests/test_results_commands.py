@@ -404,7 +404,7 @@ def test_a_drawing_is_current_or_made_again_or_removed(root, change, current, ke
 
 MEASURED = {
     "start": 3.0, "step": 0.5, "validation": 0.25 / 180, "training": 9.0, "evaluation": 54.0, "approximations": 2.0,
-    "memory": 1e9, "gpu_memory": 0, "weights": 1_000_000, "note": "",
+    "memory": 1e9, "evaluation_memory": 5e8, "gpu_memory": 0, "weights": 1_000_000, "note": "",
 }  # fmt: skip
 
 
@@ -426,14 +426,14 @@ def test_the_cost_of_a_run_by_hand(tmp_path):
 
 
 def test_the_report_adds_up():
-    cost = Cost("digits", "bntt", None, (120.0, 0.0, 120.0), 0.129, 95.0, 25.0, 6e8, 0.0, 2e6)
+    cost = Cost("digits", "bntt", None, (120.0, 0.0, 120.0), 0.129, 95.0, 25.0, 6e8, 3e8, 0.0, 2e6)
     *_, whole, remaining = report([cost, replace(cost, row="ann", step=None, left=(0.0, 0.0, 0.0))], 2)
     assert whole == "in all 6 runs, 4 done; 0.20 hours of training and evaluation, one after the other"
     assert remaining.startswith("remaining: 0.07 hours, or 2 min 0 s with 2 at once; 12 MB on disk")
 
 
 def test_the_report_says_what_each_dataset_the_longest_run_and_each_memory_is():
-    one = Cost("digits", "bntt", None, (120.0, 0.0), 0.129, 95.0, 25.0, 6e8, 0.0, 2e6)
+    one = Cost("digits", "bntt", None, (120.0, 0.0), 0.129, 95.0, 25.0, 6e8, 3e8, 0.0, 2e6)
     head, first, second, *sums = report([one, replace(one, dataset="cifar10", training=3575.0, gpu_memory=4e9)], 2)
     assert head.split()[-3:] == ["memory", "GPU", "memory"]
     assert first.split()[-3:] == ["0.6", "GB", "-"]
@@ -463,7 +463,7 @@ def test_what_cannot_be_planned_is_one_line(root, capsys, chosen, message):
 
 
 def measured_size(run, step, evaluation, gpu_memory=0.0):
-    return _Size(run, 3.0, step, 0.0, 0.0, evaluation, 0.0, 1e9, 1e6, gpu_memory, 0.0, "")
+    return _Size(run, 3.0, step, 0.0, 0.0, evaluation, 0.0, 1e9, 1e9, 1e6, gpu_memory, 0.0, "")
 
 
 def test_what_is_not_measured_is_on_a_line_through_two_sizes(tmp_path):

@@ -3,11 +3,13 @@
 import argparse
 import math
 import os
+from itertools import tee
 from pathlib import Path
 
 from bntt.commands._options import add_device
 from bntt.common.errors import UserError
 from bntt.experiment.schema import load
+from bntt.runs import needs
 from bntt.runs.cost import device_named, plan, report, slots
 
 
@@ -21,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes", type=float, default=2.0, help="for all measurements; default: 2. More of them extrapolate less"
     )
+    parser.add_argument(
+        "--needs", action="store_true", help="also write needs.yaml, from which jobs on a cluster get memory and time"
+    )
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="cores that the workflow will have")
 
 
@@ -31,8 +36,15 @@ def run(parsed: argparse.Namespace) -> None:
         raise UserError(f"--cores must be at least 1, not {parsed.cores}")
     if not 0 < parsed.minutes < math.inf:
         raise UserError(f"--minutes must be above 0, not {parsed.minutes:g}")
+    if parsed.needs and (parsed.dataset or parsed.row):
+        raise UserError("--needs is of the whole experiment; leave out --dataset and --row")
     at_once = slots(experiment, parsed.device, parsed.cores)
-    print(f"all times are those of {device_named(experiment, parsed.device)}", flush=True)
-    costs = plan(experiment, parsed.results, parsed.device, at_once, parsed.minutes, parsed.dataset, parsed.row)
+    device = device_named(experiment, parsed.device)
+    print(f"all times are those of {device}", flush=True)
+    costs, kept = tee(
+        plan(experiment, parsed.results, parsed.device, at_once, parsed.minutes, parsed.dataset, parsed.row)
+    )
     for line in report(costs, at_once):
         print(line, flush=True)
+    if parsed.needs:
+        print(f"written: {needs.write(experiment, parsed.results, device, kept)}", flush=True)

@@ -14,7 +14,8 @@ in their number. Random numbers of the same shape replace a dataset that is not 
 
 The peak memory of a process that trains on few images is that of its start. So the tensors that a step keeps for its
 backward pass are counted instead, and twice their growth is added. The memory of a row that does not train is that
-of few test images, and its evaluation needs more.
+of few test images. The memory of an evaluation is on a line through two batches of test images; it is at least that of
+a training with few images, which the same process did before.
 
 The learning rate is almost 0, so that no network dies of small batches. The time of a measurement depends on how much
 the trained network spikes, which the first steps of a training cannot show either. The time of a training step does not
@@ -71,7 +72,8 @@ class Cost:
     step: float | None  # seconds of a training step; None if the row does not train
     training: float
     evaluation: float
-    memory: float  # peak, of the process
+    memory: float  # peak, of the process that trains
+    evaluation_memory: float  # peak, of a process that evaluates
     gpu_memory: float
     disk: float
     note: str = ""
@@ -208,6 +210,7 @@ def _cost(there: Sequence[Found], measured: dict[str, Any]) -> Cost:
         training=training,
         evaluation=evaluation,
         memory=measured["memory"],
+        evaluation_memory=measured["evaluation_memory"],
         gpu_memory=measured["gpu_memory"],
         disk=disk,
         note=measured["note"],
@@ -237,6 +240,7 @@ class _Size:
     evaluation: float  # without the approximations
     approximations: float
     memory: float
+    evaluation_memory: float
     kept: float  # of it, for the backward pass of a step
     gpu_memory: float
     weights: float
@@ -277,10 +281,11 @@ def _measure(experiment: Experiment, run: Run, device: str, folder: Path, end: f
         "weights": last.weights,
         "note": "; ".join(notes),
     }
-    for name in ("training", "evaluation", "approximations", "gpu_memory"):
+    for name in ("training", "evaluation", "approximations", "evaluation_memory", "gpu_memory"):
         estimate[name] = _extrapolated(sizes, whole, name)
     estimate["memory"] = last.memory + KEPT_TWICE * (_extrapolated(sizes, whole, "kept") - last.kept)
-    estimate["gpu_memory" if last.gpu_memory else "memory"] += bytes_of_images  # few of them were made up
+    for name in ("gpu_memory",) if last.gpu_memory else ("memory", "evaluation_memory"):
+        estimate[name] += bytes_of_images  # few of them were made up
     return estimate
 
 
@@ -295,7 +300,7 @@ def _extrapolated(sizes: Sequence[_Size], whole: Mapping[str, int], name: str) -
     amount, done, first = float(getattr(last, name)), _work(last.run)[name], _work(sizes[0].run)[name]
     proportional = amount * whole[name] / done
     slope = (amount - getattr(sizes[0], name)) / (done - first) if done > first else 0.0
-    if name in ("kept", "gpu_memory"):  # counted, not timed
+    if name in ("kept", "evaluation_memory", "gpu_memory"):  # counted, not timed
         return min(amount + max(0.0, slope) * (whole[name] - done), proportional)
     if slope <= 0:
         return proportional
@@ -312,6 +317,7 @@ def _work(run: Run) -> dict[str, int]:
         "training": images["train"] if _in_one_piece(run) else options.get("calibration_images", 1),
         "evaluation": test * steps,
         "approximations": min(test, APPROXIMATED) * steps,
+        "evaluation_memory": min(test, run.evaluation["batch_size"]),
         "kept": batch,
         "gpu_memory": batch,
     }
@@ -384,6 +390,7 @@ def _measure_size(experiment: Experiment, family: Sequence[Run], device: str, fo
         evaluation=sum(seconds.values()) - seconds.get("approximations", 0.0),
         approximations=seconds.get("approximations", 0.0),
         memory=1e6 * (provenance.peak_memory_mb() if step is None else trained_with),
+        evaluation_memory=1e6 * provenance.peak_memory_mb(),
         kept=sum(kept.values()),
         gpu_memory=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
         weights=weights.stat().st_size if weights.is_file() else 0,

@@ -8,10 +8,10 @@ missing or damaged.
 rule check:
     log:
         str(ROOT / "logs/check.log"),
+    localrule: True
     conda:
         "../../environment.yml"
     threads: 1
-    localrule: True
     params:
         root=str(ROOT),
         experiment=quote(str(config.get("experiment", "demo"))),

@@ -33,7 +33,7 @@ from bntt.data import store
 from bntt.drawing import records
 from bntt.drawing.records import STUDY, is_study
 from bntt.experiment.schema import load
-from bntt.runs import status
+from bntt.runs import needs, status
 from bntt.runs.directory import RunDirectory
 
 for key in config:
@@ -154,6 +154,33 @@ def drawn_from(name, drawings=(), root=ROOT, experiment=EXPERIMENT, runs=FOUND, 
         "measured": settled(measured, due),
         "drawings": settled(list(drawings), due),
     }
+
+
+# What to ask a batch system for. Only a profile that has defaults for it, such as profiles/slurm, asks for anything.
+DEFAULTS = workflow.resource_settings.default_resources or {}
+try:
+    NEEDS = needs.read(EXPERIMENT, RESULTS) if DEFAULTS else {}
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+
+def asked(work, resource):
+    """What a job asks for: what its run was measured to need (`bntt/runs/needs.py`), else the profile's default.
+
+    The default of the time is also its limit, because a partition refuses more, and a stopped training continues.
+    """
+
+    def amount(wildcards, input, threads, attempt):
+        if resource not in DEFAULTS:
+            return None
+        default = DEFAULTS[resource].evaluate(wildcards, input=input, threads=threads, attempt=attempt).value
+        need = NEEDS.get((wildcards.dataset, wildcards.row))
+        if need is None:
+            return default
+        of_run = getattr(need, work).ask(attempt)[resource]
+        return min(of_run, default) if resource == "runtime" else of_run
+
+    return amount
 
 
 onstart:

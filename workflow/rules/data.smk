@@ -11,9 +11,9 @@ rule prepare:
         str(ROOT / "logs/prepare/{dataset}.log"),
     benchmark:
         str(ROOT / "benchmarks/prepare/{dataset}.tsv")
+    localrule: True  # downloads, and nodes of a cluster seldom reach the internet
     conda:
         "../../environment.yml"
     threads: 1
-    localrule: True  # downloads, and nodes of a cluster seldom reach the internet
     shell:
         f"{BNTT} data prepare {{wildcards.dataset}} > {{log:q}} 2>&1"

@@ -19,5 +19,8 @@ rule evaluate:
     conda:
         "../../environment.yml"
     threads: EXPERIMENT.runs[0].threads
+    resources:
+        mem_mb=asked("evaluation", "mem_mb"),
+        runtime=asked("evaluation", "runtime"),
     shell:
         f"{BNTT} evaluate {OF_RUN} > {{log:q}} 2>&1"
