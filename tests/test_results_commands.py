@@ -480,7 +480,8 @@ def test_what_is_not_measured_is_on_a_line_through_two_sizes(tmp_path):
     ]
     whole = _work(run)
     assert whole == {
-        "step": 256, "training": 1, "evaluation": 54_000, "approximations": 10_000, "kept": 256, "gpu_memory": 256
+        "step": 256, "training": 1, "evaluation": 54_000, "approximations": 10_000, "evaluation_memory": 270,
+        "kept": 256, "gpu_memory": 256,
     }  # fmt: skip
     assert _extrapolated(sizes, whole, "step") == pytest.approx(2 + 128)
     assert _extrapolated(sizes, whole, "evaluation") == pytest.approx(5 + 540)
@@ -564,7 +565,7 @@ def test_estimates_are_of_the_dataset_and_not_of_what_is_made_up_for_it(tmp_path
 
 def test_what_remains_takes_as_long_as_its_longest_chain():
     """One network of ten hours and its conversion of one, on eight cores; then with the network trained already."""
-    ann = Cost("digits", "ann", None, (36_000.0,), 0.1, 35_000.0, 1000.0, 6e8, 0.0, 2e6)
+    ann = Cost("digits", "ann", None, (36_000.0,), 0.1, 35_000.0, 1000.0, 6e8, 3e8, 0.0, 2e6)
     conversion = replace(ann, row="conversion", start="ann", step=None, left=(3600.0,))
     *_, remaining = report([ann, conversion, replace(ann, row="other", left=(10_000.0,))], 8)
     assert remaining.startswith("remaining: 13.78 hours, or 11 h 0 min with 8 at once")

@@ -4,6 +4,7 @@ import fcntl
 import os
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from shlex import quote
 
@@ -164,15 +165,13 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 
-def asked(work, resource):
+def asked(work):
     """What a job asks for: what its run was measured to need (`bntt/runs/needs.py`), else the profile's default.
 
     The default of the time is also its limit, because a partition refuses more, and a stopped training continues.
     """
 
-    def amount(wildcards, input, threads, attempt):
-        if resource not in DEFAULTS:
-            return None
+    def amount(resource, wildcards, input, threads, attempt):
         default = DEFAULTS[resource].evaluate(wildcards, input=input, threads=threads, attempt=attempt).value
         need = NEEDS.get((wildcards.dataset, wildcards.row))
         if need is None:
@@ -180,7 +179,7 @@ def asked(work, resource):
         of_run = getattr(need, work).ask(attempt)[resource]
         return min(of_run, default) if resource == "runtime" else of_run
 
-    return amount
+    return {resource: partial(amount, resource) for resource in ("mem_mb", "runtime") if resource in DEFAULTS}
 
 
 onstart:

@@ -20,7 +20,6 @@ rule evaluate:
         "../../environment.yml"
     threads: EXPERIMENT.runs[0].threads
     resources:
-        mem_mb=asked("evaluation", "mem_mb"),
-        runtime=asked("evaluation", "runtime"),
+        **asked("evaluation"),
     shell:
         f"{BNTT} evaluate {OF_RUN} > {{log:q}} 2>&1"

@@ -21,8 +21,7 @@ rule train:
         "../../environment.yml"
     threads: EXPERIMENT.runs[0].threads
     resources:
-        mem_mb=asked("training", "mem_mb"),
-        runtime=asked("training", "runtime"),
+        **asked("training"),
     shell:
         # The training takes the place of the shell, which would die of a signal first and take the training with it.
         f"exec {BNTT} train {OF_RUN} > {{log:q}} 2>&1"
