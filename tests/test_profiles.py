@@ -110,8 +110,8 @@ def test_needs_are_what_was_measured_and_jobs_ask_for_more(used, tmp_path):
     assert set(found) == {("digits", "bntt"), ("digits", "ann")}
     assert found["digits", "ann"].training.minutes == 0.02
     job = found["digits", "bntt"].training
-    assert job.ask() == {"mem_mb": 600, "runtime": 25}
-    assert job.ask(2) == job.ask(9) == {"mem_mb": 1200, "runtime": 25}
+    assert job.ask() == {"mem_mb": 1100, "runtime": 25}
+    assert job.ask(2) == job.ask(9) == {"mem_mb": 1700, "runtime": 25}
 
 
 def test_without_a_file_nothing_is_known(used, tmp_path):
@@ -187,8 +187,8 @@ def test_a_job_on_a_cluster_asks_for_what_its_run_needs_and_else_for_the_default
     asked = jobs(copy, "--workflow-profile", "profiles/slurm")
     amounts = {job: (one["mem_mb"], one["runtime"], one["gpu"]) for job, one in asked.items()}
     assert amounts == {
-        "train bntt": ("600", "25", "1"),
-        "evaluate bntt": ("452", "1440", "1"),  # it needs longer than a job may take
+        "train bntt": ("1100", "25", "1"),
+        "evaluate bntt": ("952", "1440", "1"),  # it needs longer than a job may take
         **{f"{rule} {row}": ("8000", "1440", "1") for rule in ("train", "evaluate") for row in ("plain", "ann", "rmp")},
     }
 

@@ -483,6 +483,8 @@ def test_what_is_not_measured_is_on_a_line_through_two_sizes(tmp_path):
         "step": 256, "training": 1, "evaluation": 54_000, "approximations": 10_000, "evaluation_memory": 270,
         "kept": 256, "gpu_memory": 256,
     }  # fmt: skip
+    evaluated = [replace(one, evaluation_memory=1e9 + 1e6 * one.run.options["test_limit"]) for one in sizes]
+    assert _extrapolated(evaluated, whole, "evaluation_memory") == pytest.approx(1e9 + 270e6)
     assert _extrapolated(sizes, whole, "step") == pytest.approx(2 + 128)
     assert _extrapolated(sizes, whole, "evaluation") == pytest.approx(5 + 540)
     assert _extrapolated(sizes, whole, "gpu_memory") == pytest.approx(0.9e9 + 256 * 0.05e9)

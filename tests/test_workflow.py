@@ -286,6 +286,19 @@ def fresh(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_second_job_for_a_run_keeps_what_the_first_has_finished_unless_it_is_ordered(fresh):
+    """A killed Snakemake leaves its jobs in a cluster's queue, and the next one submits them again."""
+    target = "results/tiny/runs/digits/ann/seed-0/train.json"
+    trained = []
+    for options in ([], ["--force"], ["--forcerun", "train"]):
+        ran = snakemake(fresh, target, *options)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        trained.append((fresh / target).read_bytes())
+    assert trained[0] == trained[1] != trained[2]
+    assert "already trained" not in (fresh / "results/tiny/logs/train/digits/ann/seed-0.log").read_text()
+
+
+@pytest.mark.slow
 def test_everything_end_to_end_and_then_nothing(fresh, project):
     ran = snakemake(fresh, "all")
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]

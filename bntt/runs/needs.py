@@ -1,7 +1,8 @@
 """What the runs of an experiment need of a cluster: memory and minutes, in ``results/<experiment>/needs.yaml``.
 
 `python -m bntt plan EXPERIMENT --needs` writes there what it measured. The workflow asks a batch system for that and a
-margin, because a measurement is of the first steps: `MEMORY` times the memory, and `TIME` times the minutes.
+margin, because a measurement is of the first steps: `MEMORY` times the memory, and `TIME` times the minutes. A job also
+holds Snakemake, twice: once to start the step, and once in it.
 """
 
 import math
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 MEMORY = 1.5  # of what is asked for to what was measured
 TIME = 2.0
-START = 5.0  # minutes more: a job starts Python twice before the run itself, from a disk that others use, too
+SNAKEMAKE_MB = 500  # more: 160 were measured of each
+SNAKEMAKE_MINUTES = 5  # more: both start before the run itself, from a disk that others use, too
 
 Amount = Annotated[float, Field(gt=0)]
 
@@ -40,8 +42,8 @@ class Job(Strict):
         an attempt of a training also ends at its time limit, and a long training has many.
         """
         return {
-            "mem_mb": math.ceil(MEMORY * self.memory_mb * min(attempt, 2)),
-            "runtime": math.ceil(TIME * self.minutes + START),
+            "mem_mb": math.ceil(MEMORY * self.memory_mb * min(attempt, 2)) + SNAKEMAKE_MB,
+            "runtime": math.ceil(TIME * self.minutes) + SNAKEMAKE_MINUTES,
         }
 
 

@@ -11,7 +11,7 @@ rule train:
         dataset=lambda wildcards: data_of(wildcards, TRAINED, UNFINISHED.training),
         start=start_of,
     output:
-        TRAINED,
+        update(TRAINED),  # so a second job for a run, as after a killed Snakemake, removes nothing that the first finished
     log:
         str(ROOT / "logs/train" / f"{RUN}.log"),
     benchmark:
