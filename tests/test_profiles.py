@@ -57,7 +57,8 @@ def test_the_profile_names_rules_that_there_are_and_no_rule_has_retries():
 
 
 def test_a_state_is_asked_for_until_there_is_an_answer():
-    """The plugin forgets all jobs when its attempts are over."""
+    """The plugin forgets all jobs when its attempts are over, and sacct has states that it does not know."""
+    assert PROFILE["slurm"]["slurm-status-command"] == "squeue"
     assert (
         PROFILE["slurm"]["slurm-status-attempts"] / PROFILE["slurm"]["max-status-checks-per-second"] > 10 * 365 * 86400
     )
