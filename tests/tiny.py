@@ -1,6 +1,7 @@
 """A benchmark of a few seconds for the tests: a small experiment, its data, and copies of the project to edit."""
 
 import io
+import json
 import multiprocessing
 import os
 import shutil
@@ -116,6 +117,15 @@ def copy_project(target: Path) -> Path:
     for name in ("Snakefile", "environment.yml"):
         shutil.copy(PROJECT / name, target / name)
     return target
+
+
+def digests(results: Path) -> dict[str, dict]:
+    """Hashes of all weights and measurements, by run; what names times is left out."""
+    hashes = {}
+    for path in sorted((results / "tiny" / "runs").rglob("*.json")):
+        files = json.loads(path.read_text())["files"]
+        hashes[str(path.relative_to(results))] = {k: v for k, v in files.items() if k != "history.csv"}
+    return hashes
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
