@@ -14,7 +14,7 @@ unexport PYTHONPATH PYTHONHOME
 unexport PYTHONDONTWRITEBYTECODE
 
 # Tests run in two processes; ARGS="-n 0" runs them in one, "-n 8" in eight.
-test test-all: export PYTEST_ADDOPTS := -n 2 --dist worksteal
+test test-all test-cluster: export PYTEST_ADDOPTS := -n 2 --dist worksteal
 
 # Tools are always called as `python -m`: the first line of a console script breaks if the path contains a space.
 VENV := .venv/bin/python
@@ -30,7 +30,7 @@ OLD := Python 3.11 or newer is needed; name one: make PYTHON=python3.11 ...
 ALONE := import fcntl; fcntl.flock(9, fcntl.LOCK_EX
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lab lint format docs lock clean install
+.PHONY: help demo test test-all test-cluster lab lint format docs lock clean install
 
 help: ## list the targets
 	@echo "make [PYTHON=python3.12] TARGET"
@@ -44,6 +44,10 @@ test: $(STAMP) ## run the tests [ARGS="-k norm"]
 
 test-all: $(STAMP) ## run all tests, also the slow ones
 	$(VENV) -m pytest -m "not gpu and not cluster" $(ARGS)
+
+test-cluster: $(STAMP)-cluster ## run the tests of the cluster on a Slurm of their own [ARGS="--times 3"]
+	@tests/cluster/install.sh
+	$(VENV) -m pytest -m cluster tests/cluster $(ARGS)
 
 lab: $(STAMP) ## start JupyterLab, where analysis/*.py open as notebooks
 	@$(VENV) -m jupytext_config --settings-file .venv/share/jupyter/lab/settings/overrides.json set-default-viewer python
@@ -88,7 +92,7 @@ $(STAMP):
 	$(PIP) --editable '.[vision,workflow,test]' >.venv/install.log 2>&1 && touch $@ || { \
 	    grep '^ERROR' .venv/install.log; echo "installation failed (details: .venv/install.log)"; exit 1; }
 
-$(STAMP)-docs: $(STAMP)
-	@echo "adding what the documentation needs"
-	@$(PIP) --editable '.[docs]' >>.venv/install.log 2>&1 || { tail -n 3 .venv/install.log; exit 1; }
+$(STAMP)-docs $(STAMP)-cluster: $(STAMP)-%: $(STAMP)
+	@echo "adding what [$*] needs"
+	@$(PIP) --editable '.[$*]' >>.venv/install.log 2>&1 || { tail -n 3 .venv/install.log; exit 1; }
 	@touch $@

@@ -30,6 +30,19 @@ with lock_one(sys.argv[1:]) as index:
     print("holds", index, flush=True)
     sys.stdin.read()
 """
+# A folder is made by one process alone: who finds that of its device made shares it, and fails.
+USE = f"""{WITHOUT_TORCH}
+import os, time
+from bntt.runs.devices import lock_one
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(10):
+    with lock_one(sys.argv[1:], poll_seconds=0.01) as index:
+        os.mkdir(os.path.join(os.environ["TMPDIR"], f"in use {{index}}"))
+        time.sleep(0.01)
+        os.rmdir(os.path.join(os.environ["TMPDIR"], f"in use {{index}}"))
+        print(index)
+"""
 
 
 @pytest.fixture
@@ -117,6 +130,26 @@ def test_two_devices_have_two_owners_and_the_third_waits(holder, while_waiting, 
     with pytest.raises(Waits), lock_one(["GPU-a", "GPU-b"]):
         pass
     assert capsys.readouterr().err == "waiting for one of 2 GPUs to be free\n"
+
+
+def test_eight_processes_on_four_devices_are_never_two_on_one(tmp_path):
+    names = ["GPU-a", "GPU-b", "GPU-c", "GPU-d"]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", USE, *names], cwd=PROJECT, env=environment(TMPDIR=str(tmp_path)),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(8)
+    ]  # fmt: skip
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 8
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    ended = [(*process.communicate(timeout=120), process.returncode) for process in processes]
+    assert [status for *_, status in ended] == [0] * 8, [error for _, error, _ in ended]
+    used = [index for output, *_ in ended for index in output.split()]
+    assert len(used) == 80
+    assert set(used) <= set("0123")
 
 
 def test_processes_that_see_different_devices_still_meet(holder, while_waiting):

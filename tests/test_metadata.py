@@ -5,6 +5,7 @@
 
 import json
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,26 @@ def test_both_continuous_integrations_take_the_same_steps():
     (steps,) = re.findall(r"^for step in (.*); do$", (PROJECT / ".ci/run").read_text(), re.MULTILINE)
     jobs = yaml.safe_load((PROJECT / ".github/workflows/ci.yml").read_text())["jobs"]
     run = [step for step in jobs["ci"]["steps"] if "run" in step]
-    assert [step["run"] for step in run] == [f"make {step}" for step in steps.split()]
+    assert [(step["run"], step["timeout-minutes"]) for step in run] == [
+        (f"make {name}", int(minutes)) for name, minutes in (step.split(":") for step in steps.split())
+    ]
+    assert jobs["ci"]["timeout-minutes"] == 90
     assert {step["if"] for step in run} == {"${{ !cancelled() }}"}  # as .ci/run goes on after a failure
+
+
+def test_a_step_of_continuous_integration_that_takes_too_long_is_stopped_and_the_others_run(tmp_path):
+    """With minutes of a second: all but the last step have one, and take a hundred."""
+    script = (PROJECT / ".ci/run").read_text()
+    assert script.count("60 * ") == 2
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / ".ci/run").write_text(re.sub(r"60 \* ", "", re.sub(r"(?<!test-all):\d+", ":1", script)))
+    (tmp_path / "Makefile").write_text(".PHONY: test-all\n%:\n\t@sleep 100\ntest-all:\n\t@echo all tests pass\n")
+    ran = subprocess.run(["bash", tmp_path / ".ci/run"], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 124
+    assert "all tests pass" in ran.stdout.splitlines()
+    said = [line for line in ran.stderr.splitlines() if line.endswith("and stopped")]
+    stopped = ("lint", "docs", "demo", "test-cluster")
+    assert said == [f"make {name}: not done within 1 seconds, and stopped" for name in stopped]
 
 
 def test_the_catalogue_of_workflows_has_what_it_asks_for():

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sbatch", "sacct")
+PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sbatch", "srun", "sacct")
 PATH = f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin"
 # Slurm accepts only character or block devices, and these are on every Linux. Nobody opens them.
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")
@@ -43,7 +43,7 @@ SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-KillWait=5
+KillWait=20
 ReturnToService=2
 # A node may say that it has more than this machine.
 SlurmdParameters=config_overrides
@@ -108,7 +108,7 @@ class Cluster:
 
     def __init__(self, folder: Path, gpus: dict[str, int], cpus: int = 16) -> None:
         self.folder, self.gpus, self.daemons = folder, gpus, {}
-        self.environment = {"PATH": PATH, "SLURM_CONF": str(folder / "slurm.conf")}
+        self.environment = {"PATH": f"{folder}/bin:{PATH}", "SLURM_CONF": str(folder / "slurm.conf")}
         ports, host, user = _free_ports(2 + len(gpus)), socket.gethostname().partition(".")[0], getpass.getuser()
         nodes = "\n".join(
             NODE.format(name=name, host=host, port=port, cpus=cpus, gpus=count)
@@ -121,6 +121,11 @@ class Cluster:
         for name, text in texts.items():
             (folder / name).write_text(text.format(folder=folder, ports=ports, host=host, user=user, nodes=nodes))
             (folder / name).chmod(0o600)
+        # Within a job the plugin removes every variable of Slurm, and with them the way to this cluster.
+        srun = folder / "bin/srun"
+        srun.parent.mkdir()
+        srun.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun", path=PATH)} "$@"\n')
+        srun.chmod(0o755)
         (folder / "munge.key").write_bytes(os.urandom(1024))
         (folder / "munge.key").chmod(0o600)
 
@@ -174,10 +179,11 @@ class Cluster:
     def _start(self, program: str, *arguments: str, name: str = "", **environment: str) -> None:
         """Start a daemon that ends with the process that starts it, in whatever way that ends."""
         name = name or program
+        command, settings = ["setpriv", "--pdeathsig", "TERM", program, *arguments], self.environment | environment
         with (self.folder / f"{name}.out").open("ab") as out:
             self.daemons[name] = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", program, *arguments], env=os.environ | self.environment | environment,
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
+                command, env=os.environ | settings, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                start_new_session=True,
             )  # fmt: skip
 
     def _end(self, name: str, number: int = signal.SIGTERM) -> None:

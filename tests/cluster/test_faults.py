@@ -24,6 +24,7 @@ from .slurm import Cluster, Job, wait_for
 
 pytestmark = pytest.mark.cluster
 RUN = "digits/long/seed-0"
+TRAINS = "is in the middle of its training"
 TARGETS = [f"results/tiny/runs/digits/{row}/seed-0/evaluate.json" for row in ROWS]
 
 # In every Python of a job: one that trains or measures fills its memory as soon as the file $FILL_MEMORY is there.
@@ -71,15 +72,15 @@ class Scene:
         rule = self.draw.choice(["train", "train", "evaluate"])
         self.job(f"rule_{rule}")
         begun = {
-            "has begun": lambda: True,
-            "has started its command": (self.project / f"results/tiny/logs/{rule}/{RUN}.log").exists,
-            "trains": lambda: list((self.project / "results/tiny").rglob("belongs_to.json")),
+            "is there": lambda: True,
+            "runs its command": (self.project / f"results/tiny/logs/{rule}/{RUN}.log").exists,
+            TRAINS: lambda: list((self.project / "results/tiny").rglob("belongs_to.json")),
         }
-        moment = self.draw.choice([name for name in begun if rule == "train" or name != "trains"])
-        wait_for(begun[moment], f"a job that {moment}")
-        seconds = self.draw.uniform(0, self.seconds / 2) if moment == "trains" else 0
-        time.sleep(seconds)
-        return f"{rule} {moment}, for {seconds:.1f} s"
+        moment = self.draw.choice([*begun, TRAINS] if rule == "train" else ["is there", "runs its command"])
+        wait_for(begun[moment], f"a job {rule} that {moment}")
+        if moment == TRAINS:
+            time.sleep(self.draw.uniform(0.1, 0.6) * self.seconds)
+        return f"{rule} {moment}"
 
 
 def cancelled(scene: Scene) -> None:
@@ -168,3 +169,5 @@ def test_an_experiment_goes_through(
     assert digests(project / "results") == digests(finished)
     assert {path: path.stat().st_mtime_ns for path in made} == made, "what was finished was made again"
     assert not states or states & {state for _, state in happened}
+    if TRAINS in moment and fault in (cancelled, out_of_time, preempted):  # it saves its state at the signal
+        assert training["pieces"] == 2
