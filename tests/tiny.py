@@ -125,6 +125,7 @@ def digests(results: Path) -> dict[str, dict]:
     for path in sorted((results / "tiny" / "runs").rglob("*.json")):
         files = json.loads(path.read_text())["files"]
         hashes[str(path.relative_to(results))] = {k: v for k, v in files.items() if k != "history.csv"}
+    assert hashes, f"no results in {results}"
     return hashes
 
 
