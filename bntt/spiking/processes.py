@@ -55,7 +55,7 @@ def pooled(mean: Tensor, variance: Tensor, rows: int) -> tuple[Tensor, Tensor, T
     ``mean`` and biased ``variance`` are ``[T, C]``, and the number is ``()``. Differentiable: the gradient of what all
     processes make of the result reaches the moments of each.
     """
-    size = mean.new_tensor(float(rows))
+    size = torch.full((), float(rows), dtype=mean.dtype, device=mean.device)  # made there, so nothing is copied
     if count() == 1:
         return mean, variance, size
     total = add(size.clone())
