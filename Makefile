@@ -34,7 +34,7 @@ ALONE := import fcntl; fcntl.flock(9, fcntl.LOCK_EX
 
 help: ## list the targets
 	@echo "make [PYTHON=python3.12] TARGET"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(STAMP) ## make every table and figure on small data [EXPERIMENT=demo] [CORES=2]
 	@$(VENV) scripts/demo.py "$(EXPERIMENT)" --cores "$(CORES)"

@@ -1,6 +1,6 @@
 """A cluster for each test process, an experiment of which one row is finished, and how often faults are repeated."""
 
-import getpass
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tiny import EXPERIMENT, environment, experiment, made_once
 
 from bntt.runs import pipeline
 
-from .slurm import Cluster, missing, wait_for
+from .slurm import USER, Cluster, missing, wait_for
 
 # The first row is finished when a test begins, and the second takes long enough for something to happen.
 ROWS = {
@@ -35,6 +35,7 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
     """Two nodes, with four GPUs and with one."""
     if lacking := missing():
         pytest.fail(f"these tests need a Slurm, and there is no {', '.join(lacking)}: run tests/cluster/install.sh")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended
     with Cluster(tmp_path_factory.mktemp("slurm") / "cluster", {"a": 4, "b": 1}) as running:
         yield running
 
@@ -49,7 +50,8 @@ def on_the_cluster(cluster: Cluster, project: Path, *targets: str, **extra: str)
     settings = environment(BNTT_DATA="data", PYTHONDONTWRITEBYTECODE="", **cluster.environment, **extra)
     with (project / "snakemake.log").open("a") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "snakemake", *options, *targets], cwd=project, env=settings,
+            ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "snakemake", *options, *targets],
+            cwd=project, env=settings,
             stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     try:
@@ -58,7 +60,7 @@ def on_the_cluster(cluster: Cluster, project: Path, *targets: str, **extra: str)
         if process.poll() is None:
             process.kill()
             process.wait()
-            cluster.run("scancel", f"--user={getpass.getuser()}")
+            cluster.run("scancel", f"--user={USER}")
             wait_for(lambda: not cluster.jobs(), "the end of what the test left")
 
 

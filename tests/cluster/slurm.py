@@ -4,8 +4,8 @@ Nobody shares it: it has its own folder, ports, key and database, and ends with 
 """
 
 import contextlib
-import getpass
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sbatch", "srun", "sacct")
+USER = pwd.getpwuid(os.getuid()).pw_name
 PATH = f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin"
 # Slurm accepts only character or block devices, and these are on every Linux. Nobody opens them.
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")
@@ -109,7 +110,7 @@ class Cluster:
     def __init__(self, folder: Path, gpus: dict[str, int], cpus: int = 16) -> None:
         self.folder, self.gpus, self.daemons = folder, gpus, {}
         self.environment = {"PATH": f"{folder}/bin:{PATH}", "SLURM_CONF": str(folder / "slurm.conf")}
-        ports, host, user = _free_ports(2 + len(gpus)), socket.gethostname().partition(".")[0], getpass.getuser()
+        ports, host = _free_ports(2 + len(gpus)), socket.gethostname().partition(".")[0]
         nodes = "\n".join(
             NODE.format(name=name, host=host, port=port, cpus=cpus, gpus=count)
             for (name, count), port in zip(gpus.items(), ports[2:], strict=True)
@@ -119,7 +120,7 @@ class Cluster:
         folder.mkdir(parents=True)
         (folder / "state").mkdir()
         for name, text in texts.items():
-            (folder / name).write_text(text.format(folder=folder, ports=ports, host=host, user=user, nodes=nodes))
+            (folder / name).write_text(text.format(folder=folder, ports=ports, host=host, user=USER, nodes=nodes))
             (folder / name).chmod(0o600)
         # Within a job the plugin removes every variable of Slurm, and with them the way to this cluster.
         srun = folder / "bin/srun"
@@ -141,13 +142,13 @@ class Cluster:
         self.stop()
 
     def _start_all(self) -> None:
-        at, user = self.folder, getpass.getuser()
+        at = self.folder
         files = {"key-file": "munge.key", "socket": "munge.socket", "pid-file": "munged.pid"}
         files |= {"log-file": "munged.log", "seed-file": "munged.seed"}
         self._start("munged", "--foreground", "--force", *(f"--{key}={at / name}" for key, name in files.items()))
-        database = ("--no-defaults", f"--user={user}", f"--datadir={at}/database")
+        database = ("--no-defaults", f"--user={USER}", f"--datadir={at}/database", f"--tmpdir={at}")
         self.run("mariadb-install-db", *database, "--auth-root-authentication-method=socket",
-                 f"--auth-root-socket-user={user}", "--skip-test-db")  # fmt: skip
+                 f"--auth-root-socket-user={USER}", "--skip-test-db")  # fmt: skip
         self.environment["MYSQL_UNIX_PORT"] = str(at / "database.socket")
         self._start("mariadbd", *database, f"--socket={at}/database.socket", f"--pid-file={at}/mariadbd.pid",
                     "--skip-networking", "--innodb-buffer-pool-size=64M")  # fmt: skip
@@ -160,11 +161,9 @@ class Cluster:
             self.start_node(name)
 
     def run(self, *command: object, **options: object) -> str:
-        """The output of a command, with this cluster's programs and configuration; CalledProcessError if it fails."""
-        words = [*map(str, command)]
-        ran = subprocess.run(
-            words, env=os.environ | self.environment, capture_output=True, text=True, timeout=60, **options
-        )
+        """The output of a command, with this cluster's programs and configuration; RuntimeError if it fails."""
+        words, settings = [*map(str, command)], os.environ | self.environment
+        ran = subprocess.run(words, env=settings, capture_output=True, text=True, timeout=60, **options)
         if ran.returncode:
             raise RuntimeError(f"{' '.join(words)}: {ran.stdout}{ran.stderr}")
         return ran.stdout
@@ -193,7 +192,7 @@ class Cluster:
 
     def stop(self) -> None:
         """End all jobs, and then all daemons, those first that ask the others."""
-        if "slurmctld" in self.daemons and self._ok("scancel", "--full", f"--user={getpass.getuser()}"):
+        if "slurmctld" in self.daemons and self._ok("scancel", "--full", f"--user={USER}"):
             with contextlib.suppress(TimeoutError, RuntimeError):
                 wait_for(lambda: not self.jobs(), "the end of all jobs", 20)
         for name in reversed(self.daemons.copy()):

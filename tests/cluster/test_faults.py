@@ -74,7 +74,7 @@ class Scene:
         begun = {
             "is there": lambda: True,
             "runs its command": (self.project / f"results/tiny/logs/{rule}/{RUN}.log").exists,
-            TRAINS: lambda: list((self.project / "results/tiny").rglob("belongs_to.json")),
+            TRAINS: (self.project / f"results/tiny/scratch/{RUN}/belongs_to.json").exists,
         }
         moment = self.draw.choice([*begun, TRAINS] if rule == "train" else ["is there", "runs its command"])
         wait_for(begun[moment], f"a job {rule} that {moment}")
