@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "seed" in metafunc.fixturenames:
-        metafunc.parametrize("seed", range(metafunc.config.getoption("times")))
+        metafunc.parametrize("seed", range(metafunc.config.getoption("times", 1)))  # no option in a run of all tests
 
 
 @pytest.fixture(scope="session")

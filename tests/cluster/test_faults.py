@@ -95,7 +95,7 @@ def out_of_time(scene: Scene) -> None:
     """The job stops, so that it is still there when the controller looks, which it does twice a minute."""
     job = scene.job()
     scene.cluster.run("scancel", "--full", "--signal=STOP", job.id)
-    scene.cluster.run("scontrol", "update", f"JobId={job.id}", "EndTime=now")
+    scene.cluster.run("scontrol", "update", f"JobId={job.id}", "EndTime=now+2")  # not before the controller reads it
 
 
 def node_lost(scene: Scene) -> None:
