@@ -47,7 +47,7 @@ test-all: $(STAMP) ## run all tests, also the slow ones
 
 test-cluster: $(STAMP)-cluster ## run the tests of the cluster on a Slurm of their own [ARGS="--times 3"]
 	@tests/cluster/install.sh
-	$(VENV) -m pytest -m cluster tests/cluster $(ARGS)
+	$(VENV) -m pytest -m "not slow and not gpu" tests/cluster tests/test_profiles.py $(ARGS)
 
 lab: $(STAMP) ## start JupyterLab, where analysis/*.py open as notebooks
 	@$(VENV) -m jupytext_config --settings-file .venv/share/jupyter/lab/settings/overrides.json set-default-viewer python
