@@ -409,6 +409,7 @@ def on_a_full_disk(*arguments):
     return bntt_here(*arguments)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_nothing(root, packed, tmp_path):
     out = tmp_path / "new/out.tar.zst"
     arguments = "archive", root / "tiny", out, "--experiment", root / "tiny.yaml"

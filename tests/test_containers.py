@@ -134,6 +134,7 @@ def snakemake(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_jobs_run_in_the_image_with_its_python_and_none_of_the_hosts_packages(snakemake, tmp_path):
     project = tmp_path / "the project"
     (project / "here.sif").touch()
