@@ -1,10 +1,8 @@
 """A run directory has one owner: races of real processes, dead owners, lost ones, and owners that were taken over."""
 
-import os
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tiny import PROJECT
@@ -60,26 +58,20 @@ def test_in_a_hundred_races_there_are_never_two_owners(tmp_path):
     assert not (tmp_path / "owner.lock").exists()
 
 
-def test_who_waits_is_told_the_owner_and_takes_over_when_it_is_killed(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(owner, "POLL", 0.01)
-    holder = started(HOLDER, tmp_path, stdout=subprocess.PIPE, stdin=subprocess.PIPE)
-    assert holder.stdout.readline() == "owned\n"
-
-    def own():
-        with owner.owned(tmp_path, "results/run"):
-            return (tmp_path / "owner.lock").read_text().splitlines()[1]
-
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(own)
-        said = ""
-        while f"waiting for process {holder.pid} on " not in said:
-            assert not waiting.done()
-            said += capsys.readouterr().err
-        assert said.startswith("bntt: results/run: waiting for process")
-        assert "at work on it since 20" in said
-        holder.send_signal(signal.SIGKILL)
-        holder.communicate()
-        assert waiting.result(timeout=60) == f"pid={os.getpid()}"
+def test_who_waits_is_told_the_owner_and_takes_over_when_it_is_killed(tmp_path):
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    first = started(HOLDER, tmp_path, **pipes)
+    assert first.stdout.readline() == "owned\n"
+    second = started(HOLDER, tmp_path, **pipes)
+    said = second.stderr.readline()
+    assert said.startswith(f"bntt: run: waiting for process {first.pid} on ")
+    assert "at work on it since 20" in said
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert second.stdout.readline() == "owned\n"
+    assert f"pid={second.pid}" in (tmp_path / "owner.lock").read_text().splitlines()
+    second.communicate()
+    assert second.returncode == 0
 
 
 def on_a_lost_machine(folder):
@@ -110,6 +102,14 @@ def test_an_owner_that_was_taken_over_writes_nothing_more(tmp_path, monkeypatch)
             check()
         (tmp_path / "owner.lock").unlink()  # no disk, or no answer: nobody has taken over
         check()
+
+
+def test_an_owner_that_was_taken_over_leaves_what_the_new_one_says_of_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(owner, "POLL", 0.01)
+    with owner.owned(tmp_path, "results/run"):
+        own = (tmp_path / "owner.lock").read_text()
+        (tmp_path / "owner.lock").write_text(own.replace("token=", "token=0"))
+    assert (tmp_path / "owner.json").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):

@@ -3,6 +3,8 @@
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from types import SimpleNamespace
 
 import pytest
 from tiny import EXPERIMENT, experiment
@@ -174,17 +176,19 @@ def test_what_is_left_to_do_whatever_is_gone(results, gone, trained, measured):
     assert left.evaluation == {f"digits/{row}/seed-0" for row in measured}
 
 
-def test_two_processes_that_train_one_run_do_it_once(results, capsys):
+def test_two_processes_that_train_one_run_do_it_once(results, monkeypatch):
     """As when a job outlives its Snakemake and the command is given again."""
     tiny, _, root = results
     run = tiny.run("digits", "ann", 0)
     directory = RunDirectory.of(run, root)
     record = directory.train_json.read_bytes()
     directory.train_json.unlink()
+    said = SimpleQueue()  # not capsys, which loses what a thread writes while it is read
+    monkeypatch.setattr("sys.stderr", SimpleNamespace(write=said.put, flush=lambda: None))
     with ThreadPoolExecutor(1) as pool:
         with directory.alone():
             second = pool.submit(pipeline.train, tiny, run, root, "cpu")
-            while f"waiting for process {os.getpid()} on " not in capsys.readouterr().err:
+            while f"waiting for process {os.getpid()} on " not in said.get(timeout=60):
                 assert not second.done()
             directory.train_json.write_bytes(record)
         assert "already trained" in second.result()

@@ -5,13 +5,11 @@ from pathlib import Path
 
 from bntt.common.errors import UserError
 from bntt.common.files import sha256
-from bntt.common.text import counted, listed
+from bntt.common.text import MOST_NAMED, counted, listed
 from bntt.drawing.records import damaged_drawings
 from bntt.experiment.schema import file_of
 from bntt.results.collect import Results
 from bntt.runs.archive import check_target, pack
-
-MOST_NAMED = 5  # runs that are not finished
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,11 +5,9 @@ import sys
 from pathlib import Path
 
 from bntt.common.errors import UserError
-from bntt.common.text import interval, listed, number
+from bntt.common.text import MOST_NAMED, interval, listed, number
 from bntt.results.collect import Results
 from bntt.results.comparison import compare, compare_with
-
-MOST_NAMED = 5  # runs without numbers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -49,6 +49,9 @@ def counted(count: float, noun: str, plural: str = "") -> str:
     return f"{amount} {noun if amount == '1' else plural or noun + 's'}"
 
 
+MOST_NAMED = 5  # of those that a message is about
+
+
 def listed(words: Sequence[str], most: int | None = None) -> str:
     """Words joined as ``a, b and c``; if there are more than ``most``, as ``a, b and 5 more``."""
     if most is not None and len(words) > most:

@@ -25,7 +25,7 @@ from typing import IO, Any, NamedTuple
 from bntt import __version__
 from bntt.common.errors import UserError
 from bntt.common.files import sha256, write_atomically
-from bntt.common.text import listed
+from bntt.common.text import MOST_NAMED, listed
 from bntt.experiment.schema import NAME, Experiment
 from bntt.runs.crate import METADATA, Content, Recorded, described, last_time
 from bntt.runs.status import Found
@@ -36,7 +36,6 @@ TAGS = ("bagit.txt", "bag-info.txt", "manifest-sha256.txt", "tagmanifest-sha256.
 LARGEST_TAG = 2**26  # bytes; they are read into memory
 CHUNK = 2**20
 COMPRESSED_CHUNK = 2**10  # 4 bytes can stand for a block of 128 kB: so no chunk needs more than 32 MB
-MOST_NAMED = 5  # files that are wrong
 
 
 class Packed(NamedTuple):

@@ -61,8 +61,9 @@ def owned(folder: Path, what: object) -> Iterator[Callable[[], None]]:
     try:
         yield check
     finally:
-        with suppress(OSError):
-            note.unlink(missing_ok=True)
+        if not lost():  # else the note is another owner's
+            with suppress(OSError):
+                note.unlink(missing_ok=True)
         lease.release()
 
 

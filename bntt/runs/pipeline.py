@@ -44,7 +44,7 @@ def train(
     """
     directory = RunDirectory.of(run, results)
     with together.joined(run), directory.alone() if processes.rank() == 0 else nullcontext(_nothing) as check_owner:
-        done = _train(experiment, run, results, device, partial(keep, guard=check_owner), check_owner)
+        done = _train(experiment, run, results, device, keep, check_owner)
         return done if processes.rank() == 0 else ""
 
 
@@ -69,7 +69,7 @@ def _train(
     with lease(device) as chosen:
         settle(run.threads)
         began, ledger = provenance.now(), Ledger(provenance.machine(_device_name(chosen)), partial(joules, chosen))
-        checkpoints = keep(directory.scratch, record, ledger)
+        checkpoints = keep(directory.scratch, record, ledger, guard=check_owner)
         images = _images(run, chosen)
         if start is not None and start.training()["status"] != "done":
             trained = Trained({}, Outcome(diverged=f"the row it starts from, {run.start}, diverged"))

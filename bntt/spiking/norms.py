@@ -141,9 +141,8 @@ class TemporalNorm(nn.Module):
         """Differentiable scale and shift ``[T, C]`` from this mini-batch's moments over ``rows`` values in each step.
 
         With ``start``, the moments are those of the steps ``start ..`` of a longer sequence. Where several processes
-        train together, the result is that of the moments over the values of all. Raises ValueError for a
-        wrong number of steps, for fewer than 2 values in a step, and for ``start`` with a norm that pools over
-        time-steps.
+        train together, the result is that of the moments over the values of all. Raises ValueError for a wrong number
+        of steps, for fewer than 2 values in a step, and for ``start`` with a norm that pools over time-steps.
         """
         if start is None:
             if len(mean) != self.time_steps:

@@ -4,11 +4,12 @@ The moments of a batch are ``[T, C]``, so their exact sum over processes costs l
 statistics of the whole batch. The processes are those of PyTorch's default process group; without one there is one.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
@@ -42,7 +43,7 @@ def add(x: Tensor) -> Tensor:
     return x
 
 
-def add_gradients(parameters: Any) -> None:
+def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Make every parameter's gradient the sum over processes, in which all of them have the same ones."""
     if count() > 1:
         for work in [dist.all_reduce(p.grad, async_op=True) for p in parameters if p.grad is not None]:

@@ -22,4 +22,4 @@ rule evaluate:
     resources:
         **asked("evaluation"),
     shell:
-        f"{BNTT} evaluate {OF_RUN} >> {{log:q}} 2>&1"
+        f"{BNTT} evaluate {OF_RUN} > {{log:q}} 2>&1"

@@ -24,4 +24,4 @@ rule train:
         **asked("training"),
     shell:
         # The training takes the place of the shell, which would die of a signal first and take the training with it.
-        f"exec {BNTT} train {OF_RUN} >> {{log:q}} 2>&1"
+        f"exec {BNTT} train {OF_RUN} > {{log:q}} 2>&1"
