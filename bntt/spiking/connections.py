@@ -1,12 +1,19 @@
-"""Connections that compute in the precision of their input spikes, which a CPU can keep as bytes for the backward pass.
+"""Connections that compute in the precision of their input spikes, and leave out what is silent.
 
-A spike is 0 or 1, and an average of four spikes is a multiple of 1/4. Four times either value fits into a byte exactly.
-Weights are kept in float32 and rounded to the spikes' type where they are used. The convolution library accumulates in
-float32.
+A spike is 0, 1 or -1, and an average of four spikes is a multiple of 1/4. Four times any of these fits into a byte
+exactly; so a CPU keeps spikes as bytes for the backward pass. Weights are kept in float32 and rounded to the spikes'
+type where they are used. Sums are taken in float32.
+
+While a CPU makes the bytes, it counts the spikes of each step. The current of a step without spikes is zero, and so is
+its share of the weights' gradient: only the steps from the first spike to the last are convolved. Where spikes are few
+among these, too, 3 x 3 convolutions and the gradients of their weights visit the spikes and leave out the zeros
+(`bntt.spiking.kernels.native.sparse_currents`). Which way is taken depends on the density of this layer's spikes in this
+batch and on the processor's instructions, and on nothing that was timed, so a training can be repeated to the bit. The
+two ways differ in the order of their sums. The gradient for the input is always dense.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,35 +21,33 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.modules import module as torch_modules
 
-from bntt.spiking.kernels import accumulator, eagerly, floating, ordinary
+from bntt.spiking.kernels import QUARTERS, accumulator, backend_for, eagerly, floating, ordinary
 
-QUARTERS = 4  # a byte counts quarters of a spike
 PIECE = 2**22  # spikes converted from bytes at once in the backward pass: enough for full speed, and little memory
-CACHED = 2**19  # spikes converted to bytes at once: few enough to stay in the cache
 
 Settings = tuple[Any, Any, Any, int]  # stride, padding, dilation, groups of a convolution
 
 
 @eagerly
-def connect(connection: nn.Module, spikes: Tensor, as_bytes: bool = False) -> Tensor:
+def connect(connection: nn.Module, spikes: Tensor) -> Tensor:
     """Currents ``[T, N, ...]`` of ``spikes [T, N, ...]`` through a stateless module, as one batch of T * N.
 
     Convolutions and linear layers without bias run in the precision of the spikes, or of autocast where that is on.
-    Integers and booleans are taken in the precision of the weights. With ``as_bytes``, the spikes must be multiples of
-    1/4 below 32 in absolute value. Any other module, and any module with hooks, is called as it is (`as_module`).
-    Raises ValueError for a convolution with padding ``"same"``, and for spikes that are no real numbers.
+    Integers and booleans are taken in the precision of the weights. Any other module, and any module with hooks, is
+    called as it is (`as_module`). Raises ValueError for a convolution with padding ``"same"``, and for spikes that are
+    no real numbers.
     """
     images = floating(spikes, "spikes", precision(connection)).flatten(0, 1)
     if hooked(connection):
         current = as_module(connection, images)
     elif type(connection) is nn.Linear and connection.bias is None:
-        current = _through(images, connection.weight, None, as_bytes)
+        current = _through(images, connection.weight, None, len(spikes))
     elif type(connection) is nn.Conv2d and connection.bias is None and connection.padding_mode == "zeros":
         padding = [0, 0] if connection.padding == "valid" else connection.padding
         if padding == "same":
             raise ValueError("a convolution over spikes takes its padding as numbers, not as 'same'")
         settings = (connection.stride, padding, connection.dilation, connection.groups)
-        current = _through(images, connection.weight, settings, as_bytes)
+        current = _through(images, connection.weight, settings, len(spikes))
     else:
         current = as_module(connection, images)
     return current.unflatten(0, spikes.shape[:2])
@@ -85,12 +90,12 @@ def precision(module: nn.Module, otherwise: torch.dtype = torch.float32) -> torc
     return next((a.dtype for a in tensors_of(module) if a.is_floating_point()), otherwise)
 
 
-def _through(images: Tensor, weight: Tensor, settings: Settings | None, as_bytes: bool) -> Tensor:
+def _through(images: Tensor, weight: Tensor, settings: Settings | None, steps: int) -> Tensor:
     kind = images.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind) and images.dtype != torch.float64:
         images = images.to(torch.get_autocast_dtype(kind))
     if ordinary(images, weight):
-        return _Connect.apply(images, weight, settings, as_bytes)
+        return _Connect.apply(images, weight, settings, steps)
     return _current(images, weight, settings)
 
 
@@ -99,44 +104,81 @@ def _current(images: Tensor, weight: Tensor, settings: Settings | None) -> Tenso
     return F.linear(images, narrow) if settings is None else torch.conv2d(images, narrow, None, *settings)
 
 
+class _Stretch(NamedTuple):
+    """The images from the first step with a spike to the last, and the share of their values that are not zero."""
+
+    first: int
+    end: int
+    density: float
+
+
+def _kept(images: Tensor, steps: int) -> tuple[Tensor, _Stretch]:
+    """Spikes as they are kept for the backward pass, and where they are.
+
+    A GPU keeps them as they are, because two more passes over them would take a seventh of a step, and looks for none,
+    because it would have to be waited for.
+    """
+    found = backend_for(images).quarters(images, steps) if images.device.type == "cpu" and images.numel() else None
+    if found is None:
+        return images, _Stretch(0, len(images), 1.0)
+    kept, counts = found
+    some, size = counts.nonzero().flatten().tolist() or [0], len(images) // steps
+    first, end = some[0] * size, (some[-1] + 1) * size
+    return kept, _Stretch(first, end, int(counts.sum()) / kept[first:end].numel())
+
+
+def _sparse_below(images: Tensor, kept: Tensor, weight: Tensor, settings: Settings | None) -> tuple[float, float]:
+    """The densities below which currents and the weights' gradient visit spikes; 0 where they cannot."""
+    backend = backend_for(images)
+    if kept is images or settings is None or not hasattr(backend, "sparse_below"):
+        return 0.0, 0.0
+    return backend.sparse_below(images, weight, settings)
+
+
 class _Connect(torch.autograd.Function):
-    """A convolution, or a matrix product where ``settings`` is None."""
+    """A convolution, or a matrix product where ``settings`` is None, of the images of ``steps`` time-steps."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, settings: Settings | None, as_bytes: bool) -> Tensor:
-        ctx.settings, ctx.kind = settings, images.dtype
-        stored = None
-        if ctx.needs_input_grad[1]:
-            # On a GPU they stay as they are: two more passes over them would take a seventh of a step.
-            stored = _to_bytes(images) if as_bytes and images.device.type == "cpu" else images
-        ctx.save_for_backward(stored, weight)
-        return _current(images, weight, settings)
+    def forward(ctx: Any, images: Tensor, weight: Tensor, settings: Settings | None, steps: int) -> Tensor:
+        kept, stretch = _kept(images, steps)
+        below, gradient_below = _sparse_below(images, kept, weight, settings)
+        ctx.save_for_backward(kept if ctx.needs_input_grad[1] else None, weight)
+        ctx.settings, ctx.kind, ctx.shape = settings, images.dtype, images.shape
+        ctx.stretch, ctx.sparse = stretch, stretch.density < gradient_below
+        if stretch.density < below:
+            return backend_for(images).sparse_currents(kept, weight, images.dtype)
+        current = _current(images[stretch.first : stretch.end], weight, settings)
+        if len(current) == len(images):
+            return current
+        silent = [0, 0] * (current.dim() - 1) + [stretch.first, len(images) - stretch.end]
+        return F.pad(current, silent)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        stored, weight = ctx.saved_tensors
-        need_images, need_weight = ctx.needs_input_grad[:2]
+        kept, weight = ctx.saved_tensors
         narrow = weight.to(ctx.kind)
         of_images = of_weight = None
-        if need_weight:
-            of_weight = torch.zeros_like(weight, dtype=accumulator(weight.dtype))
-            piece = max(1, PIECE // stored[0].numel()) if stored.device.type == "cpu" else len(stored)
-            for images, upstream in zip(stored.split(piece), grad.split(piece), strict=True):
-                scale = 1 if images.dtype == ctx.kind else 1 / QUARTERS
-                of_weight.add_(_gradient_of_weight(images.to(ctx.kind), narrow, upstream, ctx.settings), alpha=scale)
+        if ctx.needs_input_grad[1]:
+            if ctx.sparse:
+                whole = grad.contiguous(memory_format=torch.channels_last)
+                of_weight = backend_for(whole).sparse_weight_gradient(kept, whole)
+            else:
+                stretch = slice(ctx.stretch.first, ctx.stretch.end)
+                of_weight = _dense_gradient_of_weight(kept[stretch], narrow, grad[stretch], ctx.settings)
             of_weight = of_weight.to(weight.dtype)
-        if need_images:
-            of_images = _gradient_of_images(stored.shape, narrow, grad, ctx.settings)
+        if ctx.needs_input_grad[0]:
+            of_images = _gradient_of_images(ctx.shape, narrow, grad, ctx.settings)
         return of_images, of_weight, None, None
 
 
-def _to_bytes(images: Tensor) -> Tensor:
-    stored = torch.empty_like(images, dtype=torch.int8)
-    piece = max(1, CACHED // images[0].numel())
-    for narrow, wide in zip(stored.split(piece), images.split(piece), strict=True):
-        narrow.copy_(wide * QUARTERS)
-    return stored
+def _dense_gradient_of_weight(kept: Tensor, weight: Tensor, upstream: Tensor, settings: Settings | None) -> Tensor:
+    total = torch.zeros_like(weight, dtype=accumulator(weight.dtype))
+    piece = max(1, PIECE // kept[0].numel()) if kept.device.type == "cpu" else len(kept)
+    scale = 1 / QUARTERS if kept.dtype == torch.int8 else 1
+    for images, of_current in zip(kept.split(piece), upstream.split(piece), strict=True):
+        total.add_(_gradient_of_weight(images.to(weight.dtype), weight, of_current, settings), alpha=scale)
+    return total
 
 
 def _gradient_of_images(shape: torch.Size, weight: Tensor, upstream: Tensor, settings: Settings | None) -> Tensor:

@@ -60,9 +60,7 @@ class OverTime(nn.Module):
 class SpikingLayer(nn.Module):
     """connection -> temporal norm -> neuron -> pool, on spikes ``[T, N, ...]``.
 
-    Pooling averages spikes, so the next layer sees fractions, as in the paper's networks. Set ``byte_input`` only if
-    the layer's input consists of spikes or 2 x 2 averages of spikes; the input is then kept as bytes for the backward
-    pass.
+    Pooling averages spikes, so the next layer sees fractions, as in the paper's networks.
     """
 
     connection: nn.Module
@@ -76,11 +74,9 @@ class SpikingLayer(nn.Module):
         norm: TemporalNorm | None,
         neuron: LIF,
         pool: nn.Module | None = None,
-        byte_input: bool = False,
     ) -> None:
         super().__init__()
         self.connection, self.norm, self.neuron, self.pool = connection, norm, neuron, pool
-        self.byte_input = byte_input
         self._rearranged: tuple[Tensor, tuple[int, int] | None, Tensor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -90,7 +86,7 @@ class SpikingLayer(nn.Module):
     @eagerly
     def forward(self, x: Tensor) -> Tensor:
         """Output spikes ``[T, N, ...]`` of input spikes ``[T, N, ...]``, from membranes at 0; differentiable."""
-        current = connect(self.connection, x, self.byte_input)
+        current = connect(self.connection, x)
         halve, rest = self._split_pool(current)
         return _pooled(rest, self.neuron(current, self.norm, halve=halve))
 
@@ -100,7 +96,7 @@ class SpikingLayer(nn.Module):
 
         Returns the output spikes and the membrane after the last step; differentiable in both arguments.
         """
-        current = connect(self.connection, x, self.byte_input)
+        current = connect(self.connection, x)
         if membrane is None:
             membrane = torch.zeros_like(as_rows(current[:1])[0], dtype=accumulator(current.dtype))
         halve, rest = self._split_pool(current)

@@ -226,7 +226,6 @@ class SpikingNetwork(TemporalNetwork):
         if classifier_norm and kind is None:
             raise ValueError("classifier_norm puts the norm on the classifier too, and there is none: choose a norm")
         *hidden, classifier = layers
-        pool: str | None = "of the input, whose values are not known"
         for layer, following in zip(hidden, layers[1:], strict=True):
             of_layer = neuron(layer.name)
             self.layers[layer.name] = SpikingLayer(
@@ -234,9 +233,7 @@ class SpikingNetwork(TemporalNetwork):
                 kind(layer.outputs, time_steps, threshold=of_layer.threshold, **norm_settings) if kind else None,
                 of_layer,
                 layer.pooling(last_convolution=layer.is_convolution and not following.is_convolution),
-                byte_input=pool in (None, "A", "F"),
             )
-            pool = layer.pool
         self.classifier = classifier.connection()
         self.classifier_norm = (
             kind(classifier.outputs, time_steps, **norm_settings) if kind and classifier_norm else None

@@ -34,7 +34,7 @@ class Tally:
         """One layer of ours in float32 and of the loop in float64 on the inputs that the naive network's layer had."""
         layer, loop = network.layers[name], naive_layer(network, name, norm)
         x = torch.stack(naive.inputs[name])
-        current = connect(layer.connection, x, layer.byte_input)
+        current = connect(layer.connection, x)
         current.retain_grad()
         spikes = layer.neuron(current, layer.norm)
         weight, inputs, given = loop.weight.detach(), x.double(), current.detach().double()

@@ -46,6 +46,7 @@ from bntt.common import environment
 
 Result = TypeVar("Result")
 FUSED = (torch.float32, torch.bfloat16)  # what the fused backends compute with
+QUARTERS = 4  # a byte counts quarters of a spike
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 

@@ -5,17 +5,29 @@ be built, the import raises `Unavailable` with a one-line reason.
 """
 
 import ctypes
+import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bntt.spiking.kernels import Dynamics, checks, compiled
 
-SOURCES = [Path(__file__).with_name(name) for name in ("events.cpp", "native.cpp")]
+SOURCES = [Path(__file__).with_name(name) for name in ("events.cpp", "native.cpp", "sparse.cpp")]
 # The measured share of non-zero inputs above which visiting all inputs is faster than visiting spikes: in general, and
 # for layers with fewer than FEW input channels.
 DENSE_ABOVE, DENSE_ABOVE_OF_FEW, FEW = 0.4, 0.06, 16
+# The density of spikes below which visiting them is faster than oneDNN's dense arithmetic, for currents and for the
+# gradient of the weights: up to a number of output channels. Measured on one core with AVX-512 and bfloat16
+# (docs/performance.md). AMX is four times as fast at dense bfloat16; there, the densities are these divided by four.
+SPARSE_BELOW = {
+    torch.float32: {16: (0.3, 0.3), math.inf: (0.35, 0.45)},
+    torch.bfloat16: {16: (0.09, 0.25), 32: (0.15, 0.35), math.inf: (0.25, 0.38)},
+}
+AMX = 4
+FEW_INPUTS = 16  # input channels below which currents are always dense
+TAPS = ((3, 3), (1, 1), (1, 1), (1, 1), 1)  # kernel, stride, padding, dilation, groups of what can visit spikes
 CPU = ("cpu",)
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
@@ -25,6 +37,9 @@ SIGNATURES = {
     "reverse_scan": "pnnnpppfffipppnppp",
     "combine": "ppnnnppppp",
     "poisson": "pnnnnkpnp",
+    "quarters": "pnnppp",
+    "sparse_currents": "pnnnnnpp",
+    "sparse_weight_gradient": "ppnnnnnp",
 }
 _library = compiled.load(
     "kernels",
@@ -125,6 +140,79 @@ def poisson(
     sizes = (time_steps, count, channels, height * width)
     _call("poisson", rate, *sizes, key, samples.long(), start, out, dtype=dtype)
     return out.permute(0, 1, 4, 2, 3)
+
+
+def quarters(x: Tensor, steps: int) -> tuple[Tensor, Tensor] | None:
+    """Bytes that count quarters of a spike, and how many values of each step are not zero, ``[T]``.
+
+    ``x [T * N, ...]`` is dense in any order that has the first axis outermost, which the bytes keep. None if x is not,
+    or if a value is no multiple of 1/4 in [-32, 32).
+    """
+    checks.memory(CPU, x)
+    if x.dtype not in NAMES or not (x.is_contiguous() or channels_last(x)) or len(x) % steps or not x.numel():
+        return None
+    whole, counts = torch.empty_like(x, dtype=torch.int8), torch.empty(steps, dtype=torch.int64, device="cpu")
+    exact = torch.empty((), dtype=torch.bool, device="cpu")
+    _call("quarters", x, steps, x.numel() // steps, whole, counts, exact, dtype=x.dtype)
+    return (whole, counts) if exact else None
+
+
+def channels_last(x: Tensor) -> bool:
+    """Whether these are maps ``[I, C, H, W]`` whose channels lie innermost."""
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def sparse_below(x: Tensor, weight: Tensor, settings: tuple[Any, ...]) -> tuple[float, float]:
+    """The densities below which `sparse_currents` and `sparse_weight_gradient` are faster than dense arithmetic.
+
+    ``x [I, Cin, H, W]`` are the spikes as numbers; ``settings`` are stride, padding, dilation and groups. Both are 0 for
+    what the two cannot compute.
+    """
+    outputs, inputs, *kernel = weight.shape
+    if (tuple(kernel), *settings) != TAPS or weight.dtype != torch.float32 or not channels_last(x):
+        return 0.0, 0.0
+    current, gradient = next(below for most, below in SPARSE_BELOW[x.dtype].items() if outputs <= most)
+    if x.dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported():
+        current, gradient = current / AMX, gradient / AMX
+    return 0.0 if inputs < FEW_INPUTS else current, gradient
+
+
+def sparse_currents(spikes: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Currents ``[I, Cout, H, W]`` of a 3 x 3 convolution of stride and padding 1, in ``dtype``, channels-last.
+
+    ``spikes [I, Cin, H, W]`` are bytes of `quarters`, channels-last. ``weight [Cout, Cin, 3, 3]`` is rounded to
+    ``dtype``. Sums are float32; their order depends on the shapes alone.
+    """
+    count, inputs, height, width = _maps(spikes, "spikes", torch.int8)
+    rounded = weight.to(dtype).to(torch.float32, memory_format=torch.channels_last)
+    outputs, *rest = _maps(rounded, "weight", torch.float32)
+    if rest != [inputs, 3, 3] or dtype not in NAMES:
+        raise ValueError(f"weight {tuple(weight.shape)} in {dtype} does not belong to spikes {tuple(spikes.shape)}")
+    current = torch.empty(count, height, width, outputs, dtype=dtype, device="cpu")
+    _call("sparse_currents", spikes, count, height, width, inputs, outputs, rounded, current, dtype=dtype)
+    return current.permute(0, 3, 1, 2)
+
+
+def sparse_weight_gradient(spikes: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient for the weight of `sparse_currents`, ``[Cout, Cin, 3, 3]`` float32.
+
+    ``gradient [I, Cout, H, W]`` for the currents is float32 or bfloat16, channels-last.
+    """
+    count, inputs, *sides = _maps(spikes, "spikes", torch.int8)
+    of_maps, outputs, *found = _maps(gradient, "gradient", gradient.dtype)
+    if (of_maps, found) != (count, sides) or gradient.dtype not in NAMES:
+        raise ValueError(f"gradient {tuple(gradient.shape)} of {gradient.dtype} is not of spikes {tuple(spikes.shape)}")
+    of_weight = torch.empty(outputs, 3, 3, inputs, device="cpu")
+    _call("sparse_weight_gradient", spikes, gradient, count, *sides, inputs, outputs, of_weight, dtype=gradient.dtype)
+    return of_weight.permute(0, 3, 1, 2)
+
+
+def _maps(x: Tensor, name: str, dtype: torch.dtype) -> torch.Size:
+    """The shape of maps of bytes or numbers that a sparse pass may read; raises ValueError for others."""
+    checks.memory(CPU, x)
+    if not channels_last(x) or x.dtype != dtype or not x.numel():
+        raise ValueError(f"{name} must be maps of {dtype}, channels-last; got {tuple(x.shape)} of {x.dtype}")
+    return x.shape
 
 
 def event_layer(

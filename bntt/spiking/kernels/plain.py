@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 from bntt.spiking import randomness
-from bntt.spiking.kernels import Dynamics, accumulator
+from bntt.spiking.kernels import QUARTERS, Dynamics, accumulator
+
+CACHED = 2**19  # spikes made bytes at once: few enough to stay in the cache
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,3 +157,14 @@ def poisson(
     fired = (draws.reshape(len(rate), time_steps, pixels) < probability).reshape(len(rate), time_steps, *rate.shape[1:])
     spikes = fired.to(dtype) * rate.sign().to(dtype)[:, None]
     return spikes.permute(1, 0, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+
+
+def quarters(x: Tensor, steps: int) -> tuple[Tensor, Tensor] | None:
+    """Bytes that count quarters of a spike, and how many values of each step are not zero; None if not all fit."""
+    whole = torch.empty_like(x, dtype=torch.int8)
+    piece = max(1, CACHED // max(1, x[0].numel()))
+    for narrow, wide in zip(whole.split(piece), x.split(piece), strict=True):
+        narrow.copy_(wide * QUARTERS)
+        if not torch.equal(narrow.to(x.dtype), wide * QUARTERS):
+            return None
+    return whole, whole.unflatten(0, (steps, -1)).flatten(1).count_nonzero(1)
