@@ -10,6 +10,9 @@
 #include <cstring>
 #include <type_traits>
 #include <vector>
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -53,13 +56,30 @@ template <class V> inline void store(bf16* p, V v) {
         std::memcpy(&w, &v, sizeof w);
         p->bits = v != v ? 0x7fc0 : uint16_t((w + 0x7fff + ((w >> 16) & 1)) >> 16);
     } else {
+#if defined(__AVX512BF16__)
+        const __m256bh narrow = _mm512_cvtneps_pbh((__m512)v);  // numbers below 2 ** -126 become zero
+#else
         u32x16 w = (u32x16)v;
         w = (w + 0x7fff + ((w >> 16) & 1)) >> 16;
         w = v != v ? u32x16{} + 0x7fc0 : w;
-        u16x16 narrow = __builtin_convertvector(w, u16x16);
+        const u16x16 narrow = __builtin_convertvector(w, u16x16);
+#endif
         std::memcpy(p, &narrow, sizeof narrow);
     }
 }
+
+// Spikes and their averages have no digits to round.
+template <class V> inline void store_spikes(float* p, V v) { store(p, v); }
+template <class V> inline void store_spikes(bf16* p, V v) {
+    if constexpr (LANES<V> == 1) store(p, v);
+    else {
+        const u16x16 narrow = __builtin_convertvector((u32x16)v >> 16, u16x16);
+        std::memcpy(p, &narrow, sizeof narrow);
+    }
+}
+
+inline float magnitude(float v) { return v < 0 ? -v : v; }
+inline f32x16 magnitude(f32x16 v) { return (f32x16)((u32x16)v & 0x7fffffff); }
 
 // -- the shape of the work -------------------------------------------------------------------------------------------
 
@@ -67,7 +87,7 @@ constexpr i64 PANEL = 64;          // channels of a work item
 constexpr i64 GROUPS = 64;         // of rows: what is summed apart
 constexpr i64 BLOCK = 256;         // rows whose moments are taken in two passes while they are in the cache
 constexpr i64 SCAN_ROWS = 128;     // whose membranes fit the first-level cache
-constexpr i64 KEPT = 96 * 1024;    // membranes of all steps, in floats, that the reverse scan keeps: second-level cache
+constexpr i64 KEPT = 48 * 1024;    // membranes of all steps, in floats, that the reverse scan keeps: second-level cache
 
 i64 divide_up(i64 a, i64 b) { return (a + b - 1) / b; }
 
@@ -100,15 +120,19 @@ template <bool WRITE = false, class X> inline void prefetch(const X* p, int valu
 
 // -- moments ---------------------------------------------------------------------------------------------------------
 
-// Adds the moments (mean, sum of squared deviations) of n more values: Chan, Golub and LeVeque (1983).
-void merge(double& mean, double& squares, double count, double more_mean, double more_squares, double n) {
-    double difference = more_mean - mean;
-    mean += difference * n / (count + n);
-    squares += more_squares + difference * difference * count * n / (count + n);
+// Adds the moments (mean, sum of squared deviations) of n more values to those of `count`: Chan, Golub and LeVeque (1983).
+template <class More>
+void merge(double* means, double* squares, double count, const More* more_means, const More* more_squares, double n, i64 size) {
+    const double share = n / (count + n);
+    for (i64 i = 0; i < size; ++i) {
+        const double difference = double(more_means[i]) - means[i];
+        means[i] += difference * share;
+        squares[i] += double(more_squares[i]) + difference * difference * (count * share);
+    }
 }
 
 template <class X> void moments(const X* x, i64 T, i64 M, i64 C, float* mean, float* variance) {
-    const i64 items = divide_up(C, PANEL), groups = groups_of(M);
+    const i64 items = divide_up(C, PANEL), groups = divide_up(groups_of(M), 4);
     std::vector<double> means(groups * T * C), squares(groups * T * C);
 #pragma omp parallel for collapse(2) schedule(dynamic, 8)
     for (i64 t = 0; t < T; ++t)
@@ -124,7 +148,7 @@ template <class X> void moments(const X* x, i64 T, i64 M, i64 C, float* mean, fl
                         const X* at = x + (t * M + b) * C + c;
                         V centre[P] = {}, sum[P] = {}, rest[P] = {};
                         for (i64 r = 0; r < n; ++r) {
-                            prefetch(at + (r + 8) * C, P * L);
+                            prefetch(at + (r + 16) * C, P * L);
                             for (int p = 0; p < P; ++p) centre[p] += load<V>(at + r * C + p * L);
                         }
                         for (int p = 0; p < P; ++p) centre[p] /= float(n);
@@ -142,37 +166,34 @@ template <class X> void moments(const X* x, i64 T, i64 M, i64 C, float* mean, fl
                         std::memcpy(of_centre, centre, sizeof of_centre);
                         std::memcpy(of_rest, rest, sizeof of_rest);
                         std::memcpy(of_sum, sum, sizeof of_sum);
-                        for (int l = 0; l < P * L; ++l)
-                            merge(m[l], s[l], b - first, double(of_centre[l]) + of_rest[l], of_sum[l], n);
+                        double of_mean[P * L], of_squares[P * L];
+                        for (int l = 0; l < P * L; ++l) of_mean[l] = double(of_centre[l]) + of_rest[l], of_squares[l] = of_sum[l];
+                        merge(m, s, b - first, of_mean, of_squares, n, P * L);
                     }
                 });
 #pragma omp parallel for
-    for (i64 t = 0; t < T; ++t)
-        for (i64 c = 0; c < C; ++c) {
-            double m = means[t * C + c], s = squares[t * C + c];
-            for (i64 g = 1; g < groups; ++g) {
-                const i64 at = (g * T + t) * C + c, first = g * M / groups;
-                merge(m, s, first, means[at], squares[at], (g + 1) * M / groups - first);
-            }
-            mean[t * C + c] = m, variance[t * C + c] = s / M;
+    for (i64 t = 0; t < T; ++t) {
+        double *m = &means[t * C], *s = &squares[t * C];
+        for (i64 g = 1; g < groups; ++g) {
+            const i64 at = (g * T + t) * C, first = g * M / groups;
+            merge(m, s, first, &means[at], &squares[at], (g + 1) * M / groups - first, C);
         }
+        for (i64 c = 0; c < C; ++c) mean[t * C + c] = m[c], variance[t * C + c] = s[c] / M;
+    }
 }
 
 // -- the neuron ------------------------------------------------------------------------------------------------------
 
 struct Neuron {
     float leak, threshold, alpha;
-    int hard;
 
     // Eq. 9, and Eq. 4 without a norm: the membrane that decides.
     template <class V> V charged(V u, V x, V scale, V shift) const { return leak * u + (scale * x + shift); }
-    template <class V> V after(V u) const {
-        return u > threshold ? (hard ? V{} : u - threshold) : u;
+    template <bool HARD, class V> V after(V u) const {
+        return u > threshold ? (HARD ? V{} : u - threshold) : u;
     }
     template <class V> V slope(V u) const {  // Eq. 8
-        V d = u - threshold;
-        d = d < 0.0f ? d : -d;
-        V s = alpha + d * (alpha / threshold);
+        const V s = alpha - magnitude(u - threshold) * (alpha / threshold);
         return s < 0.0f ? V{} : s;
     }
 };
@@ -188,7 +209,7 @@ template <int P, class V> struct Affine {
     }
 };
 
-template <class X>
+template <class X, bool HARD>
 void scan(const X* x, i64 T, i64 M, i64 C, const float* scale, const float* shift, Neuron neuron, float* membrane,
           i64 halve, X* output) {
     const Units units(M, halve);
@@ -218,10 +239,10 @@ void scan(const X* x, i64 T, i64 M, i64 C, const float* scale, const float* shif
                             for (int p = 0; p < P; ++p) {
                                 V v = neuron.charged(u[i * P + p], load<V>(at + p * L), affine.scale[p], affine.shift[p]);
                                 sum[p] += v > neuron.threshold ? V{} + 1.0f : V{};
-                                u[i * P + p] = neuron.after(v);
+                                u[i * P + p] = neuron.after<HARD>(v);
                             }
                         }
-                        for (int p = 0; p < P; ++p) store(out + unit * C + p * L, window == 4 ? sum[p] * 0.25f : sum[p]);
+                        for (int p = 0; p < P; ++p) store_spikes(out + unit * C + p * L, window == 4 ? sum[p] * 0.25f : sum[p]);
                     }
                 }
                 if (membrane)
@@ -232,17 +253,21 @@ void scan(const X* x, i64 T, i64 M, i64 C, const float* scale, const float* shif
             });
 }
 
-template <class X>
+template <class X, bool HARD>
 void reverse_scan(const X* x, i64 T, i64 M, i64 C, const float* centre, const float* scale, const float* shift,
                   Neuron neuron, const float* membrane, const X* grad_output, float* grad_membrane, i64 halve, X* dy,
                   float* dscale, float* dshift) {
     const Units units(M, halve);
     const i64 groups = groups_of(units.count), items = divide_up(C, PANEL), window = units.window;
-    const i64 size = std::max<i64>(1, KEPT / PANEL / T / window);  // units at a time
+    const int shift_of_unit = window == 4 ? 2 : 0;
+    neuron.alpha /= window;  // a spike has this share of the average
+    const i64 size = std::max<i64>(1, KEPT / std::min(C, PANEL) / T / window);  // units at a time
     std::vector<float> sums(scale ? groups * T * 2 * C : 0);
 #pragma omp parallel
     {
-        std::vector<float> kept(size * window * (T + 1) * PANEL);
+        std::vector<float> membranes(size * window * (T + 1) * std::min(C, PANEL));
+        float* kept = membranes.data();
+        std::vector<i64> row(size * window);
 #pragma omp for collapse(2) schedule(dynamic, 1)
         for (i64 g = 0; g < groups; ++g)
             for (i64 item = 0; item < items; ++item)
@@ -251,49 +276,50 @@ void reverse_scan(const X* x, i64 T, i64 M, i64 C, const float* centre, const fl
                     constexpr int P = panel(), L = LANES<V>;
                     const i64 end = (g + 1) * units.count / groups;
                     for (i64 first = g * units.count / groups; first < end; first += size) {
-                        const i64 last = std::min(end, first + size), length = (last - first) * window * P * L;
-                        float* carried = kept.data() + T * length;  // the membrane, later its gradient
-                        auto each = [&](auto work) {
-                            for (i64 unit = first, i = 0; unit < last; ++unit)
-                                for (i64 k = 0; k < window; ++k, i += P * L) work(unit, units.row(unit, k) * C + c, i);
-                        };
-                        each([&](i64, i64 at, i64 i) {
-                            for (int p = 0; p < P * L; ++p) carried[i + p] = membrane ? membrane[at + p] : 0.0f;
-                        });
+                        const i64 rows = (std::min(end, first + size) - first) * window, length = rows * P * L;
+                        for (i64 i = 0; i < rows; ++i) row[i] = units.row(first + i / window, i % window) * C + c;
+                        float* before = kept + T * length;  // the membrane before the first step
+                        for (i64 i = 0; i < rows; ++i)
+                            for (int p = 0; p < P * L; ++p) before[i * P * L + p] = membrane ? membrane[row[i] + p] : 0.0f;
                         for (i64 t = 0; t < T; ++t) {
                             const Affine<P, V> affine(scale, shift, t * C + c);
-                            each([&](i64, i64 at, i64 i) {
-                                prefetch(x + (t + 1) * M * C + at, P * L);
+                            const X* in = x + t * M * C;
+                            const float* u = t ? kept + (t - 1) * length : before;
+                            float* v = kept + t * length;
+                            for (i64 i = 0; i < rows; ++i, u += P * L, v += P * L) {
+                                prefetch(in + M * C + row[i], P * L);
                                 for (int p = 0; p < P; ++p) {
-                                    V v = neuron.charged(load<V>(carried + i + p * L), load<V>(x + t * M * C + at + p * L),
-                                                         affine.scale[p], affine.shift[p]);
-                                    store(kept.data() + t * length + i + p * L, v);
-                                    store(carried + i + p * L, neuron.after(v));
+                                    V rest = load<V>(u + p * L);
+                                    if (t) rest = neuron.after<HARD>(rest);
+                                    store(v + p * L, neuron.charged(rest, load<V>(in + row[i] + p * L), affine.scale[p], affine.shift[p]));
                                 }
-                            });
+                            }
                         }
-                        each([&](i64, i64 at, i64 i) {
-                            for (int p = 0; p < P * L; ++p) carried[i + p] = grad_membrane ? grad_membrane[at + p] : 0.0f;
-                        });
+                        float* carried = before;  // the gradient for the membrane after a step, before the leak
+                        for (i64 i = 0; i < rows; ++i)
+                            for (int p = 0; p < P * L; ++p) carried[i * P * L + p] = grad_membrane ? grad_membrane[row[i] + p] : 0.0f;
                         for (i64 t = T - 1; t >= 0; --t) {
                             V around[P], of_scale[P] = {}, of_shift[P] = {};
                             for (int p = 0; p < P; ++p) around[p] = centre ? load<V>(centre + t * C + c + p * L) : V{};
-                            const X* upstream = grad_output + t * units.count * C + c;
-                            const float share = window == 4 ? 0.25f : 1.0f;
-                            each([&](i64 unit, i64 at, i64 i) {
-                                prefetch(upstream + (unit - units.count) * C, P * L);
-                                prefetch(x + (t - 1) * M * C + at, P * L);
-                                prefetch<true>(dy + (t - 1) * M * C + at, P * L);
+                            const X *in = x + t * M * C, *upstream = grad_output + (t * units.count + first) * C + c;
+                            X* out = dy + t * M * C;
+                            float *carry = carried, *v = kept + t * length;
+                            const float leak = t < T - 1 ? neuron.leak : 1.0f;  // that of the step that follows
+                            for (i64 i = 0; i < rows; ++i, carry += P * L, v += P * L) {
+                                const X* above = upstream + (i >> shift_of_unit) * C;
+                                prefetch(above - units.count * C, P * L);
+                                prefetch(in - M * C + row[i], P * L);
+                                prefetch<true>(out - M * C + row[i], P * L);
                                 for (int p = 0; p < P; ++p) {
-                                    V v = load<V>(kept.data() + t * length + i + p * L), g = load<V>(carried + i + p * L);
-                                    if (neuron.hard) g = v > neuron.threshold ? V{} : g;
-                                    g += share * load<V>(upstream + unit * C + p * L) * neuron.slope(v);
-                                    store(carried + i + p * L, neuron.leak * g);
-                                    store(dy + t * M * C + at + p * L, g);
-                                    of_scale[p] += g * (load<V>(x + t * M * C + at + p * L) - around[p]);
+                                    V u = load<V>(v + p * L), g = load<V>(carry + p * L);
+                                    if (HARD) g = u > neuron.threshold ? V{} : g;
+                                    g = leak * g + load<V>(above + p * L) * neuron.slope(u);
+                                    store(carry + p * L, g);
+                                    store(out + row[i] + p * L, g);
+                                    of_scale[p] += g * (load<V>(in + row[i] + p * L) - around[p]);
                                     of_shift[p] += g;
                                 }
-                            });
+                            }
                             if (scale)
                                 for (int p = 0; p < P; ++p) {
                                     float* to = &sums[(g * T + t) * 2 * C + c + p * L];
@@ -302,9 +328,8 @@ void reverse_scan(const X* x, i64 T, i64 M, i64 C, const float* centre, const fl
                                 }
                         }
                         if (grad_membrane)
-                            each([&](i64, i64 at, i64 i) {
-                                for (int p = 0; p < P * L; ++p) grad_membrane[at + p] = carried[i + p];
-                            });
+                            for (i64 i = 0; i < rows; ++i)
+                                for (int p = 0; p < P * L; ++p) grad_membrane[row[i] + p] = neuron.leak * carried[i * P * L + p];
                     }
                 });
     }
@@ -399,14 +424,15 @@ void poisson(const float* rate, i64 T, i64 N, i64 C, i64 pixels, uint64_t key, c
     }                                                                                                                  \
     extern "C" void NAME##_scan(const X* x, i64 T, i64 M, i64 C, const float* scale, const float* shift, float leak,   \
                                 float threshold, int hard, float* membrane, i64 halve, X* output) {                    \
-        scan(x, T, M, C, scale, shift, {leak, threshold, 0, hard}, membrane, halve, output);                           \
+        (hard ? scan<X, true> : scan<X, false>)(x, T, M, C, scale, shift, {leak, threshold, 0}, membrane, halve, output); \
     }                                                                                                                  \
     extern "C" void NAME##_reverse_scan(const X* x, i64 T, i64 M, i64 C, const float* centre, const float* scale,      \
                                         const float* shift, float leak, float threshold, float alpha, int hard,        \
                                         const float* membrane, const X* grad_output, float* grad_membrane, i64 halve,  \
                                         X* dy, float* dscale, float* dshift) {                                         \
-        reverse_scan(x, T, M, C, centre, scale, shift, {leak, threshold, alpha, hard}, membrane, grad_output,          \
-                     grad_membrane, halve, dy, dscale, dshift);                                                        \
+        (hard ? reverse_scan<X, true> : reverse_scan<X, false>)(x, T, M, C, centre, scale, shift,                      \
+                                                                {leak, threshold, alpha}, membrane, grad_output,       \
+                                                                grad_membrane, halve, dy, dscale, dshift);             \
     }                                                                                                                  \
     extern "C" void NAME##_combine(const X* dy, const X* x, i64 T, i64 M, i64 C, const float* scale,                   \
                                    const float* mean, const float* dmean, const float* dvariance, X* dx) {             \
