@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from bntt.spiking import connections
 from bntt.spiking.connections import connect
+from bntt.spiking.kernels import plain
 
 from .helpers import random, relative
 
@@ -31,37 +32,31 @@ CONNECTIONS = [
 
 
 @pytest.mark.parametrize("piece", [1, 2**24])
-@pytest.mark.parametrize("as_bytes", [False, True])
+@pytest.mark.parametrize("quarters", [False, True])
 @pytest.mark.parametrize(("connection", "shape"), CONNECTIONS, ids=lambda value: str(value))
-def test_gradients(connection, shape, as_bytes, piece, monkeypatch):
+def test_gradients(connection, shape, quarters, piece, monkeypatch):
+    """Of spikes, which are kept as bytes, and of other numbers, which are not."""
     monkeypatch.setattr(connections, "PIECE", piece)
-    monkeypatch.setattr(connections, "CACHED", piece)
+    monkeypatch.setattr(plain, "CACHED", piece)
     connection = copy.deepcopy(connection).double()
-    ours, theirs = (spikes(*shape).requires_grad_() for _ in range(2))
+    ours, theirs = ((spikes(*shape) if quarters else random(2, *shape)).requires_grad_() for _ in range(2))
     expected = connection(theirs.flatten(0, 1)).unflatten(0, shape[:2])
     upstream = random(1, *expected.shape)
     expected.backward(upstream)
     weight_gradient = connection.weight.grad.clone()
     connection.zero_grad()
-    current = connect(connection, ours, as_bytes)
+    current = connect(connection, ours)
     current.backward(upstream)
     assert torch.equal(current, expected)
     assert relative(ours.grad, theirs.grad) < 1e-13
     assert relative(connection.weight.grad, weight_gradient) < 1e-13
 
 
-@pytest.mark.parametrize("quarters", [False, True])
-def test_bytes_hold_spikes_and_quarters_exactly(quarters):
-    x = spikes(20, 4, 6, 6, quarters=quarters).bfloat16()
-    stored = connections._to_bytes(x)
-    assert stored.dtype == torch.int8 and torch.equal(stored.bfloat16() / 4, x)
-
-
 def test_the_precision_is_that_of_the_spikes():
     """bfloat16 weights where they are used, float32 gradients where they are kept."""
     connection = nn.Conv2d(8, 16, 3, padding=1, bias=False)
     x = spikes(2, 3, 8, 6, 6).bfloat16().requires_grad_()
-    current = connect(connection, x, True)
+    current = connect(connection, x)
     rounded = connection.weight.bfloat16().double()
     expected = F.conv2d(x.detach().double().flatten(0, 1), rounded, padding=1).unflatten(0, (2, 3))
     assert current.dtype == torch.bfloat16 and relative(current.double(), expected) < 2**-8

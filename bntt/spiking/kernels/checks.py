@@ -118,7 +118,7 @@ def fault(backend: ModuleType, device: torch.device) -> str | None:
 def _compare(
     backend: ModuleType, device: torch.device, dtype: torch.dtype, channels: int, hard: bool, halve: int | None
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """The backend's results and the expected ones, by name, on equal currents."""
+    """The backend's results and the expected ones, by name, on equal currents and spikes."""
     draws = generator("self-check", channels)
     rows = MAPS * WIDTH * WIDTH
 
@@ -149,4 +149,16 @@ def _compare(
     rate, samples = (eighths(3, channels, 2, 3) / 2).float(), torch.tensor([5, 0, 2], device="cpu")
     key = 0xFEDCBA9876543210
     spikes = backend.poisson(rate.to(device), 4, key, samples.to(device), 2, dtype)
-    return pairs | {"poisson": (spikes, plain.poisson(rate, 4, key, samples, 2, torch.float64))}
+    pairs |= {"poisson": (spikes, plain.poisson(rate, 4, key, samples, 2, torch.float64))}
+    if not hasattr(backend, "sparse_currents"):
+        return pairs
+    maps, weight = (2 * eighths(6, channels, 3, 4)).clamp(-1, 1), eighths(channels, channels, 3, 3)
+    current = torch.conv2d(maps, weight, padding=1)
+    upstream = eighths(*current.shape)
+    of_weight = torch.nn.grad.conv2d_weight(maps, weight.shape, upstream, padding=1)
+    whole, kept = (a.to(dtype, memory_format=torch.channels_last) for a in (upstream, maps))
+    kept, _ = backend.quarters(kept, 3)
+    found = backend.sparse_currents(kept, weight.float(), dtype)
+    pairs["currents of spikes"] = found, current
+    pairs["weights' gradient"] = backend.sparse_weight_gradient(kept, whole), of_weight
+    return pairs

@@ -184,10 +184,11 @@ def sparse_currents(spikes: Tensor, weight: Tensor, dtype: torch.dtype) -> Tenso
     ``dtype``. Sums are float32; their order depends on the shapes alone.
     """
     count, inputs, height, width = _maps(spikes, "spikes", torch.int8)
-    rounded = weight.to(dtype).to(torch.float32, memory_format=torch.channels_last)
-    outputs, *rest = _maps(rounded, "weight", torch.float32)
-    if rest != [inputs, 3, 3] or dtype not in NAMES:
+    outputs = len(weight)
+    if weight.shape != (outputs, inputs, 3, 3) or dtype not in NAMES:
         raise ValueError(f"weight {tuple(weight.shape)} in {dtype} does not belong to spikes {tuple(spikes.shape)}")
+    rounded = weight.to(dtype).to(torch.float32, memory_format=torch.channels_last)
+    _maps(rounded, "weight", torch.float32)
     current = torch.empty(count, height, width, outputs, dtype=dtype, device="cpu")
     _call("sparse_currents", spikes, count, height, width, inputs, outputs, rounded, current, dtype=dtype)
     return current.permute(0, 3, 1, 2)
@@ -202,7 +203,7 @@ def sparse_weight_gradient(spikes: Tensor, gradient: Tensor) -> Tensor:
     of_maps, outputs, *found = _maps(gradient, "gradient", gradient.dtype)
     if (of_maps, found) != (count, sides) or gradient.dtype not in NAMES:
         raise ValueError(f"gradient {tuple(gradient.shape)} of {gradient.dtype} is not of spikes {tuple(spikes.shape)}")
-    of_weight = torch.empty(outputs, 3, 3, inputs, device="cpu")
+    of_weight = torch.empty(outputs, 3, 3, inputs, dtype=torch.float32, device="cpu")
     _call("sparse_weight_gradient", spikes, gradient, count, *sides, inputs, outputs, of_weight, dtype=gradient.dtype)
     return of_weight.permute(0, 3, 1, 2)
 
