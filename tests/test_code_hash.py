@@ -105,6 +105,7 @@ def test_a_number_or_a_word_deep_within_a_function_counts(package, runs, file, k
         ("spiking/encoding.py", TRAIN | EVALUATE),
         ("spiking/randomness.py", TRAIN | EVALUATE),
         ("training/loop.py", TRAIN | EVALUATE),
+        ("training/buffers.cpp", TRAIN | EVALUATE),
         ("data/digits.py", TRAIN | EVALUATE),
         ("data/images.py", TRAIN | EVALUATE),
         ("data/splits/digits.json", TRAIN | EVALUATE),
@@ -154,11 +155,12 @@ DRAWN = sorted(
 
 def test_every_committed_c_source_is_compiled_and_no_copy_of_one():
     from bntt.spiking.kernels import native
+    from bntt.training import arithmetic
 
     committed = {path for path in (PROJECT / "bntt").rglob("*.cpp") if declared.is_source(path, PROJECT)}
     of_features = {path for path in committed if path.parent == PROJECT / "bntt" / "features"}
     assert all("Native(" in path.with_suffix(".py").read_text() for path in of_features)
-    assert {*native.SOURCES} == committed - of_features
+    assert {*native.SOURCES, arithmetic.SOURCE} == committed - of_features
 
 
 def test_the_c_source_of_a_feature_counts_for_the_methods_that_use_it(package, tmp_path):

@@ -27,15 +27,15 @@ _KINDS = {
 }  # fmt: skip
 
 
-def load(name: str, sources: Sequence[Path], signatures: Mapping[str, str]) -> ctypes.CDLL:
+def load(name: str, sources: Sequence[Path], signatures: Mapping[str, str], flags: Sequence[str] = ()) -> ctypes.CDLL:
     """The library of some sources, which is built if it is missing.
 
     ``signatures`` gives the arguments of each function that returns nothing, one letter each: p(ointer), n (int64),
-    f(loat), d(ouble), i(nt), k (uint64). If the library cannot be built or loaded, `Unavailable` is raised with a
-    one-line reason.
+    f(loat), d(ouble), i(nt), k (uint64). ``flags`` are more options of the compiler, also when it links. If the library
+    cannot be built or loaded, `Unavailable` is raised with a one-line reason.
     """
     try:
-        library = ctypes.CDLL(str(build(name, sources)))
+        library = ctypes.CDLL(str(build(name, sources, flags)))
     except OSError as error:
         raise Unavailable(f"the library cannot be loaded: {error}") from None
     for function, kinds in signatures.items():
@@ -50,13 +50,13 @@ def cache_folders() -> list[Path]:
     return [Path(cache).expanduser() / "bntt", Path(tempfile.gettempdir()) / f"bntt-{os.getuid()}"]
 
 
-def build(name: str, sources: Sequence[Path]) -> Path:
+def build(name: str, sources: Sequence[Path], flags: Sequence[str] = ()) -> Path:
     """The path of the library ``name``, which is built if it is missing; `Unavailable` if it cannot be."""
     compiler = shlex.split(os.environ.get("CXX", "")) or [next(filter(shutil.which, ("g++", "clang++", "c++")), "")]
     if not shutil.which(compiler[0]):
         raise Unavailable("no C++ compiler was found (g++, clang++, or $CXX)")
     version = _run([*compiler, "--version"])
-    identity = [version, *compiler, *FLAGS, _processor(), *(source.read_text() for source in sources)]
+    identity = [version, *compiler, *FLAGS, *flags, _processor(), *(source.read_text() for source in sources)]
     file = f"{name}-{hashlib.sha256(chr(0).join(identity).encode()).hexdigest()[:20]}.so"
     reasons = []
     for folder in cache_folders():
@@ -67,7 +67,7 @@ def build(name: str, sources: Sequence[Path]) -> Path:
                 with (folder / f"{file}.lock").open("w") as lock:
                     fcntl.flock(lock, fcntl.LOCK_EX)
                     if not library.is_file():
-                        _compile(compiler, sources, library)
+                        _compile(compiler, sources, flags, library)
             return library
         except OSError as error:
             reasons.append(f"{folder}: {error.strerror or error}")
@@ -84,7 +84,7 @@ def _own(folder: Path) -> None:
         raise OSError("cannot be written")
 
 
-def _compile(compiler: list[str], sources: Sequence[Path], library: Path) -> None:
+def _compile(compiler: list[str], sources: Sequence[Path], flags: Sequence[str], library: Path) -> None:
     """Compile and link in a temporary folder beside the library's place, then rename.
 
     OpenMP is left out when linking. The library then uses the OpenMP runtime that torch has loaded, so that both share
@@ -94,8 +94,8 @@ def _compile(compiler: list[str], sources: Sequence[Path], library: Path) -> Non
         objects = []
         for source in sources:
             objects.append(f"{beside}/{source.stem}.o")
-            _run([*compiler, *FLAGS, "-c", str(source), "-o", objects[-1]])
-        _run([*compiler, "-shared", *objects, "-o", f"{beside}/library"])
+            _run([*compiler, *FLAGS, *flags, "-c", str(source), "-o", objects[-1]])
+        _run([*compiler, "-shared", *objects, *flags, "-o", f"{beside}/library"])
         os.replace(f"{beside}/library", library)
 
 
