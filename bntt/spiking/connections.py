@@ -173,12 +173,15 @@ class _Connect(torch.autograd.Function):
 
 
 def _dense_gradient_of_weight(kept: Tensor, weight: Tensor, upstream: Tensor, settings: Settings | None) -> Tensor:
-    total = torch.zeros_like(weight, dtype=accumulator(weight.dtype))
     piece = max(1, PIECE // kept[0].numel()) if kept.device.type == "cpu" else len(kept)
-    scale = 1 / QUARTERS if kept.dtype == torch.int8 else 1
-    for images, of_current in zip(kept.split(piece), upstream.split(piece), strict=True):
-        total.add_(_gradient_of_weight(images.to(weight.dtype), weight, of_current, settings), alpha=scale)
-    return total
+    parts = (
+        _gradient_of_weight(images.to(weight.dtype), weight, of_current, settings)
+        for images, of_current in zip(kept.split(piece), upstream.split(piece), strict=True)
+    )
+    total = next(parts).to(accumulator(weight.dtype))  # adding it to zeros would take one more wide copy
+    for part in parts:
+        total.add_(part)
+    return total.mul_(1 / QUARTERS) if kept.dtype == torch.int8 else total
 
 
 def _gradient_of_images(shape: torch.Size, weight: Tensor, upstream: Tensor, settings: Settings | None) -> Tensor:
