@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 from fractions import Fraction
 from math import ceil
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from bntt.methods import _balancing, ann, cao, conversion
 from bntt.runs import pipeline
 from bntt.runs.directory import RunDirectory
 from bntt.spiking.encoding import poisson, rates
+from bntt.spiking.layers import SpikingLayer
 from bntt.spiking.networks import initialise
 from bntt.spiking.randomness import key
 
@@ -73,6 +75,20 @@ def test_thresholds_are_the_largest_current_layer_by_layer(reset, scale, monkeyp
         currents = naive_currents(network, data, options, thresholds, name)
         assert threshold == pytest.approx(scale * currents.max(), rel=1e-5)
         assert network.layers[name].neuron.threshold == threshold
+
+
+@pytest.mark.parametrize("balancing", ["network", "local"])
+def test_spikes_that_are_kept_between_layers_save_work_and_change_no_threshold(balancing, monkeypatch):
+    monkeypatch.setattr(_balancing, "HELD", 1)  # one image at once
+    found, runs = [], []
+    for kept in (0, 7 * 5 * 50, 2**28):  # nothing; what comes out of a pooling; everything
+        monkeypatch.setattr(_balancing, "KEPT", kept)
+        network, data, options = random_network(balancing=balancing)
+        with mock.patch.object(SpikingLayer, "resume", autospec=True, side_effect=SpikingLayer.resume) as resume:
+            found.append(_balancing.balance(network, data, options, key(5)))
+        runs.append(resume.call_count)
+    assert found[0] == found[1] == found[2]
+    assert runs == [7 * (1 + 2 + 3), 7 * (1 + 1 + 2), 7 * (1 + 1 + 1)]  # of 7 images, before each but the first layer
 
 
 @pytest.mark.parametrize("percentile", [99.0, 97.3, 85.0])

@@ -29,6 +29,7 @@ OPTIONS = {
     },
 }
 HELD = 2**26  # currents of one layer held at once, a quarter of a gigabyte; changes no number
+KEPT = 2**28  # input spikes kept from one layer to the next, at most a gigabyte; changes no number
 
 
 class Silent(Exception):
@@ -96,16 +97,19 @@ def balance(network: SpikingNetwork, data: ImageData, options: Mapping[str, Any]
     share = 1 - Fraction(str(options["percentile"])) / 100  # exact
     thresholds: Thresholds = {}
     balanced: list[SpikingLayer] = []
-    held: Tensor | None = None  # input spikes of the last balanced layer, if one batch has all images
+    kept: dict[int, Tensor] = {}  # by batch, its input spikes of the layer before which ``passed`` were balanced
+    passed, fits = 0, False
     for name, layer in network.hidden().items():
         rank, largest = None, torch.zeros(0, device=data.mean.device)
-        for batch in batches:
-            spikes = _input_spikes(data, options, batch, noise) if held is None else held
-            for before in balanced if held is None else balanced[-1:]:
+        for number, batch in enumerate(batches):
+            spikes = kept[number] if number in kept else _input_spikes(data, options, batch, noise)
+            for before in balanced[passed:]:
                 spikes = before.resume(spikes, 0, None).output
-            held = spikes if len(batches) == 1 else None
-            currents = over_time(layer.connection, spikes.to(data.mean.dtype))
-            currents = currents.movedim(2, 0).flatten(1) if local else currents.flatten()[None]  # [channels or 1, all]
+            fits = spikes[:, 0].numel() * len(samples) <= KEPT
+            if fits:
+                kept[number] = spikes
+            currents = over_time(layer.connection, spikes.to(data.mean.dtype)).movedim(2, -1)  # as they are in memory
+            currents = currents.flatten(0, -2).T if local else currents.flatten()[None]  # [channels or 1, all]
             if rank is None:  # the threshold is the rank-th largest current
                 rank = max(1, math.ceil(currents.shape[1] // len(batch) * len(samples) * share))
                 largest = largest.expand(len(currents), 0)
@@ -114,6 +118,7 @@ def balance(network: SpikingNetwork, data: ImageData, options: Mapping[str, Any]
                 continue
             candidates = torch.cat([largest, currents], 1)
             largest = candidates.topk(min(rank, candidates.shape[1]), 1).values
+        passed = len(balanced) if fits else passed
         found = [value * options["threshold_scale"] for value in largest[:, -1].tolist()]
         if not max(found) > 0:
             raise Silent(name)
