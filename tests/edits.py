@@ -18,8 +18,10 @@ DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef
 
 def forget() -> None:
     """Let sources be read again: within a process they are taken not to change."""
-    for known in (declared.options, code_hash._named_in, schema._models):
-        known.cache_clear()
+    for module in (declared, code_hash, schema):
+        for known in vars(module).values():
+            if hasattr(known, "cache_clear"):
+                known.cache_clear()
 
 
 def append(path: Path, text: str) -> None:

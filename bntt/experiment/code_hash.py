@@ -8,7 +8,6 @@ measurements. Other methods, figures and the workflow do not count.
 import ast
 import hashlib
 import os
-from collections.abc import Set
 from functools import cache
 from importlib.util import resolve_name
 from pathlib import Path
@@ -17,22 +16,22 @@ from bntt.common.errors import UserError
 from bntt.experiment import declared
 from bntt.experiment.schema import Run
 
-_PLUMBING = {"common", "experiment"}  # packages that the deciding code imports, but that decide no number
+_PLUMBING = frozenset({"common", "experiment"})  # packages that the deciding code imports, but that decide no number
 
 
 def training_code(run: Run) -> str:
     """Hash, 16 hexadecimal digits, of the code that decides the weights of a run."""
-    return _digest(_deciding(run, without={*_PLUMBING, "classifiers.py", "measurements"}))
+    return _digest(_deciding(run.method, run.dataset, _PLUMBING | {"classifiers.py", "measurements"}))
 
 
 def evaluation_code(run: Run) -> str:
     """Hash of the code that decides the measurements of a run, given its weights."""
-    return _digest(_deciding(run, without=_PLUMBING) | _all_of("measurements"))
+    return _digest(_deciding(run.method, run.dataset, _PLUMBING) | _all_of("measurements"))
 
 
 def reading_code(dataset: str) -> str:
     """Hash of the code that decides the prepared arrays of a dataset, except its split."""
-    return _digest(_imported([declared.plugins("data", "DATASET")[dataset]], _PLUMBING))
+    return _digest(_imported(declared.plugins("data", "DATASET")[dataset], without=_PLUMBING))
 
 
 def drawing_code() -> str:
@@ -40,35 +39,38 @@ def drawing_code() -> str:
     return _digest(_all_of("results", "paper", "drawing"))
 
 
-def _deciding(run: Run, without: Set[str]) -> set[Path]:
+@cache
+def _deciding(method: str, dataset: str, without: frozenset[str]) -> frozenset[Path]:
     """All of the mathematics and the loop, and what the method and dataset import, except from ``without``."""
-    dataset = declared.plugins("data", "DATASET")[run.dataset]
-    method = declared.plugins("methods", "OPTIONS")[run.method]
-    split = declared.PACKAGE / f"data/splits/{declared.facts(dataset).get('split', run.dataset)}.json"
-    found = _all_of("spiking", "training") | _imported([dataset, method], without)
-    return found | {split} if split.is_file() else found
+    reader = declared.plugins("data", "DATASET")[dataset]
+    found = _imported(declared.plugins("methods", "OPTIONS")[method], reader, without=without)
+    split = declared.PACKAGE / f"data/splits/{declared.facts(reader).get('split', dataset)}.json"
+    return found | _all_of("spiking", "training") | ({split} if split.is_file() else set())
 
 
-def _all_of(*rooms: str) -> set[Path]:
+@cache
+def _all_of(*rooms: str) -> frozenset[Path]:
     """Every source file of some packages: Python, C++, the paper's numbers and the templates of pages."""
     kinds = ("*.py", "*.cpp", "*.yaml", "*.html")
     found = (path for room in rooms for kind in kinds for path in (declared.PACKAGE / room).rglob(kind))
-    return {path for path in found if path.is_file() and declared.is_source(path, declared.PACKAGE)}
+    return frozenset(path for path in found if path.is_file() and declared.is_source(path, declared.PACKAGE))
 
 
-def _imported(modules: list[str], without: Set[str]) -> set[Path]:
+@cache
+def _imported(*modules: str, without: frozenset[str]) -> frozenset[Path]:
     """The files of modules and of all that they import from `bntt` or extend, except those in ``without``.
 
     The C++ source of a module lies beside it and has its name.
     """
     found: set[Path] = set()
-    while modules:
-        module, *modules = modules
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
         path = declared.module_path(module)
         if path not in found and path.is_file() and path.relative_to(declared.PACKAGE).parts[0] not in without:
             found |= {file for file in (path, path.with_suffix(".cpp")) if file.is_file()}
-            modules = modules + _named_in(module)
-    return found
+            waiting += _named_in(module)
+    return frozenset(found)
 
 
 @cache
@@ -99,7 +101,8 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def _digest(paths: set[Path]) -> str:
+@cache
+def _digest(paths: frozenset[Path]) -> str:
     whole = filter(_is_whole, paths)
     lines = sorted(f"{path.relative_to(declared.PACKAGE).as_posix()} {_file_digest(path)}" for path in whole)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

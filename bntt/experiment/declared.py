@@ -8,6 +8,7 @@ without torch, and a broken plug-in gives a one-line error.
 import ast
 import contextlib
 import re
+from collections.abc import Mapping
 from functools import cache
 from importlib.util import decode_source
 from pathlib import Path
@@ -80,7 +81,8 @@ def _assigned(module: str, name: str) -> ast.expr | None:
     return None
 
 
-def plugins(folder: str, marker: str) -> dict[str, str]:
+@cache
+def plugins(folder: str, marker: str) -> Mapping[str, str]:
     """Modules of a sub-package that declare ``marker``, by name: ``my-method`` for my_method.py.
 
     A file that is broken may be one of them. It is listed too, and an error names it where its declarations are read.
