@@ -10,7 +10,7 @@
 #include <cstring>
 #include <type_traits>
 #include <vector>
-#if defined(__AVX512BF16__)
+#if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -43,9 +43,13 @@ template <class V> inline V load(const bf16* p) {
         std::memcpy(&v, &wide, sizeof v);
         return v;
     } else {
+#if defined(__AVX512F__)  // left to the compiler, it takes five instructions
+        return (V)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
+#else
         u16x16 narrow;
         std::memcpy(&narrow, p, sizeof narrow);
         return (V)(__builtin_convertvector(narrow, u32x16) << 16);
+#endif
     }
 }
 
@@ -87,7 +91,7 @@ constexpr i64 PANEL = 64;          // channels of a work item
 constexpr i64 GROUPS = 64;         // of rows: what is summed apart
 constexpr i64 BLOCK = 256;         // rows whose moments are taken in two passes while they are in the cache
 constexpr i64 SCAN_ROWS = 128;     // whose membranes fit the first-level cache
-constexpr i64 KEPT = 48 * 1024;    // membranes of all steps, in floats, that the reverse scan keeps: second-level cache
+constexpr i64 KEPT = 32 * 1024;    // membranes of all steps, in floats, that the reverse scan keeps: second-level cache
 
 i64 divide_up(i64 a, i64 b) { return (a + b - 1) / b; }
 
@@ -185,7 +189,7 @@ template <class X> void moments(const X* x, i64 T, i64 M, i64 C, float* mean, fl
 // -- the neuron ------------------------------------------------------------------------------------------------------
 
 struct Neuron {
-    float leak, threshold, alpha;
+    float leak, threshold, alpha, steepness;  // the last is alpha / threshold
 
     // Eq. 9, and Eq. 4 without a norm: the membrane that decides.
     template <class V> V charged(V u, V x, V scale, V shift) const { return leak * u + (scale * x + shift); }
@@ -193,7 +197,7 @@ struct Neuron {
         return u > threshold ? (HARD ? V{} : u - threshold) : u;
     }
     template <class V> V slope(V u) const {  // Eq. 8
-        const V s = alpha - magnitude(u - threshold) * (alpha / threshold);
+        const V s = alpha - magnitude(u - threshold) * steepness;
         return s < 0.0f ? V{} : s;
     }
 };
@@ -220,6 +224,7 @@ void scan(const X* x, i64 T, i64 M, i64 C, const float* scale, const float* shif
             over_panels(item, C, [&](auto panel, auto vector, i64 c) {
                 using V = decltype(vector);
                 constexpr int P = panel(), L = LANES<V>;
+                const Neuron own = neuron;
                 const i64 first = b * size, last = std::min(units.count, first + size), window = units.window;
                 V u[SCAN_ROWS * P] = {};
                 if (membrane)
@@ -237,9 +242,9 @@ void scan(const X* x, i64 T, i64 M, i64 C, const float* scale, const float* shif
                             const X* at = in + units.row(unit, k) * C;
                             prefetch(at + M * C, P * L);
                             for (int p = 0; p < P; ++p) {
-                                V v = neuron.charged(u[i * P + p], load<V>(at + p * L), affine.scale[p], affine.shift[p]);
-                                sum[p] += v > neuron.threshold ? V{} + 1.0f : V{};
-                                u[i * P + p] = neuron.after<HARD>(v);
+                                V v = own.charged(u[i * P + p], load<V>(at + p * L), affine.scale[p], affine.shift[p]);
+                                sum[p] += v > own.threshold ? V{} + 1.0f : V{};
+                                u[i * P + p] = own.after<HARD>(v);
                             }
                         }
                         for (int p = 0; p < P; ++p) store_spikes(out + unit * C + p * L, window == 4 ? sum[p] * 0.25f : sum[p]);
@@ -260,7 +265,8 @@ void reverse_scan(const X* x, i64 T, i64 M, i64 C, const float* centre, const fl
     const Units units(M, halve);
     const i64 groups = groups_of(units.count), items = divide_up(C, PANEL), window = units.window;
     const int shift_of_unit = window == 4 ? 2 : 0;
-    neuron.alpha /= window;  // a spike has this share of the average
+    const i64 step_above = units.count * C;
+    neuron.alpha /= window, neuron.steepness /= window;  // a spike has this share of the average
     const i64 size = std::max<i64>(1, KEPT / std::min(C, PANEL) / T / window);  // units at a time
     std::vector<float> sums(scale ? groups * T * 2 * C : 0);
 #pragma omp parallel
@@ -274,6 +280,7 @@ void reverse_scan(const X* x, i64 T, i64 M, i64 C, const float* centre, const fl
                 over_panels(item, C, [&](auto panel, auto vector, i64 c) {
                     using V = decltype(vector);
                     constexpr int P = panel(), L = LANES<V>;
+                    const Neuron own = neuron;  // nothing that is written can change it
                     const i64 end = (g + 1) * units.count / groups;
                     for (i64 first = g * units.count / groups; first < end; first += size) {
                         const i64 rows = (std::min(end, first + size) - first) * window, length = rows * P * L;
@@ -287,11 +294,12 @@ void reverse_scan(const X* x, i64 T, i64 M, i64 C, const float* centre, const fl
                             const float* u = t ? kept + (t - 1) * length : before;
                             float* v = kept + t * length;
                             for (i64 i = 0; i < rows; ++i, u += P * L, v += P * L) {
-                                prefetch(in + M * C + row[i], P * L);
+                                const X* at = in + row[i];
+                                prefetch(at + M * C, P * L);
                                 for (int p = 0; p < P; ++p) {
                                     V rest = load<V>(u + p * L);
-                                    if (t) rest = neuron.after<HARD>(rest);
-                                    store(v + p * L, neuron.charged(rest, load<V>(in + row[i] + p * L), affine.scale[p], affine.shift[p]));
+                                    if (t) rest = own.after<HARD>(rest);
+                                    store(v + p * L, own.charged(rest, load<V>(at + p * L), affine.scale[p], affine.shift[p]));
                                 }
                             }
                         }
@@ -306,17 +314,18 @@ void reverse_scan(const X* x, i64 T, i64 M, i64 C, const float* centre, const fl
                             float *carry = carried, *v = kept + t * length;
                             const float leak = t < T - 1 ? neuron.leak : 1.0f;  // that of the step that follows
                             for (i64 i = 0; i < rows; ++i, carry += P * L, v += P * L) {
-                                const X* above = upstream + (i >> shift_of_unit) * C;
-                                prefetch(above - units.count * C, P * L);
-                                prefetch(in - M * C + row[i], P * L);
-                                prefetch<true>(out - M * C + row[i], P * L);
+                                const X *above = upstream + (i >> shift_of_unit) * C, *at = in + row[i];
+                                X* to = out + row[i];
+                                prefetch(above - step_above, P * L);
+                                prefetch(at - M * C, P * L);
+                                prefetch<true>(to - M * C, P * L);
                                 for (int p = 0; p < P; ++p) {
                                     V u = load<V>(v + p * L), g = load<V>(carry + p * L);
-                                    if (HARD) g = u > neuron.threshold ? V{} : g;
-                                    g = leak * g + load<V>(above + p * L) * neuron.slope(u);
+                                    if (HARD) g = u > own.threshold ? V{} : g;
+                                    g = leak * g + load<V>(above + p * L) * own.slope(u);
                                     store(carry + p * L, g);
-                                    store(out + row[i] + p * L, g);
-                                    of_scale[p] += g * (load<V>(in + row[i] + p * L) - around[p]);
+                                    store(to + p * L, g);
+                                    of_scale[p] += g * (load<V>(at + p * L) - around[p]);
                                     of_shift[p] += g;
                                 }
                             }
@@ -424,15 +433,15 @@ void poisson(const float* rate, i64 T, i64 N, i64 C, i64 pixels, uint64_t key, c
     }                                                                                                                  \
     extern "C" void NAME##_scan(const X* x, i64 T, i64 M, i64 C, const float* scale, const float* shift, float leak,   \
                                 float threshold, int hard, float* membrane, i64 halve, X* output) {                    \
-        (hard ? scan<X, true> : scan<X, false>)(x, T, M, C, scale, shift, {leak, threshold, 0}, membrane, halve, output); \
+        (hard ? scan<X, true> : scan<X, false>)(x, T, M, C, scale, shift, {leak, threshold, 0, 0}, membrane, halve, output); \
     }                                                                                                                  \
     extern "C" void NAME##_reverse_scan(const X* x, i64 T, i64 M, i64 C, const float* centre, const float* scale,      \
                                         const float* shift, float leak, float threshold, float alpha, int hard,        \
                                         const float* membrane, const X* grad_output, float* grad_membrane, i64 halve,  \
                                         X* dy, float* dscale, float* dshift) {                                         \
         (hard ? reverse_scan<X, true> : reverse_scan<X, false>)(x, T, M, C, centre, scale, shift,                      \
-                                                                {leak, threshold, alpha}, membrane, grad_output,       \
-                                                                grad_membrane, halve, dy, dscale, dshift);             \
+                                                                {leak, threshold, alpha, alpha / threshold}, membrane, \
+                                                                grad_output, grad_membrane, halve, dy, dscale, dshift); \
     }                                                                                                                  \
     extern "C" void NAME##_combine(const X* dy, const X* x, i64 T, i64 M, i64 C, const float* scale,                   \
                                    const float* mean, const float* dmean, const float* dvariance, X* dx) {             \
