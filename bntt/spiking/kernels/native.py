@@ -23,7 +23,7 @@ DENSE_ABOVE, DENSE_ABOVE_OF_FEW, FEW = 0.4, 0.06, 16
 # (docs/performance.md). AMX is four times as fast at dense bfloat16; there, the densities are these divided by four.
 SPARSE_BELOW = {
     torch.float32: {16: (0.3, 0.3), 32: (0.45, 0.45), math.inf: (0.33, 0.6)},
-    torch.bfloat16: {16: (0.09, 0.25), 32: (0.14, 0.38), 64: (0.25, 0.45), math.inf: (0.27, 0.36)},
+    torch.bfloat16: {16: (0.09, 0.23), 32: (0.2, 0.5), math.inf: (0.33, 0.55)},
 }
 AMX = 4
 FEW_INPUTS = 16  # input channels below which currents are always dense

@@ -96,13 +96,15 @@ inline float value(const bf16* p) {
     return v;
 }
 
+inline uint32_t bits_of(float v) {
+    uint32_t bits;
+    std::memcpy(&bits, &v, sizeof v);
+    return bits;
+}
+
 // One weight, which has no more digits than its type.
 inline void narrow(float* p, float v) { *p = v; }
-inline void narrow(bf16* p, float v) {
-    uint32_t wide;
-    std::memcpy(&wide, &v, sizeof v);
-    p->bits = uint16_t(wide >> 16);
-}
+inline void narrow(bf16* p, float v) { p->bits = uint16_t(bits_of(v) >> 16); }
 
 template <i64 COUNT, class X> inline void copy(const X* from, X* to) { std::memcpy(to, from, COUNT * sizeof *to); }
 template <i64 COUNT> inline void copy(const bf16* from, float* to) {
@@ -220,39 +222,72 @@ struct Maps {
     i64 cell(i64 image, i64 y) const { return image * size + y * pitch; }
 };
 
-// The type of numbers that are read again and again, P vectors at a time. Two vectors of bfloat16 are read as one, of the
-// even numbers and of the odd ones; a single one would have to be spread out first, which takes longer than to read floats.
+// The type of numbers that are read again and again, P vectors at a time. A single vector of bfloat16 would have to be
+// spread out first, which takes longer than to read floats.
 template <class X, int P> using Number = std::conditional_t<P == 2, X, float>;
 
-template <int P> inline void read(const float* p, f32 (&v)[P]) {
-    for (int k = 0; k < P; ++k) v[k] = load(p + k * LANES);
-}
-inline void read(const bf16* p, f32 (&v)[2]) {
-    u32 both;
-    std::memcpy(&both, p, sizeof both);
-    v[0] = (f32)(both << 16), v[1] = (f32)(both & 0xffff0000u);
-}
-// Where the number of a column is after it was read: in which lane of all vectors.
-template <class N> i64 place(i64 column) {
-    return sizeof(N) == 2 ? column % 2 * LANES + column / 2 : column;
-}
-
 // Adds numbers, P vectors for each of nine taps, to the sums that belong to them.
-template <int P, class N>
-inline void add(const Spike* spike, const Spike* end, const N* numbers, const i64* from, float* sums, const i64* to) {
+template <int P>
+inline void add(const Spike* spike, const Spike* end, const float* numbers, const i64* from, float* sums, const i64* to) {
     f32 s[9][P];
     for (int tap = 0; tap < 9; ++tap)
         for (int p = 0; p < P; ++p) s[tap][p] = load(sums + to[tap] + p * LANES);
     for (; spike != end; ++spike) {
         const f32 value = f32{} + spike->value;
-        for (int tap = 0; tap < 9; ++tap) {
-            f32 v[P];
-            read(numbers + spike->at + from[tap], v);
-            for (int p = 0; p < P; ++p) s[tap][p] += value * v[p];
-        }
+        for (int tap = 0; tap < 9; ++tap)
+            for (int p = 0; p < P; ++p) s[tap][p] += value * load(numbers + spike->at + from[tap] + p * LANES);
     }
     for (int tap = 0; tap < 9; ++tap)
         for (int p = 0; p < P; ++p) store_some(sums + to[tap] + p * LANES, s[tap][p], LANES);
+}
+
+#if defined(__AVX512BF16__)
+// Two spikes at once: the numbers of both lie side by side, and one instruction multiplies and adds the pairs.
+template <int P>
+inline void add(const Spike* spike, const Spike* end, const bf16* numbers, const i64* from, float* sums, const i64* to) {
+    __m512 s[9][2];
+    for (int tap = 0; tap < 9; ++tap)
+        for (int p = 0; p < 2; ++p) s[tap][p] = _mm512_load_ps(sums + to[tap] + p * LANES);
+    for (; spike < end; spike += 2) {
+        const Spike one = spike[0], other = spike + 1 < end ? spike[1] : Spike{one.at, 0.0f};
+        const auto values = (__m512bh)_mm512_set1_epi32(int(bits_of(one.value) >> 16 | (bits_of(other.value) & 0xffff0000u)));
+        for (int tap = 0; tap < 9; ++tap) {
+            const __m512i a = _mm512_load_si512(numbers + one.at + from[tap]), b = _mm512_load_si512(numbers + other.at + from[tap]);
+            s[tap][0] = _mm512_dpbf16_ps(s[tap][0], (__m512bh)_mm512_unpacklo_epi16(a, b), values);
+            s[tap][1] = _mm512_dpbf16_ps(s[tap][1], (__m512bh)_mm512_unpackhi_epi16(a, b), values);
+        }
+    }
+    for (int tap = 0; tap < 9; ++tap)
+        for (int p = 0; p < 2; ++p) _mm512_store_ps(sums + to[tap] + p * LANES, s[tap][p]);
+}
+#else
+// Two vectors of bfloat16 are read as one, of the even numbers and of the odd ones.
+template <int P>
+inline void add(const Spike* spike, const Spike* end, const bf16* numbers, const i64* from, float* sums, const i64* to) {
+    f32 s[9][2];
+    for (int tap = 0; tap < 9; ++tap)
+        for (int p = 0; p < 2; ++p) s[tap][p] = load(sums + to[tap] + p * LANES);
+    for (; spike != end; ++spike) {
+        const f32 value = f32{} + spike->value;
+        for (int tap = 0; tap < 9; ++tap) {
+            u32 both;
+            std::memcpy(&both, numbers + spike->at + from[tap], sizeof both);
+            s[tap][0] += value * (f32)(both << 16), s[tap][1] += value * (f32)(both & 0xffff0000u);
+        }
+    }
+    for (int tap = 0; tap < 9; ++tap)
+        for (int p = 0; p < 2; ++p) store_some(sums + to[tap] + p * LANES, s[tap][p], LANES);
+}
+#endif
+
+// Which of the sums the number of a column is added to.
+template <class N> i64 place(i64 column) {
+    if (sizeof(N) == 4) return column;
+#if defined(__AVX512BF16__)
+    return column % 8 / 4 * LANES + column / 8 * 4 + column % 4;
+#else
+    return column % 2 * LANES + column / 2;
+#endif
 }
 
 // The spikes of some images, in order.
