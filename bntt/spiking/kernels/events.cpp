@@ -40,6 +40,7 @@ constexpr int BLOCK = 2;
 #endif
 constexpr int UNIT = 4;  // positions that are worked on together: a 2 x 2 window, or neighbours in a row
 constexpr int PANEL = 4 * LANES;  // output channels that are worked on together
+constexpr int FEW = LANES == 16 ? 2 : 1;  // vectors of channels whose nine sums fit the registers
 constexpr int UNROLL = 4;  // events per round of the sparse loop; lists are padded with zeros
 constexpr i64 MEMBRANES = 256 * 1024;  // bytes of a panel's membranes that an item touches: with the weights, in L2
 constexpr i64 INPUTS = 1 << 22;  // spikes that an item scans: bounds the scratch
@@ -251,6 +252,47 @@ template <int K> inline void sparse(const float* weight, i64 stride, const Gathe
     for (int k = 0; k < K; k++) sum[k] = s[k];
 }
 
+// The currents of an item's rows at one step, with a column at either side and a row below for what lies outside.
+//
+// Where output channels are few, it takes longer to gather the spikes around a position than to add their weights. So the
+// spikes are visited in order, and each cell adds its own to the nine currents around it. A current still takes its terms
+// row by row, and within a row of taps from left to right.
+struct Currents {
+    std::vector<f32> sums;
+    i64 pitch = 0;
+
+    template <int K, class S> void fill(const Layer<S>& layer, const float* weight, const Events& events, i64 t) {
+        const i64 W = layer.W, Cin = layer.Cin;
+        pitch = (W + 2) * K;
+        sums.assign((events.rows + 1) * pitch, f32{});
+        const int* start = events.start.data() + t * events.cells;
+        for (i64 r = 0; r < events.rows; r++) {
+            const i64 row = events.first + r, y = row % layer.H;
+            if (row < 0 || row >= layer.rows()) continue;
+            const i64 above = r > 0 && y > 0 ? r - 1 : events.rows, below = y < layer.H - 1 && r + 1 < events.rows ? r + 1 : events.rows;
+            f32* rows[3] = {&sums[below * pitch], &sums[r * pitch], &sums[above * pitch]};  // that see this row by tap 0, 1, 2
+            for (i64 x = 0; x < W; x++) {
+                const i64 from = start[r * W + x], to = start[r * W + x + 1];
+                if (from == to) continue;
+                f32 s[9][K];
+                for (int tap = 0; tap < 9; tap++)
+                    for (int k = 0; k < K; k++) s[tap][k] = rows[tap / 3][(x + 2 - tap % 3) * K + k];
+                for (i64 e = from; e < to; e++) {
+                    const float* w = weight + (events.index[e] - x * Cin) * layer.stride;
+                    const f32 v = f32{} + events.value[e];
+                    for (int tap = 0; tap < 9; tap++)
+                        for (int k = 0; k < K; k++) s[tap][k] = fma(v, load<f32>(w + tap * Cin * layer.stride + k * LANES), s[tap][k]);
+                }
+                for (int tap = 0; tap < 9; tap++)
+                    for (int k = 0; k < K; k++) rows[tap / 3][(x + 2 - tap % 3) * K + k] = s[tap][k];
+            }
+        }
+    }
+    template <int K> void of(const Events& events, const Place& place, f32 (&current)[K]) const {
+        for (int k = 0; k < K; k++) current[k] = sums[(place.row - events.first) * pitch + (place.x + 1) * K + k];
+    }
+};
+
 // `from[b][r]`: where the neighbourhood of position b begins in its r-th row of the map.
 template <int K>
 inline void dense(const float* weight, i64 stride, const float* (*from)[3], i64 rows, i64 run, f32 (*sum)[K]) {
@@ -367,6 +409,7 @@ struct Scratch {
     Events events;
     Gathered gathered;
     Map map;
+    Currents currents;
 };
 
 template <class S, int K> void advance(const Layer<S>& layer, i64 t, i64 panel, Scratch& scratch) {
@@ -376,7 +419,10 @@ template <class S, int K> void advance(const Layer<S>& layer, i64 t, i64 panel, 
     const i64 rows = layer.taps == 9 ? 3 : 1, size = places.size();
     Neurons<S, K> neurons(layer, t, panel * PANEL);
     neurons.image = places[0].row / layer.H;
+    const bool by_cell = K <= FEW && rows == 3 && !events.dense[t];
     if (events.dense[t]) scratch.map.fill(layer, events, t);
+    if constexpr (K <= FEW)
+        if (by_cell) scratch.currents.fill<K>(layer, weight, events, t);
     for (i64 i = 0; i < size; i += UNIT) {
         const i64 count = std::min<i64>(UNIT, size - i);
         f32 current[UNIT][K];
@@ -387,6 +433,8 @@ template <class S, int K> void advance(const Layer<S>& layer, i64 t, i64 panel, 
                     scratch.map.around(layer, events, places[std::min(i + b + p, size - 1)], from[p]);
                 dense<K>(weight, layer.stride, from, rows, rows * layer.Cin, current + b);
             }
+        else if (by_cell)
+            for (i64 p = 0; p < count; p++) scratch.currents.of(events, places[i + p], current[p]);
         else
             for (i64 p = 0; p < count; p++) {
                 scratch.gathered.fill(layer, events, t, places[i + p]);
@@ -443,7 +491,7 @@ template <class S> double run(Layer<S> layer) {
     i64 present = 0;
 #pragma omp parallel reduction(+ : present)
     {
-        Scratch scratch{{}, Gathered(layer.taps * layer.Cin), {}};
+        Scratch scratch{{}, Gathered(layer.taps * layer.Cin), {}, {}};
 #pragma omp for schedule(dynamic)
         for (i64 item = 0; item < pieces * shares; item++) {
             const i64 first = item % pieces * height, last = std::min(first + height, rows), share = item / pieces;
