@@ -37,10 +37,7 @@ at_working_folder(results)
 
 neuron = LIF(leak=0.95, threshold=1.0, reset="soft", alpha=0.3)  # the released code's values
 
-Markdown(
-    f"**Data.** No data of experiment `{experiment}`: this is an illustration, computed with `{neuron}`, "
-    f"α = {neuron.alpha}."
-)
+Markdown(f"**Data.** None of the experiment's: this is an illustration, computed with `{neuron}`, α = {neuron.alpha}.")
 
 # %%
 figure = figure2.draw(neuron)

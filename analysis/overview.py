@@ -210,10 +210,10 @@ HTML(runs_table(found))
 # gamma is in e-folds; a row without a learned scale has none. A run that *diverged* is shown as n/a in the tables. A
 # run that is *missing* has no result yet; `python -m bntt runs` lists such runs.
 
-# %% [markdown]
+# %% [markdown] tags=["files"]
 # ## Notebooks and tables
 
-# %%
+# %% tags=["files"]
 lines = [
     f"* [{title}](notebooks/{name}.html), and as [csv](tables/{name}.csv), [Markdown](tables/{name}.md), "
     f"[LaTeX](tables/{name}.tex)"

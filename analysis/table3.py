@@ -42,6 +42,6 @@ Markdown(sources(found))
 # %%
 HTML(to_html(table))
 
-# %%
+# %% tags=["files"]
 paths = write(table, f"{output}/tables")
 Markdown(f"Also as {', '.join(f'[{path.name}](../tables/{path.name})' for path in paths)}.")

@@ -37,8 +37,8 @@ from bntt.results.facts import sources
 found = opened(experiment, results)
 if not is_study(found.experiment):
     raise UserError(
-        f"experiment {experiment} has no rows {wave.NEITHER} and {wave.GAMMA} on one dataset, which this notebook "
-        "compares; draw wave-digits or wave-cifar10"
+        f"experiment {found.experiment.name} has no rows {wave.NEITHER} and {wave.GAMMA} on one dataset, which this "
+        "notebook compares; draw wave-digits or wave-cifar10"
     )
 dataset = style.drawn_dataset(found.experiment.datasets)
 runs = wave.by_seed(found)

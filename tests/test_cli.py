@@ -10,7 +10,7 @@ from bntt.data import store
 
 COMMANDS = (
     "train", "evaluate", "runs", "check", "compare", "explain", "archive", "restore", "plan", "data", "notebook",
-    "keys", "test",
+    "preliminary", "keys", "test",
 )  # fmt: skip
 
 

@@ -51,6 +51,25 @@ def test_every_committed_experiment_loads(name):
     assert loaded.title
 
 
+def test_first_seeds_are_one_of_every_row_on_every_dataset_and_what_they_start_from(tmp_path):
+    datasets = {"datasets": ["digits-dvs"]}
+    rows = EXPERIMENT["rows"] | {
+        "late": EXPERIMENT["rows"]["rmp"] | {"seeds": [9]},
+        "dvs": {"method": "surrogate", "seeds": [7, 5], **datasets},
+    }
+    experiments = {"datasets": ["digits", "digits-dvs"], "seeds": [5, 7, 9], "rows": rows}
+    whole = experiment(tmp_path, **experiments)
+    first = whole.first_seeds()
+    assert {run.name for run in first.runs} == {
+        *(f"{dataset}/{row}/seed-5" for dataset in ("digits", "digits-dvs") for row in ("bntt", "plain", "ann", "rmp")),
+        *(f"{dataset}/{row}/seed-9" for dataset in ("digits", "digits-dvs") for row in ("ann", "late")),
+        "digits-dvs/dvs/seed-7",
+    }
+    assert first.runs == tuple(run for run in whole.runs if run in first.runs)
+    assert first.first_seeds() == first
+    assert first.run("digits", "ann", 9).name == "digits/ann/seed-9"
+
+
 def test_the_demo_is_vgg9_at_25_steps_with_every_row_the_paper_compares():
     demo = load("demo")
     assert demo.datasets == ["digits", "digits-dvs"]

@@ -17,7 +17,7 @@ from bntt.experiment import declared
 
 COMMANDS = (
     "train", "evaluate", "runs", "check", "compare", "explain", "archive", "restore", "plan", "data", "notebook",
-    "keys", "test",
+    "preliminary", "keys", "test",
 )  # fmt: skip
 NOT_FINISHED = 75  # EX_TEMPFAIL of sysexits.h, "try again"; can be used for Slurm's RequeueExit
 

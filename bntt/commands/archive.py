@@ -6,7 +6,7 @@ from pathlib import Path
 from bntt.common.errors import UserError
 from bntt.common.files import sha256
 from bntt.common.text import MOST_NAMED, counted, listed
-from bntt.drawing.records import damaged_drawings
+from bntt.drawing.records import damaged_drawings, is_preliminary
 from bntt.experiment.schema import file_of
 from bntt.results.collect import Results
 from bntt.runs.archive import check_target, pack
@@ -33,6 +33,7 @@ def run(parsed: argparse.Namespace) -> None:
     faults = [f"{one.run.name} ({one.status})" for one in results.runs if not one.status.ended]
     # Without the folder's path, because an archive names no folder of its maker.
     faults += [reason.replace(f"{results.folder}/", "") for reason in damaged_drawings(results.folder)]
+    faults += ["overview.html (preliminary)"] if is_preliminary(results.folder) else []
     if faults and not parsed.partial:
         raise UserError(
             f"{parsed.folder} is not finished: {listed(faults, MOST_NAMED)}; `python -m bntt check` says "

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from bntt.common.errors import check_name
 from bntt.common.text import counted, number
-from bntt.drawing.records import damaged_drawings
+from bntt.drawing.records import damaged_drawings, is_preliminary
 from bntt.paper.reproduction import Judged, judge_all
 from bntt.paper.scores import headline
 from bntt.paper.verdicts import WORDS, Word
@@ -38,7 +38,7 @@ class Check(NamedTuple):
 
     lines: Sequence[str]
     counts: Counter[Word]
-    broken: int  # number of runs that have not ended and of drawings that are damaged
+    broken: int  # number of runs that have not ended and of drawings that are damaged or preliminary
 
 
 def check(results: Results) -> Check:
@@ -48,6 +48,8 @@ def check(results: Results) -> Check:
     runs = Counter(one.status for one in results.runs)
     broken = [f"[{one.status}] {one.run.name}: {one.reason}" for one in results.runs if not one.status.ended]
     broken += [f"[damaged] {reason}" for reason in damaged_drawings(results.folder)]
+    if is_preliminary(results.folder):
+        broken.append(f"[preliminary] {results.folder}/overview.html shows the first seeds alone")
     lines = [_line(one) for one in judged if one.verdict.word != "NOT_RUN"] + _not_run(judged) + broken
     lines += [
         *headline(judged),

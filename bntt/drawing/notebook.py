@@ -13,7 +13,7 @@ import re
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -23,6 +23,9 @@ from bntt.drawing import page as pages
 from bntt.experiment.declared import is_source
 from bntt.results.collect import Results
 from bntt.runs.provenance import ROOT
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 ANALYSIS = ROOT / "analysis"
 
@@ -39,14 +42,14 @@ def at_working_folder(results: str) -> None:
         os.chdir(here.parents[1 + len(places)])
 
 
-def opened(experiment: str, results: str) -> Results:
-    """The results that a notebook draws, wherever the notebook was opened.
+def opened(experiment: str | Results, results: str) -> Results:
+    """The results that a notebook draws, wherever the notebook was opened: of an experiment, or those given.
 
     Raises UserError, which says what to run, if no run of the experiment has a result. So no empty drawing replaces an
     earlier one.
     """
     at_working_folder(results)
-    found = Results.of(experiment, results)
+    found = Results.of(experiment, results) if isinstance(experiment, str) else experiment
     if not any(one.training for one in found.runs):
         raise UserError(
             f"{found.folder} has no result to draw; make some first: "
@@ -58,7 +61,7 @@ def opened(experiment: str, results: str) -> Results:
 def titles(kind: str) -> dict[str, str]:
     """The name and the heading of each notebook of a kind, ``figure`` or ``table``, found by file names."""
     found = sorted(path for path in ANALYSIS.glob(f"{kind}*.py") if is_source(path, ANALYSIS) and path.is_file())
-    sources = {source.stem: _text(source) for source in found}
+    sources = {source.stem: text_of(source) for source in found}
     return {name: text.partition("\n# # ")[2].partition("\n")[0] for name, text in sources.items()}
 
 
@@ -77,7 +80,7 @@ def execute(source: Path, notebook: Path, page: Path, parameters: dict[str, str]
 
     if not source.is_file():
         raise UserError(f"no notebook source {source}; they lie in analysis/")
-    document = jupytext.reads(_text(source), fmt="py")
+    document = jupytext.reads(text_of(source), fmt="py")
     document.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     failed = notebook.with_suffix(".failed.ipynb")
 
@@ -121,7 +124,8 @@ def execute(source: Path, notebook: Path, page: Path, parameters: dict[str, str]
     write_atomically(page, lambda beside: beside.write_text(render(notebook, source.stem), encoding="utf-8"))
 
 
-def _text(source: Path) -> str:
+def text_of(source: Path) -> str:
+    """The text of a notebook source; raises UserError if it is not in UTF-8."""
     try:
         return source.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -159,6 +163,15 @@ def _own_kernel(settings: str) -> Any:
 
 def render(notebook: Path, name: str) -> str:
     """An executed notebook as one self-contained page without code and without its scripts."""
+    import nbformat
+
+    body = body_of(nbformat.read(notebook, as_version=4))
+    heading = re.search(r"<h1[^>]*>(.*?)</h1>", body, flags=re.DOTALL)
+    return pages.whole(Markup(heading.group(1)).striptags() if heading else name, Markup(body))
+
+
+def body_of(notebook: "NotebookNode") -> str:
+    """The body of an executed notebook's page: HTML without code and without its scripts."""
     from jupyter_core.paths import ENV_JUPYTER_PATH, SYSTEM_JUPYTER_PATH, jupyter_path
     from nbconvert import HTMLExporter
 
@@ -171,8 +184,6 @@ def render(notebook: Path, name: str) -> str:
     exporter = exporter(
         template_name="basic", exclude_input=True, exclude_anchor_links=True, extra_template_basedirs=[]
     )
-    body, _ = exporter.from_filename(str(notebook))
+    body, _ = exporter.from_notebook_node(notebook)
     body = re.sub(r"<(script|style|iframe)\b.*?</\1>", "", body, flags=re.DOTALL)
-    body = re.sub(r"\bsrc\s*=\s*(?:\"(?:https?:)?//[^\"]*\"|'(?:https?:)?//[^']*')", "", body)  # it would be fetched
-    heading = re.search(r"<h1[^>]*>(.*?)</h1>", body, flags=re.DOTALL)
-    return pages.whole(Markup(heading.group(1)).striptags() if heading else name, Markup(body))
+    return re.sub(r"\bsrc\s*=\s*(?:\"(?:https?:)?//[^\"]*\"|'(?:https?:)?//[^']*')", "", body)  # it would be fetched

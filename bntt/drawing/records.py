@@ -3,9 +3,11 @@
 The record is ``notebooks/<name>.json``, beside the executed notebook. It holds the hash of every file, so a table or a
 figure that was changed later, or that was drawn from other measurements, is detected. Only this module decides whether
 a drawing is current.
+
+A preliminary overview (`bntt.drawing.preliminary`) has the place and the record of the overview, which replaces both.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +31,13 @@ def is_study(experiment: Experiment) -> bool:
     return set(experiment.rows) >= _COMPARED and len(experiment.datasets) == 1
 
 
-def write_record(path: Path, source: Path, experiment: str, results: "Results", outputs: list[Path]) -> None:
-    """Write to ``path`` the record of a drawing just made from ``results``, with the files drawn in their folder."""
+def write_record(
+    path: Path, source: Path, experiment: str, results: "Results", outputs: list[Path], preliminary: bool = False
+) -> None:
+    """Write to ``path`` the record of a drawing just made from ``results``, with the files drawn in their folder.
+
+    A ``preliminary`` drawing is of the first seeds alone.
+    """
     folder = results.folder
     files = [*_drawn(folder, source.stem), *(one for one in outputs if one.resolve().is_relative_to(folder.resolve()))]
     document = {
@@ -41,6 +48,7 @@ def write_record(path: Path, source: Path, experiment: str, results: "Results", 
         "interpreter": provenance.interpreter(),  # also of the notebook
         "drawn": provenance.now(),
         "files": {one.resolve().relative_to(folder.resolve()).as_posix(): sha256(one) for one in files},
+        **({"preliminary": True} if preliminary else {}),
     }
     write_sealed(path, document)
 
@@ -78,17 +86,41 @@ def is_current(folder: Path, source: Path, experiment: Experiment, runs: Iterabl
     return _shown(source, experiment, runs).items() <= record.items()
 
 
+def is_preliminary(folder: Path) -> bool:
+    """Whether the overview in a results folder is one of the first seeds alone."""
+    try:
+        return "preliminary" in read_record(folder, "overview")
+    except UserError:
+        return False
+
+
+def wants_preliminary(folder: Path, source: Path, first: Experiment, runs: Sequence[Found]) -> bool:
+    """Whether a preliminary overview of the runs of ``first`` is to be drawn: neither it nor a fuller one is there.
+
+    ``source`` is that of the overview, and ``runs`` are all of the experiment.
+    """
+    if is_preliminary(folder):
+        names = {run.name for run in first.runs}
+        return not is_current(folder, source, first, [one for one in runs if one.run.name in names])
+    return not _shows_only(folder, source.stem, _measured(runs))
+
+
 def remove_outdated(folder: Path, sources: Iterable[Path], runs: Iterable[Found]) -> None:
     """Remove each drawing of ``sources`` that may show a number which is not a present result of ``runs``."""
-    present = _measured(runs).items()
+    present = _measured(runs)
     for name in (source.stem for source in sources):
-        try:
-            if read_record(folder, name)["measured"].items() <= present:
-                continue
-        except UserError:
-            pass  # nobody knows what it shows
+        if _shows_only(folder, name, present):
+            continue
         for path in [*_drawn(folder, name), *folder.glob(f"{name}.html"), *folder.glob(f"notebooks/{name}.*")]:
             path.unlink()
+
+
+def _shows_only(folder: Path, name: str, present: dict[str, str]) -> bool:
+    """Whether a drawing is there, and shows no number but those of ``present``."""
+    try:
+        return read_record(folder, name)["measured"].items() <= present.items()
+    except UserError:
+        return False  # nobody knows what it shows
 
 
 def _drawn(folder: Path, name: str) -> list[Path]:

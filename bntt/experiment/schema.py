@@ -8,7 +8,7 @@ is declared by the module that reads it (see `bntt.experiment.declared`), so a t
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -277,6 +277,14 @@ class Experiment:
     @property
     def evaluation(self) -> Mapping[str, Any]:
         return self.runs[0].evaluation
+
+    def first_seeds(self) -> "Experiment":
+        """The part with the first seed of every row on every dataset, and with the runs that these start from."""
+        wanted = set({(run.dataset, run.row): run.name for run in reversed(self.runs)}.values())
+        for run in reversed(self.runs):  # a run comes after the one that it starts from
+            if run.name in wanted and run.start is not None:
+                wanted.add(replace(run, row=run.start).name)
+        return replace(self, runs=tuple(run for run in self.runs if run.name in wanted))
 
     def run(self, dataset: str, row: str, seed: int) -> Run:
         """The run with this dataset, row and seed; if there is none, raises a UserError that lists those there are."""

@@ -9,6 +9,7 @@ import functools
 import math
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -308,18 +309,31 @@ def empty_panel(axes: Axes, words: str) -> None:
               color=GREY, style="italic")  # fmt: skip
 
 
+_METADATA = {  # left out of each kind of file
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+_kinds = ContextVar("kinds", default=tuple(_METADATA))
+
+
+@contextlib.contextmanager
+def png_alone() -> Iterator[None]:
+    """Inside this context, `save` writes no svg and no pdf, which take as long again."""
+    before = _kinds.set(("png",))
+    try:
+        yield
+    finally:
+        _kinds.reset(before)
+
+
 def save(figure: Figure, folder: str | Path, name: str) -> Path:
     """Write a figure as ``folder/name`` .png (200 dpi), .svg and .pdf, the same bytes for the same figure.
 
     Returns the path of the png. Each file appears whole or not at all.
     """
-    metadata = {
-        "png": {"Software": None},
-        "svg": {"Date": None, "Creator": None},
-        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-    }
     with _style(**{"svg.hashsalt": name}):
-        for kind, without in metadata.items():
-            write = functools.partial(figure.savefig, format=kind, metadata=without)
+        for kind in _kinds.get():
+            write = functools.partial(figure.savefig, format=kind, metadata=_METADATA[kind])
             write_atomically(Path(folder) / f"{name}.{kind}", write)
     return Path(folder) / f"{name}.png"
