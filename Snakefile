@@ -33,4 +33,5 @@ rule all:
         [str(directory_of(run).train_json) for run in EXPERIMENT.runs],
         [str(directory_of(run).evaluate_json) for run in EXPERIMENT.runs],
         DRAWINGS,
+        [LOOK] if PRELIMINARY else [],
         rules.overview.output,

@@ -213,6 +213,53 @@ def test_committed_measurements_of_a_part_of_an_experiment_are_drawn(tmp_path):
     assert len(drawn) == len(FIGURES | TABLES) and all("reference=cifar10" in one for one in drawn)
 
 
+# -- the first look ----------------------------------------------------------------------------------------
+
+
+def priorities(project: Path, **settings) -> dict[str, float]:
+    """The priority of each planned job of a run, ``train ann 0``, and of ``preliminary``, if it is planned."""
+    ran = snakemake(project, "-n", "all", **settings)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    found = {}
+    for block in re.split(r"^(?=(?:rule |Job \d))", ran.stdout, flags=re.MULTILINE):
+        rule, wildcards, priority = (
+            re.search(pattern, block)
+            for pattern in (r"^rule (\w+)", "wildcards: .*row=(.*), seed=(.*)", "priority: (.*)")
+        )
+        if wildcards:
+            found[f"{rule.group(1)} {' '.join(wildcards.groups())}"] = float(priority.group(1)) if priority else 0.0
+        elif "a first look" in block:
+            found["preliminary"] = math.inf
+    return found
+
+
+def test_first_seeds_come_first_and_of_these_the_longest_trainings(project):
+    """With a row that starts from another seed's weights than the first of its start."""
+    rows = EXPERIMENT["rows"] | {"other": EXPERIMENT["rows"]["rmp"] | {"seeds": [2]}}
+    with edited(project / "config/tiny.yaml"):
+        write_experiment(project / "config", seeds=[1, 2], rows=rows)
+        found = priorities(project)
+    assert found.pop("preliminary")
+    first = {f"{rule} {row} 1" for rule in ("train", "evaluate") for row in ROWS}
+    first |= {f"{rule} {row} 2" for rule in ("train", "evaluate") for row in ("ann", "other")}
+    others = {f"{rule} {row} 2" for rule in ("train", "evaluate") for row in ("bntt", "plain", "rmp")}
+    assert found.keys() == first | others
+    assert min(found[job] for job in first) > max(found[job] for job in others)
+    of_bntt, of_plain, of_ann, of_rmp = (found[f"train {row} 1"] for row in ROWS)
+    assert of_bntt == of_plain > of_ann > of_rmp > found["evaluate bntt 1"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "wanted"),
+    [({"seeds": [0]}, False), ({"seeds": [0, 1]}, False), ({"seeds": [1, 0]}, False), ({"seeds": [1, 2]}, True)],
+    ids=["one seed", "an overview of what is there", "the same, and another first seed", "no overview of these"],
+)
+def test_a_preliminary_overview_is_planned_where_more_seeds_follow_and_none_is_there(project, changed, wanted):
+    with edited(project / "config/tiny.yaml"):
+        write_experiment(project / "config", **changed, title="Another")
+        assert ("preliminary" in priorities(project)) == wanted
+
+
 # -- mistakes ---------------------------------------------------------------------------------------------
 
 
@@ -416,6 +463,33 @@ def test_the_same_command_makes_everything_however_the_last_one_ended(stoppable,
         assert not assert_nothing_else_is_shown(stoppable)
     assert all_of(stoppable).wait(timeout=120) == 0, (stoppable / "stderr").read_text()
     assert assert_nothing_else_is_shown(stoppable)
+
+
+@pytest.mark.slow
+def test_a_preliminary_overview_stands_until_the_final_one_takes_its_place(stoppable):
+    """Killed while the first look is drawn, and twice while another seed trains."""
+    settings = EXPERIMENT["rows"]["ann"] | {"learning_rate": 0.2}
+    write_experiment(stoppable / "config", rows={"ann": settings}, seeds=[0, 1])
+    root = stoppable / "results/tiny"
+    page, runs, first_look = root / "overview.html", root / "runs/digits/ann", b"PRELIMINARY: seed 0 of every row"
+    shown = []
+    try:
+        for place in ("overview.html", "belongs_to.json", "belongs_to.json"):
+            process = all_of(stoppable, pause_at=place)
+            assert (runs / "seed-0/evaluate.json").exists()
+            assert not (runs / "seed-1/train.json").exists()
+            shown.append(page.read_bytes() if page.exists() else None)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        assert shown[0] is None and first_look in shown[1] and shown[2] == shown[1]
+        assert all_of(stoppable).wait(timeout=120) == 0, (stoppable / "stderr").read_text()
+        assert "PRELIMINARY" not in page.read_text()
+        assert "preliminary" not in read_record(root, "overview")
+        assert not (root / "scratch/preliminary").exists()
+        assert planned(stoppable) == set()
+    finally:
+        write_experiment(stoppable / "config", rows={"ann": settings})
+        shutil.rmtree(runs / "seed-1", ignore_errors=True)
 
 
 @pytest.mark.slow

@@ -61,6 +61,9 @@ FIGURES, TABLES = (
 BNTT = "python3 -m bntt"
 OF_EXPERIMENT = f"--experiment {quote(str(config.get('experiment', 'demo')))} --results {quote(str(RESULTS))}"
 RUNS = {run.name: run for run in EXPERIMENT.runs}
+FIRST = EXPERIMENT.first_seeds()  # these come first, and are shown as soon as they are measured
+FIRST_NAMES = {run.name for run in FIRST.runs}
+LOOK = str(ROOT / "scratch/preliminary")  # an empty file: they were shown by the Snakemake at work
 RUN = "{dataset}/{row}/seed-{seed}"
 TRAINED, EVALUATED = (str(ROOT / "runs" / RUN / name) for name in ("train.json", "evaluate.json"))
 OF_RUN = f"{OF_EXPERIMENT} --dataset {{wildcards.dataset}} --row {{wildcards.row}} --seed {{wildcards.seed}}"
@@ -121,6 +124,18 @@ def force(output):
     workflow.dag.forcefiles.add(str(output))
 
 
+LENGTHS = {run.name: run.options.get("epochs", 0) * run.options.get("time_steps", 1) for run in EXPERIMENT.runs}
+
+
+def urgency(trains, wildcards):
+    """The priority of a job of a run: first seeds first, then trainings before measurements, the longest first."""
+    name = RUN.format(**wildcards)
+    return (name in FIRST_NAMES) + round(trains * (1 + LENGTHS[name]) / (2 + max(LENGTHS.values())), 3)
+
+
+AT_ONCE = 2  # the priority of what first seeds wait for, and of showing them
+
+
 def settled(files, due):
     """Inputs, which rerun a job only if it is due; Snakemake forgets to force a job after `ancient` inputs that change."""
     return files if due or ORDERED else ancient(files)
@@ -157,6 +172,19 @@ def drawn_from(name, drawings=(), root=ROOT, experiment=EXPERIMENT, runs=FOUND, 
     }
 
 
+# A preliminary overview is not made again while it is current, and takes the place of no fuller one, as of an experiment
+# that was extended.
+PRELIMINARY = bool(UNFINISHED.evaluation - FIRST_NAMES) and records.wants_preliminary(
+    ROOT, ANALYSIS / "overview.py", FIRST, FOUND
+)
+
+
+def looked_at(wildcards):
+    """What a preliminary overview shows; only a due one is asked for."""
+    force(LOOK)
+    return [str(directory_of(run).evaluate_json) for run in FIRST.runs]
+
+
 # What to ask a batch system for. Only a profile that has defaults for it, such as profiles/slurm, asks for anything.
 DEFAULTS = workflow.resource_settings.default_resources or {}
 try:
@@ -183,14 +211,19 @@ def asked(work):
 
 
 onstart:
-    if {"train", "evaluate", "figure", "table", "study", "overview"} & {
+    if {"train", "evaluate", "figure", "table", "study", "overview", "preliminary"} & {
         job.rule.name for job in workflow.dag.needrun_jobs()
     }:
         records.remove_outdated(ROOT, sorted(ANALYSIS.glob("*.py")), FOUND)
+        Path(LOOK).unlink(missing_ok=True)  # of a Snakemake that was killed or failed
     if workflow.dag_settings.forceall or workflow.dag_settings.forcerun:
         for job in workflow.dag.needrun_jobs():
             if job.rule.name == "train":  # its job removes nothing; see train.smk
                 Path(job.output[0]).unlink(missing_ok=True)
+
+
+onsuccess:
+    Path(LOOK).unlink(missing_ok=True)
 
 
 REFERENCE = Path("results/reference")

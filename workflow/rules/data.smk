@@ -11,6 +11,7 @@ rule prepare:
         str(ROOT / "logs/prepare/{dataset}.log"),
     benchmark:
         str(ROOT / "benchmarks/prepare/{dataset}.tsv")
+    priority: AT_ONCE
     localrule: True  # downloads, and nodes of a cluster seldom reach the internet
     conda:
         "../../environment.yml"

@@ -16,6 +16,7 @@ rule evaluate:
         str(ROOT / "logs/evaluate" / f"{RUN}.log"),
     benchmark:
         str(ROOT / "benchmarks/evaluate" / f"{RUN}.tsv")
+    priority: partial(urgency, False)
     conda:
         "../../environment.yml"
     threads: EXPERIMENT.runs[0].threads

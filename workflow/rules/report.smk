@@ -1,6 +1,9 @@
-"""Executes the notebook of the overview, the page that a reader opens first.
+"""Executes the notebook of the overview, the page that a reader opens first; before, makes a preliminary one.
 
 Input: everything else. Output: overview.html beside notebooks/, and the executed notebook within.
+
+The preliminary overview needs the first seeds alone. It stands in the place of the overview, which is not its output: an
+output has one rule, and Snakemake removes it before it is made. So nothing waits for it, and it may fail alone.
 """
 
 DRAWINGS = [
@@ -26,3 +29,22 @@ rule overview:
     threads: 1
     shell:
         f"{BNTT} notebook {{input.source:q}} {NOTEBOOK} > {{log:q}} 2>&1"
+
+
+rule preliminary:
+    input:
+        looked_at,
+    output:
+        touch(LOOK),
+    log:
+        str(ROOT / "logs/preliminary.log"),
+    benchmark:
+        str(ROOT / "benchmarks/overview/preliminary.tsv")
+    priority: AT_ONCE
+    conda:
+        "../../environment.yml"
+    threads: 1
+    message:
+        f"a first look, at the first seed of every row: open {ROOT}/overview.html; the final one takes its place"
+    shell:
+        f"{BNTT} preliminary {OF_EXPERIMENT} > {{log:q}} 2>&1"

@@ -16,7 +16,7 @@ rule train:
         str(ROOT / "logs/train" / f"{RUN}.log"),
     benchmark:
         str(ROOT / "benchmarks/train" / f"{RUN}.tsv")
-    priority: 1  # before evaluations, so that the longest work starts early
+    priority: partial(urgency, True)
     conda:
         "../../environment.yml"
     threads: EXPERIMENT.runs[0].threads
