@@ -38,6 +38,7 @@ rule all:
 rule train:
     output: "results/demo/{row}.txt"
     log: "results/demo/logs/{row}.log"
+    message: "open {output}"
     shell: "sh {wildcards.row}.sh > {log:q}; touch {output:q}"
 """
 HOLD = "trap 'echo told to stop; exit 1' TERM; exec 3>fifo; echo running >&3; while :; do sleep 0.02; done"
@@ -193,6 +194,7 @@ def test_a_killed_demo_dies_whole_and_goes_on_where_it_was(root, demo, spawn):
     fifo = Fifo(root)
     killed = spawn(*demo)
     until(killed, "1/4 done   train row=a")
+    assert killed.stdout.readline() == "open results/demo/a.txt\n"
     until(killed, "FAILED train row=c")
     assert killed.stdout.readline() == "the end of results/demo/logs/c.log:\n"
     assert killed.stdout.readline() == "  the reason\n"
@@ -208,6 +210,7 @@ def test_a_killed_demo_dies_whole_and_goes_on_where_it_was(root, demo, spawn):
     assert "removing the lock that a killed run left\n" in output
     assert "3/3 done   all" in output
     assert "row=a" not in output
+    assert output.count("\nopen results/demo/b.txt\n") == 1
     assert "in all; 2 train 0:0" in output
     assert "open results/demo/overview.html first" in output
 

@@ -13,7 +13,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 
 class LogHandler(LogHandlerBase):
-    """Print jobs, the end of a failed job's log, Snakemake's warnings and errors, and where the time went."""
+    """Print jobs, messages of finished ones, the end of a failed one's log, warnings, and where the time went."""
 
     writes_to_stream = True
     writes_to_file = has_filter = has_formatter = needs_rulegraph = False
@@ -22,6 +22,7 @@ class LogHandler(LogHandlerBase):
         self.start = time.monotonic()
         self.done = self.total = 0
         self.jobs: dict[int, tuple[str, str, float]] = {}  # by id: rule, wildcards, when it started
+        self.messages: dict[int, str | None] = {}  # by id: what its rule says, of few rules
         self.spent: dict[str, list[float]] = defaultdict(list)  # by rule: seconds of each job
 
     def emit(self, record: LogRecord) -> None:
@@ -33,10 +34,13 @@ class LogHandler(LogHandlerBase):
         elif event == LogEvent.JOB_INFO:
             wildcards = " ".join(f"{key}={value}" for key, value in known["wildcards"].items())
             self.jobs[known["jobid"]] = known["rule_name"], wildcards, time.monotonic()
+            self.messages[known["jobid"]] = known["rule_msg"]
             self.say("start", known["jobid"])
         elif event == LogEvent.JOB_FINISHED:
             self.done += 1
             self.say("done", known["job_id"])
+            if message := self.messages[known["job_id"]]:
+                print(message, flush=True)
         elif event == LogEvent.JOB_ERROR:
             self.say("FAILED", known["jobid"])
             for log in map(Path, known["log"]):
