@@ -102,6 +102,7 @@ def test_a_number_or_a_word_deep_within_a_function_counts(package, runs, file, k
         ("spiking/norms.py", TRAIN | EVALUATE),
         ("spiking/kernels/plain.py", TRAIN | EVALUATE),
         ("spiking/kernels/native.cpp", TRAIN | EVALUATE),
+        ("spiking/kernels/vectors.h", TRAIN | EVALUATE),
         ("spiking/encoding.py", TRAIN | EVALUATE),
         ("spiking/randomness.py", TRAIN | EVALUATE),
         ("training/loop.py", TRAIN | EVALUATE),

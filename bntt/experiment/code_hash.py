@@ -51,7 +51,7 @@ def _deciding(method: str, dataset: str, without: frozenset[str]) -> frozenset[P
 @cache
 def _all_of(*rooms: str) -> frozenset[Path]:
     """Every source file of some packages: Python, C++, the paper's numbers and the templates of pages."""
-    kinds = ("*.py", "*.cpp", "*.yaml", "*.html")
+    kinds = ("*.py", "*.cpp", "*.h", "*.yaml", "*.html")
     found = (path for room in rooms for kind in kinds for path in (declared.PACKAGE / room).rglob(kind))
     return frozenset(path for path in found if path.is_file() and declared.is_source(path, declared.PACKAGE))
 

@@ -1,6 +1,6 @@
 """Compile C++ on the machine that runs it, and load it.
 
-A library is built once for each name, source, compiler and processor. The build is safe: the folder must belong to the
+A library is built once for each name, source (with the headers beside it), compiler and processor. The build is safe: the folder must belong to the
 user and be closed to others, the library is written under a temporary name and renamed, and one process builds while
 others wait. If the user's cache folder cannot be written, the temporary folder is used.
 """
@@ -56,7 +56,9 @@ def build(name: str, sources: Sequence[Path], flags: Sequence[str] = ()) -> Path
     if not shutil.which(compiler[0]):
         raise Unavailable("no C++ compiler was found (g++, clang++, or $CXX)")
     version = _run([*compiler, "--version"])
-    identity = [version, *compiler, *FLAGS, *flags, _processor(), *(source.read_text() for source in sources)]
+    headers = sorted({header for source in sources for header in source.parent.glob("*.h")})
+    texts = [file.read_text() for file in (*sources, *headers)]
+    identity = [version, *compiler, *FLAGS, *flags, _processor(), *texts]
     file = f"{name}-{hashlib.sha256(chr(0).join(identity).encode()).hexdigest()[:20]}.so"
     reasons = []
     for folder in cache_folders():

@@ -16,23 +16,13 @@
 #include <cstring>
 #include <memory>
 #include <vector>
-#if defined(__AVX__)
-#include <immintrin.h>
-#elif defined(__aarch64__)
-#include <arm_neon.h>
-#endif
+
+#include "vectors.h"
 
 namespace {
 
 using i64 = int64_t;
 
-#if defined(__AVX512F__)
-constexpr int LANES = 16;
-#elif defined(__AVX__)
-constexpr int LANES = 8;
-#else
-constexpr int LANES = 4;
-#endif
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int BLOCK = 4;  // positions that the dense loop works on at once: as many as the registers hold
 #else
@@ -48,35 +38,11 @@ constexpr i64 REUSE = 512;  // outputs per item below which reading the panel's 
 
 constexpr i64 PACKING = 16;  // uses of a row of weights that repay its move
 
-using f32 = float __attribute__((vector_size(4 * LANES)));
-using i32 = int32_t __attribute__((vector_size(4 * LANES)));
-using u32 = uint32_t __attribute__((vector_size(4 * LANES)));
-using u16 = uint16_t __attribute__((vector_size(2 * LANES)));
-
-struct bf16 {
-    uint16_t bits;
-};
-
 // -- vectors ---------------------------------------------------------------------------------------------------------
 
-template <class V, class P> inline V load(const P* p) {
-    V v;
+inline i32 load_indices(const int* p) {
+    i32 v;
     std::memcpy(&v, p, sizeof v);
-    return v;
-}
-inline f32 widen(const float* p) { return load<f32>(p); }
-inline f32 widen(const bf16* p) {
-#if defined(__AVX512F__)  // left to the compiler, it takes five instructions
-    return (f32)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
-#else
-    return (f32)(__builtin_convertvector(load<u16>(p), u32) << 16);
-#endif
-}
-inline float value(const float* p) { return *p; }
-inline float value(const bf16* p) {
-    const uint32_t wide = uint32_t(p->bits) << 16;
-    float v;
-    std::memcpy(&v, &wide, sizeof v);
     return v;
 }
 
@@ -87,13 +53,11 @@ inline f32 load_some(const float* p, i64 lanes) {
     if (lanes > 0) std::memcpy(&v, p, lanes * sizeof(float));
     return v;
 }
-template <class V, class P> inline void store_some(P* p, V v, i64 lanes) {
-    if (lanes >= LANES) std::memcpy(p, &v, sizeof v);
-    else if (lanes > 0) std::memcpy(p, &v, lanes * sizeof(P));
-}
-inline void store_spikes(float* p, f32 v, i64 lanes) { store_some(p, v, lanes); }
-inline void store_spikes(bf16* p, f32 v, i64 lanes) {  // quarters are exact
-    store_some(p, __builtin_convertvector((u32)v >> 16, u16), lanes);
+template <class P> inline void store_some(P* p, f32 v, i64 lanes) {  // of what has no digits to round
+    if (lanes >= LANES) return store_exact(p, v);
+    P some[LANES];
+    store_exact(some, v);
+    if (lanes > 0) std::memcpy(p, some, lanes * sizeof(P));
 }
 
 // Said explicitly: left to the compiler, contraction may differ between the two loops.
@@ -152,7 +116,7 @@ template <class S> inline i64 append(const S* p, int begin, i64 count, int* inde
 #ifdef __AVX512F__
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     for (; c + 16 <= count; c += 16) {
-        const __m512i v = (__m512i)widen(p + c);
+        const __m512i v = (__m512i)load<f32>(p + c);
         const __mmask16 some = _mm512_test_epi32_mask(v, _mm512_set1_epi32(0x7fffffff));
         _mm512_storeu_si512(values + n, _mm512_maskz_compress_epi32(some, v));
         _mm512_storeu_si512(index + n, _mm512_maskz_compress_epi32(some, _mm512_add_epi32(lanes, _mm512_set1_epi32(begin + int(c)))));
@@ -230,7 +194,7 @@ struct Gathered {
             const i64 from = start[dy * W - left], to = start[dy * W + right];
             const int move = int(((dy + halo) * 3 * halo + halo - place.x) * layer.Cin);
             for (i64 e = from; e < to; e += LANES) {
-                const i32 rows = load<i32>(events.index.get() + e) + move;
+                const i32 rows = load_indices(events.index.get() + e) + move;
                 const f32 values = load<f32>(events.value.get() + e);
                 std::memcpy(row.get() + count + e - from, &rows, sizeof rows);
                 std::memcpy(value.get() + count + e - from, &values, sizeof values);
@@ -388,7 +352,7 @@ template <class S, int K> struct Neurons {
     }
     inline void emit(i64 position, const f32 (&spikes)[K]) {
         S* to = layer.output + position * layer.Cout + c;
-        for (int k = 0; k < K; k++) store_spikes(to + k * LANES, spikes[k], columns - k * LANES);
+        for (int k = 0; k < K; k++) store_some(to + k * LANES, spikes[k], columns - k * LANES);
     }
 
     // Sums of whole numbers: their order does not matter.

@@ -10,77 +10,14 @@
 #include <cstring>
 #include <type_traits>
 #include <vector>
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
+
+#include "vectors.h"
 
 namespace {
 
 using i64 = int64_t;
-using u16x16 = uint16_t __attribute__((vector_size(32)));
 using u32x16 = uint32_t __attribute__((vector_size(64)));
 using f32x16 = float __attribute__((vector_size(64)));
-
-struct bf16 {
-    uint16_t bits;
-};
-
-// -- loading and storing: V is a vector of 16 lanes, or a single float where channels are left over -----------------
-
-template <class V> constexpr int LANES = sizeof(V) / sizeof(float);
-
-template <class V> inline V load(const float* p) {
-    V v;
-    std::memcpy(&v, p, sizeof v);
-    return v;
-}
-template <class V> inline void store(float* p, V v) { std::memcpy(p, &v, sizeof v); }
-
-template <class V> inline V load(const bf16* p) {
-    if constexpr (LANES<V> == 1) {
-        uint32_t wide = uint32_t(p->bits) << 16;
-        V v;
-        std::memcpy(&v, &wide, sizeof v);
-        return v;
-    } else {
-#if defined(__AVX512F__)  // left to the compiler, it takes five instructions
-        return (V)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
-#else
-        u16x16 narrow;
-        std::memcpy(&narrow, p, sizeof narrow);
-        return (V)(__builtin_convertvector(narrow, u32x16) << 16);
-#endif
-    }
-}
-
-// Round to nearest even; what is not a number stays so.
-template <class V> inline void store(bf16* p, V v) {
-    if constexpr (LANES<V> == 1) {
-        uint32_t w;
-        std::memcpy(&w, &v, sizeof w);
-        p->bits = v != v ? 0x7fc0 : uint16_t((w + 0x7fff + ((w >> 16) & 1)) >> 16);
-    } else {
-#if defined(__AVX512BF16__)
-        const __m256bh narrow = _mm512_cvtneps_pbh((__m512)v);  // numbers below 2 ** -126 become zero
-#else
-        u32x16 w = (u32x16)v;
-        w = (w + 0x7fff + ((w >> 16) & 1)) >> 16;
-        w = v != v ? u32x16{} + 0x7fc0 : w;
-        const u16x16 narrow = __builtin_convertvector(w, u16x16);
-#endif
-        std::memcpy(p, &narrow, sizeof narrow);
-    }
-}
-
-// Spikes and their averages have no digits to round.
-template <class V> inline void store_spikes(float* p, V v) { store(p, v); }
-template <class V> inline void store_spikes(bf16* p, V v) {
-    if constexpr (LANES<V> == 1) store(p, v);
-    else {
-        const u16x16 narrow = __builtin_convertvector((u32x16)v >> 16, u16x16);
-        std::memcpy(p, &narrow, sizeof narrow);
-    }
-}
 
 inline float magnitude(float v) { return v < 0 ? -v : v; }
 inline f32x16 magnitude(f32x16 v) { return (f32x16)((u32x16)v & 0x7fffffff); }
@@ -144,7 +81,7 @@ template <class X> void moments(const X* x, i64 T, i64 M, i64 C, float* mean, fl
             for (i64 item = 0; item < items; ++item)
                 over_panels(item, C, [&](auto panel, auto vector, i64 c) {
                     using V = decltype(vector);
-                    constexpr int P = panel(), L = LANES<V>;
+                    constexpr int P = panel(), L = LANES_OF<V>;
                     double *m = &means[(g * T + t) * C + c], *s = &squares[(g * T + t) * C + c];
                     const i64 first = g * M / groups, last = (g + 1) * M / groups;
                     for (i64 b = first; b < last; b += BLOCK) {
@@ -207,8 +144,8 @@ template <int P, class V> struct Affine {
     V scale[P], shift[P];
     Affine(const float* scales, const float* shifts, i64 at) {
         for (int p = 0; p < P; ++p) {
-            scale[p] = scales ? load<V>(scales + at + p * LANES<V>) : V{} + 1.0f;
-            shift[p] = shifts ? load<V>(shifts + at + p * LANES<V>) : V{};
+            scale[p] = scales ? load<V>(scales + at + p * LANES_OF<V>) : V{} + 1.0f;
+            shift[p] = shifts ? load<V>(shifts + at + p * LANES_OF<V>) : V{};
         }
     }
 };
@@ -223,7 +160,7 @@ void scan(const X* x, i64 T, i64 M, i64 C, const float* scale, const float* shif
         for (i64 item = 0; item < items; ++item)
             over_panels(item, C, [&](auto panel, auto vector, i64 c) {
                 using V = decltype(vector);
-                constexpr int P = panel(), L = LANES<V>;
+                constexpr int P = panel(), L = LANES_OF<V>;
                 const Neuron own = neuron;
                 const i64 first = b * size, last = std::min(units.count, first + size), window = units.window;
                 V u[SCAN_ROWS * P] = {};
@@ -247,7 +184,7 @@ void scan(const X* x, i64 T, i64 M, i64 C, const float* scale, const float* shif
                                 u[i * P + p] = own.after<HARD>(v);
                             }
                         }
-                        for (int p = 0; p < P; ++p) store_spikes(out + unit * C + p * L, window == 4 ? sum[p] * 0.25f : sum[p]);
+                        for (int p = 0; p < P; ++p) store_exact(out + unit * C + p * L, window == 4 ? sum[p] * 0.25f : sum[p]);
                     }
                 }
                 if (membrane)
@@ -279,7 +216,7 @@ void reverse_scan(const X* x, i64 T, i64 M, i64 C, const float* centre, const fl
             for (i64 item = 0; item < items; ++item)
                 over_panels(item, C, [&](auto panel, auto vector, i64 c) {
                     using V = decltype(vector);
-                    constexpr int P = panel(), L = LANES<V>;
+                    constexpr int P = panel(), L = LANES_OF<V>;
                     const Neuron own = neuron;  // nothing that is written can change it
                     const i64 end = (g + 1) * units.count / groups;
                     for (i64 first = g * units.count / groups; first < end; first += size) {

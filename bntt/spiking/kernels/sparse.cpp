@@ -13,36 +13,23 @@
 #include <new>
 #include <type_traits>
 #include <vector>
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
+
+#include "vectors.h"
 
 namespace {
 
 using i64 = int64_t;
 
-#if defined(__AVX512F__)
-constexpr int LANES = 16;
-constexpr int WIDE = 2;  // vectors of output channels whose nine sums fill the registers
-#elif defined(__AVX__)
-constexpr int LANES = 8;
+#if defined(__AVX__) && !defined(__AVX512F__)
 constexpr int WIDE = 1;
 #else
-constexpr int LANES = 4;
-constexpr int WIDE = 2;
+constexpr int WIDE = 2;  // vectors of output channels whose nine sums fill the registers
 #endif
 constexpr i64 TILE = 1 << 14;  // numbers in the maps that are at hand at once: in the second-level cache
 constexpr i64 GROUPS = 8;      // of images whose weight gradients are summed apart
 
-using f32 = float __attribute__((vector_size(4 * LANES)));
-using i32 = int32_t __attribute__((vector_size(4 * LANES)));
-using u32 = uint32_t __attribute__((vector_size(4 * LANES)));
-using u16 = uint16_t __attribute__((vector_size(2 * LANES)));
+using u32 = Words<LANES>::u32;
 using i8 = int8_t __attribute__((vector_size(LANES)));
-
-struct bf16 {
-    uint16_t bits;
-};
 
 i64 divide_up(i64 a, i64 b) { return (a + b - 1) / b; }
 
@@ -58,42 +45,12 @@ template <class X> struct OnLines {
 };
 template <class X> using Aligned = std::vector<X, OnLines<X>>;
 
-// -- vectors, of which the first `lanes` count -----------------------------------------------------------------------
-
-inline f32 load(const float* p) {
-    f32 v;
-    std::memcpy(&v, p, sizeof v);
-    return v;
-}
-inline f32 load(const bf16* p) {
-#if defined(__AVX512F__)  // left to the compiler, it takes five instructions
-    return (f32)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
-#else
-    u16 v;
-    std::memcpy(&v, p, sizeof v);
-    return (f32)(__builtin_convertvector(v, u32) << 16);
-#endif
-}
-
-inline void store_some(float* p, f32 v, i64 lanes) {
-    if (lanes >= LANES) std::memcpy(p, &v, sizeof v);
-    else if (lanes > 0) std::memcpy(p, &v, lanes * sizeof *p);
-}
-inline void store_some(bf16* p, f32 v, i64 lanes) {  // rounded to nearest even; what is not a number stays so
-    u32 w = (u32)v;
-    w = (w + 0x7fff + ((w >> 16) & 1)) >> 16;
-    w = v != v ? u32{} + 0x7fc0 : w;
-    const u16 narrow = __builtin_convertvector(w, u16);
-    if (lanes >= LANES) std::memcpy(p, &narrow, sizeof narrow);
-    else if (lanes > 0) std::memcpy(p, &narrow, lanes * sizeof *p);
-}
-
-inline float value(const float* p) { return *p; }
-inline float value(const bf16* p) {
-    const uint32_t wide = uint32_t(p->bits) << 16;
-    float v;
-    std::memcpy(&v, &wide, sizeof v);
-    return v;
+// Stores the first `lanes` of a vector.
+template <class X> inline void store_some(X* p, f32 v, i64 lanes) {
+    if (lanes >= LANES) return store(p, v);
+    X some[LANES];
+    store(some, v);
+    if (lanes > 0) std::memcpy(p, some, lanes * sizeof *p);
 }
 
 inline uint32_t bits_of(float v) {
@@ -123,7 +80,7 @@ inline i64 bytes_of(const float* x, i64 count, int8_t* bytes, Noted& noted) {
     i32 zeros{}, wrong{};
     i64 i = 0;
     for (; i + LANES <= count; i += LANES) {
-        const f32 four = load(x + i) * 4.0f;
+        const f32 four = load<f32>(x + i) * 4.0f;
         const i32 whole = __builtin_convertvector(four, i32);
         const i8 narrow = __builtin_convertvector(whole, i8);
         wrong |= (__builtin_convertvector(whole, f32) != four) | (__builtin_convertvector(narrow, i32) != whole);
@@ -231,14 +188,14 @@ template <int P>
 inline void add(const Spike* spike, const Spike* end, const float* numbers, const i64* from, float* sums, const i64* to) {
     f32 s[9][P];
     for (int tap = 0; tap < 9; ++tap)
-        for (int p = 0; p < P; ++p) s[tap][p] = load(sums + to[tap] + p * LANES);
+        for (int p = 0; p < P; ++p) s[tap][p] = load<f32>(sums + to[tap] + p * LANES);
     for (; spike != end; ++spike) {
         const f32 value = f32{} + spike->value;
         for (int tap = 0; tap < 9; ++tap)
-            for (int p = 0; p < P; ++p) s[tap][p] += value * load(numbers + spike->at + from[tap] + p * LANES);
+            for (int p = 0; p < P; ++p) s[tap][p] += value * load<f32>(numbers + spike->at + from[tap] + p * LANES);
     }
     for (int tap = 0; tap < 9; ++tap)
-        for (int p = 0; p < P; ++p) store_some(sums + to[tap] + p * LANES, s[tap][p], LANES);
+        for (int p = 0; p < P; ++p) store(sums + to[tap] + p * LANES, s[tap][p]);
 }
 
 #if defined(__AVX512BF16__)
@@ -266,7 +223,7 @@ template <int P>
 inline void add(const Spike* spike, const Spike* end, const bf16* numbers, const i64* from, float* sums, const i64* to) {
     f32 s[9][2];
     for (int tap = 0; tap < 9; ++tap)
-        for (int p = 0; p < 2; ++p) s[tap][p] = load(sums + to[tap] + p * LANES);
+        for (int p = 0; p < 2; ++p) s[tap][p] = load<f32>(sums + to[tap] + p * LANES);
     for (; spike != end; ++spike) {
         const f32 value = f32{} + spike->value;
         for (int tap = 0; tap < 9; ++tap) {
@@ -276,7 +233,7 @@ inline void add(const Spike* spike, const Spike* end, const bf16* numbers, const
         }
     }
     for (int tap = 0; tap < 9; ++tap)
-        for (int p = 0; p < 2; ++p) store_some(sums + to[tap] + p * LANES, s[tap][p], LANES);
+        for (int p = 0; p < 2; ++p) store(sums + to[tap] + p * LANES, s[tap][p]);
 }
 #endif
 
@@ -366,7 +323,7 @@ void currents(const int8_t* bytes, i64 I, i64 H, i64 W, i64 Cin, i64 Cout, const
                     for (i64 y = 0; y < H; ++y)
                         for (i64 x = 0; x < W; ++x, to += Cout)
                             for (int p = 0; p < P; ++p)
-                                store_some(to + p * LANES, load(&sums[maps.cell(i, y + 1) + (x + 1) * columns + p * LANES]),
+                                store_some(to + p * LANES, load<f32>(&sums[maps.cell(i, y + 1) + (x + 1) * columns + p * LANES]),
                                            Cout - panel * columns - p * LANES);
             }
         }
