@@ -3,10 +3,10 @@
     python benchmarks/passes.py                     # the layers of VGG9 on 32 x 32 images, batch 16, T = 25
     python benchmarks/passes.py --width 0.25 --side 16 --batch 64     # those of the demo
 
-Three loops of PyTorch measure the bandwidth in this process, on arrays larger than the caches: one reads, one copies, and
-one adds an array to another in place. From them follow the seconds that a pass needs for what it must read and write
-once: its currents are read, its output is a copy, and `combine` adds in place. The share is that time over the pass's
-own; where arrays fit into the caches it may exceed 1.
+Three loops of PyTorch measure the bandwidth in this process, on arrays larger than the caches: one reads, one copies,
+and one adds an array to another in place. From them follow the seconds that a pass needs for what it must read and
+write once: its currents are read, its output is a copy, and `combine` adds in place. The share is that time over the
+pass's own; where arrays fit into the caches it may exceed 1.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def median(work: Callable[[], object]) -> float:
 
 
 def bandwidth() -> tuple[float, float, float]:
-    """GB/s of reading, of copying, and of adding in place; bytes that are read and bytes that are written both count."""
+    """GB/s of reading, of copying, and of adding in place; bytes read and bytes written both count."""
     source, target = torch.ones(LARGE // 4), torch.ones(LARGE // 4)
     loops = (1, source.sum), (2, lambda: target.copy_(source)), (3, lambda: target.add_(source))
     read, copy, update = (arrays * LARGE / median(loop) / 1e9 for arrays, loop in loops)

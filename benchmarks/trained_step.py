@@ -3,10 +3,11 @@
     python benchmarks/trained_step.py wave-cifar10 cifar10 decay-gamma 0 results
 
 Arguments: experiment, dataset, row, seed, and the folder of results with the run's weights. The step is the one of
-training (spikes of a batch of training images, forward, cross-entropy, backward, SGD), with a learning rate of 0, so the
-network stays as it was trained. The limit is that of `train_step.py` for the same layers. Currents and gradients of each
-layer in a float32 step are also compared with those of dense convolutions of the same numbers in float64; the last column
-says how far dense float32 is from that. The times are measured in rounds, step and limit in turns.
+training (spikes of a batch of training images, forward, cross-entropy, backward, SGD), with a learning rate of 0, so
+that the network stays as it was trained. The limit is that of `train_step.py` for the same layers. Currents and
+gradients of each layer in a float32 step are also compared with those of dense convolutions of the same numbers in
+float64; the last column says how far dense float32 is from that. The times are measured in rounds, step and limit in
+turns.
 """
 
 import argparse

@@ -11,6 +11,7 @@ ADDED = {
     ".yaml": "\nnew: 1\n",
     ".json": "\n",
     ".cpp": "\nint added;\n",
+    ".h": "\nint added;\n",
     ".smk": "\n# a comment\n",
 }
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef

@@ -7,9 +7,9 @@ type where they are used. Sums are taken in float32.
 While a CPU makes the bytes, it counts the spikes of each step. The current of a step without spikes is zero, and so is
 its share of the weights' gradient: only the steps from the first spike to the last are convolved. Where spikes are few
 among these, too, 3 x 3 convolutions and the gradients of their weights visit the spikes and leave out the zeros
-(`bntt.spiking.kernels.native.sparse_currents`). Which way is taken depends on the density of this layer's spikes in this
-batch and on the processor's instructions, and on nothing that was timed, so a training can be repeated to the bit. The
-two ways differ in the order of their sums. The gradient for the input is always dense.
+(`bntt.spiking.kernels.native.sparse_currents`). Which way is taken depends on the density of this layer's spikes in
+this batch and on the processor's instructions, and on nothing that was timed, so a training can be repeated to the bit.
+The two ways differ in the order of their sums. The gradient for the input is always dense.
 """
 
 from collections.abc import Iterator

@@ -136,7 +136,7 @@ def chosen(monkeypatch, below):
     """Set both densities, and return the names of the sparse passes that are called from here on."""
     called = []
     assert backend_for(torch.ones(1)) is native  # the self-check, which calls both, is over
-    monkeypatch.setattr(native, "SPARSE_BELOW", dict.fromkeys(TYPES, {math.inf: (below, below)}))
+    monkeypatch.setattr(native, "SPARSE_BELOW", {dtype: {math.inf: (below, below)} for dtype in TYPES})
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     for name in ("sparse_currents", "sparse_weight_gradient"):
         whole = getattr(native, name)

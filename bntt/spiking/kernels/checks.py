@@ -8,6 +8,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 from bntt.spiking.kernels import FUSED, Dynamics, ordinary, plain
 from bntt.spiking.randomness import generator
@@ -155,7 +156,7 @@ def _compare(
     maps, weight = (2 * eighths(6, channels, 3, 4)).clamp(-1, 1), eighths(channels, channels, 3, 3)
     current = torch.conv2d(maps, weight, padding=1)
     upstream = eighths(*current.shape)
-    of_weight = torch.nn.grad.conv2d_weight(maps, weight.shape, upstream, padding=1)
+    of_weight = conv2d_weight(maps, list(weight.shape), upstream, padding=1)
     whole, kept = (a.to(dtype, memory_format=torch.channels_last) for a in (upstream, maps))
     kept, _ = backend.quarters(kept, 3)
     found = backend.sparse_currents(kept, weight.float(), dtype)

@@ -1,8 +1,8 @@
 """Compile C++ on the machine that runs it, and load it.
 
-A library is built once for each name, source (with the headers beside it), compiler and processor. The build is safe: the folder must belong to the
-user and be closed to others, the library is written under a temporary name and renamed, and one process builds while
-others wait. If the user's cache folder cannot be written, the temporary folder is used.
+A library is built once for each name, source (with the headers beside it), compiler and processor. The build is safe:
+the folder must belong to the user and be closed to others, the library is written under a temporary name and renamed,
+and one process builds while others wait. If the user's cache folder cannot be written, the temporary folder is used.
 """
 
 import ctypes
@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bntt.spiking.kernels import Unavailable
@@ -93,10 +94,10 @@ def _compile(compiler: list[str], sources: Sequence[Path], flags: Sequence[str],
     one pool of threads.
     """
     with tempfile.TemporaryDirectory(dir=library.parent) as beside:
-        objects = []
-        for source in sources:
-            objects.append(f"{beside}/{source.stem}.o")
-            _run([*compiler, *FLAGS, *flags, "-c", str(source), "-o", objects[-1]])
+        objects = [f"{beside}/{source.stem}.o" for source in sources]
+        commands = [[*compiler, *FLAGS, *flags, "-c", str(s), "-o", o] for s, o in zip(sources, objects, strict=True)]
+        with ThreadPoolExecutor() as together:
+            list(together.map(_run, commands))
         _run([*compiler, "-shared", *objects, *flags, "-o", f"{beside}/library"])
         os.replace(f"{beside}/library", library)
 

@@ -165,8 +165,8 @@ def channels_last(x: Tensor) -> bool:
 def sparse_below(x: Tensor, weight: Tensor, settings: tuple[Any, ...]) -> tuple[float, float]:
     """The densities below which `sparse_currents` and `sparse_weight_gradient` are faster than dense arithmetic.
 
-    ``x [I, Cin, H, W]`` are the spikes as numbers; ``settings`` are stride, padding, dilation and groups. Both are 0 for
-    what the two cannot compute.
+    ``x [I, Cin, H, W]`` are the spikes as numbers; ``settings`` are stride, padding, dilation and groups. Both are 0
+    for what the two cannot compute.
     """
     outputs, inputs, *kernel = weight.shape
     if (tuple(kernel), *settings) != TAPS or weight.dtype != torch.float32 or not channels_last(x):
