@@ -26,7 +26,7 @@ constexpr int WIDE = 1;
 constexpr int WIDE = 2;  // vectors of output channels whose nine sums fill the registers
 #endif
 constexpr i64 TILE = 1 << 14;  // numbers in the maps that are at hand at once: in the second-level cache
-constexpr i64 GROUPS = 8;      // of images whose weight gradients are summed apart
+constexpr i64 GROUPS = 4;      // of images whose weight gradients are summed apart: each takes memory as large as these
 
 using u32 = Words<LANES>::u32;
 using i8 = int8_t __attribute__((vector_size(LANES)));
