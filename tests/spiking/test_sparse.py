@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from bntt.spiking import connections
 from bntt.spiking.connections import connect
 from bntt.spiking.kernels import backend_for, plain
 
@@ -168,12 +169,14 @@ def test_both_ways_give_the_same_with_silent_steps_anywhere(silent, dtype, monke
 
 def test_the_dense_way_convolves_nothing_before_the_first_spike_and_after_the_last(monkeypatch):
     sizes = []
-    whole = torch.conv2d
-    monkeypatch.setattr(torch, "conv2d", lambda x, *rest: sizes.append(len(x)) or whole(x, *rest))
+    for name in ("_current", "_gradient_of_weight"):
+        whole = getattr(connections, name)
+        monkeypatch.setattr(connections, name, lambda x, *rest, whole=whole: sizes.append(len(x)) or whole(x, *rest))
     chosen(monkeypatch, 0.0)
     for silent, images in (((), 12), ((0, 3, 5), 8), ((0, 1, 2, 3, 5), 2), (range(6), 2)):
         connected(steps(0.5, silent), torch.ones(3, 20, 3, 3), torch.ones(6, 2, 3, 5, 4))
-        assert sizes.pop() == images and not sizes
+        assert sizes == [images, images]
+        sizes.clear()
 
 
 def test_the_density_decides_which_way_is_taken(monkeypatch):
@@ -184,6 +187,20 @@ def test_the_density_decides_which_way_is_taken(monkeypatch):
         called = chosen(monkeypatch, below)
         connected(x, torch.ones(40, 20, 3, 3), torch.ones(6, 2, 40, 5, 4))
         assert bool(called) == sparse
+
+
+@pytest.mark.parametrize("amx", [False, True])
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_densities_are_those_of_the_shape_and_of_the_instructions(dtype, amx, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    table, less = native.SPARSE_BELOW[dtype], native.AMX if amx and dtype == torch.bfloat16 else 1
+    settings = ((1, 1), (1, 1), (1, 1), 1)
+    for outputs, most in ((1, 16), (16, 16), (17, 32), (32, 32), (33, math.inf), (500, math.inf)):
+        for inputs in (1, 15, 16, 40):
+            x, weight = spikes(0, 0.5, 2, inputs, 3, 3).to(dtype), torch.ones(outputs, inputs, 3, 3)
+            current, gradient = (density / less for density in table[most])
+            expected = (0.0 if inputs < native.FEW_INPUTS else current, gradient)
+            assert native.sparse_below(x, weight, settings) == expected
 
 
 @pytest.mark.parametrize(
