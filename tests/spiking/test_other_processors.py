@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-CONVOLVING = ["parity_float32", "parity_float64", "events", "networks"]
+CONVOLVING = ["parity_float32", "parity_float64", "events", "networks", "sparse"]
 FILES = [*CONVOLVING, "kernels", "native", "neurons", "norms"]
 SETTINGS = {
     "AVX512 with bfloat16": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"},
