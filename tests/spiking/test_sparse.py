@@ -162,7 +162,7 @@ def test_both_ways_give_the_same_with_silent_steps_anywhere(silent, dtype, monke
         scale = expected.abs().max() or 1
         assert (current.double() - expected).abs().max() <= (STORED[dtype] + 1e-6) * scale
         scale = of_weight.abs().max() or 1
-        # Without instructions for bfloat16, PyTorch sums the dense gradient in bfloat16; the sparse one is always exact.
+        # Without instructions for bfloat16, PyTorch sums the dense gradient in bfloat16; the sparse one stays exact.
         assert (found.double() - of_weight).abs().max() <= ((0 if below else 8 * STORED[dtype]) + 1e-6) * scale
         inputs.append(of_input)
     assert torch.equal(*inputs)
