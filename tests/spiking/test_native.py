@@ -278,3 +278,12 @@ def test_no_folder_at_all(tmp_path):
 def test_plain_on_demand(tmp_path):
     assert finish(start(tmp_path, BNTT_KERNELS="plain")) == ("plain", "")
     assert not (tmp_path / ".cache").exists()
+
+
+@pytest.mark.parametrize("channels", [3, 16, 64])
+@pytest.mark.parametrize("bits", [0x7FFFFFFF, -1, 0x7FC00000, 0x7F800001])
+def test_what_is_not_a_number_stays_so_in_bfloat16(bits, channels):
+    """Rounding up a number whose digits are all ones would otherwise carry into the sign."""
+    scale = torch.full((1, channels), bits, dtype=torch.int32).view(torch.float32)
+    ones = torch.ones(1, 4, channels, dtype=torch.bfloat16)
+    assert native.combine(ones.clone(), ones, scale, None, None, None).isnan().all()
