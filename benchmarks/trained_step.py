@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the package may not be installed
 
 from contestants import PRECISIONS, Limit  # noqa: E402
+from train_step import relative  # noqa: E402
 
 from bntt.data import store  # noqa: E402
 from bntt.experiment.schema import load  # noqa: E402
@@ -134,10 +135,6 @@ def compared(training: Training) -> list[tuple[float, float, float, float]]:
         connections._Connect.forward = staticmethod(whole_forward)
         connections._Connect.backward = staticmethod(whole_backward)
     return rows[::-1]
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
 if __name__ == "__main__":

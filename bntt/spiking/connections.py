@@ -13,6 +13,7 @@ The two ways differ in the order of their sums. The gradient for the input is al
 """
 
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -112,13 +113,13 @@ class _Stretch(NamedTuple):
     density: float
 
 
-def _kept(images: Tensor, steps: int) -> tuple[Tensor, _Stretch]:
+def _kept(backend: ModuleType, images: Tensor, steps: int) -> tuple[Tensor, _Stretch]:
     """Spikes as they are kept for the backward pass, and where they are.
 
     A GPU keeps them as they are, because two more passes over them would take a seventh of a step, and looks for none,
     because it would have to be waited for.
     """
-    found = backend_for(images).quarters(images, steps) if images.device.type == "cpu" and images.numel() else None
+    found = backend.quarters(images, steps) if images.device.type == "cpu" and images.numel() else None
     if found is None:
         return images, _Stretch(0, len(images), 1.0)
     kept, counts = found
@@ -127,9 +128,10 @@ def _kept(images: Tensor, steps: int) -> tuple[Tensor, _Stretch]:
     return kept, _Stretch(first, end, int(counts.sum()) / kept[first:end].numel())
 
 
-def _sparse_below(images: Tensor, kept: Tensor, weight: Tensor, settings: Settings | None) -> tuple[float, float]:
+def _sparse_below(
+    backend: ModuleType, images: Tensor, kept: Tensor, weight: Tensor, settings: Settings | None
+) -> tuple[float, float]:
     """The densities below which currents and the weights' gradient visit spikes; 0 where they cannot."""
-    backend = backend_for(images)
     if kept is images or settings is None or not hasattr(backend, "sparse_below"):
         return 0.0, 0.0
     return backend.sparse_below(images, weight, settings)
@@ -140,13 +142,14 @@ class _Connect(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, settings: Settings | None, steps: int) -> Tensor:
-        kept, stretch = _kept(images, steps)
-        below, gradient_below = _sparse_below(images, kept, weight, settings)
+        backend = backend_for(images)
+        kept, stretch = _kept(backend, images, steps)
+        below, gradient_below = _sparse_below(backend, images, kept, weight, settings)
         ctx.save_for_backward(kept if ctx.needs_input_grad[1] else None, weight)
         ctx.settings, ctx.kind, ctx.shape = settings, images.dtype, images.shape
         ctx.stretch, ctx.sparse = stretch, stretch.density < gradient_below
         if stretch.density < below:
-            return backend_for(images).sparse_currents(kept, weight, images.dtype)
+            return backend.sparse_currents(kept, weight, images.dtype)
         current = _current(images[stretch.first : stretch.end], weight, settings)
         if len(current) == len(images):
             return current

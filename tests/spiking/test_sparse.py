@@ -200,7 +200,7 @@ def test_densities_are_those_of_the_shape_and_of_the_instructions(dtype, amx, mo
         for inputs in (1, 15, 16, 40):
             x, weight = spikes(0, 0.5, 2, inputs, 3, 3).to(dtype), torch.ones(outputs, inputs, 3, 3)
             current, gradient = (density / less for density in table[most])
-            expected = (0.0 if inputs < native.FEW_INPUTS else current, gradient)
+            expected = (0.0 if inputs < native.FEW else current, gradient)
             assert native.sparse_below(x, weight, settings) == expected
 
 

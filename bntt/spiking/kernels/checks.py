@@ -4,6 +4,7 @@ The self-check, `fault`, compares every pass of a backend with the plain one in 
 """
 
 from collections.abc import Mapping
+from functools import partial
 from types import ModuleType
 
 import torch
@@ -108,24 +109,33 @@ def fault(backend: ModuleType, device: torch.device) -> str | None:
         for channels in (80, 3):  # full vectors of channels, and a remainder
             for hard in (False, True):
                 for halve in (None, WIDTH):
-                    pairs = _compare(backend, device, dtype, channels, hard, halve)
-                    for what, (found, expected) in pairs.items():
-                        error = (found.double().cpu() - expected).abs().max().item() / expected.abs().max().item()
-                        if not error <= (0 if what in ("spikes", "poisson") else TOLERANCE[dtype]):
-                            return f"{what} in {dtype} is off by {error:.1e} in the self-check"
+                    if wrong := _wrong(_compare(backend, device, dtype, channels, hard, halve), dtype):
+                        return wrong
+            if hasattr(backend, "sparse_currents") and (wrong := _wrong(_of_spikes(backend, dtype, channels), dtype)):
+                return wrong
     return None
+
+
+def _wrong(pairs: dict[str, tuple[Tensor, Tensor]], dtype: torch.dtype) -> str | None:
+    """What disagrees of results found and expected, by name; None if nothing does."""
+    for what, (found, expected) in pairs.items():
+        error = (found.double().cpu() - expected).abs().max().item() / expected.abs().max().item()
+        if not error <= (0 if what in ("spikes", "poisson") else TOLERANCE[dtype]):
+            return f"{what} in {dtype} is off by {error:.1e} in the self-check"
+    return None
+
+
+def _eighths(draws: torch.Generator, *shape: int) -> Tensor:
+    return torch.randint(-16, 17, shape, generator=draws, device="cpu").double() / 8
 
 
 def _compare(
     backend: ModuleType, device: torch.device, dtype: torch.dtype, channels: int, hard: bool, halve: int | None
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """The backend's results and the expected ones, by name, on equal currents and spikes."""
+    """The backend's results and the expected ones, by name, on equal currents."""
     draws = generator("self-check", channels)
     rows = MAPS * WIDTH * WIDTH
-
-    def eighths(*shape: int) -> Tensor:
-        return torch.randint(-16, 17, shape, generator=draws, device="cpu").double() / 8
-
+    eighths = partial(_eighths, draws)
     x = eighths(STEPS, rows, channels)
     upstream = eighths(STEPS, rows // 4 if halve else rows, channels)
     scale, shift, dmean, dvariance = eighths(4, STEPS, channels)
@@ -150,16 +160,19 @@ def _compare(
     rate, samples = (eighths(3, channels, 2, 3) / 2).float(), torch.tensor([5, 0, 2], device="cpu")
     key = 0xFEDCBA9876543210
     spikes = backend.poisson(rate.to(device), 4, key, samples.to(device), 2, dtype)
-    pairs |= {"poisson": (spikes, plain.poisson(rate, 4, key, samples, 2, torch.float64))}
-    if not hasattr(backend, "sparse_currents"):
-        return pairs
-    maps, weight = (2 * eighths(6, channels, 3, 4)).clamp(-1, 1), eighths(channels, channels, 3, 3)
+    return pairs | {"poisson": (spikes, plain.poisson(rate, 4, key, samples, 2, torch.float64))}
+
+
+def _of_spikes(backend: ModuleType, dtype: torch.dtype, channels: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Currents and the weights' gradient that visit spikes, and those of a dense convolution."""
+    draws = generator("self-check of spikes", channels)
+    maps, weight = (2 * _eighths(draws, 6, channels, 3, 4)).clamp(-1, 1), _eighths(draws, channels, channels, 3, 3)
     current = torch.conv2d(maps, weight, padding=1)
-    upstream = eighths(*current.shape)
+    upstream = _eighths(draws, *current.shape)
     of_weight = conv2d_weight(maps, list(weight.shape), upstream, padding=1)
     whole, kept = (a.to(dtype, memory_format=torch.channels_last) for a in (upstream, maps))
     kept, _ = backend.quarters(kept, 3)
-    found = backend.sparse_currents(kept, weight.float(), dtype)
-    pairs["currents of spikes"] = found, current
-    pairs["weights' gradient"] = backend.sparse_weight_gradient(kept, whole), of_weight
-    return pairs
+    return {
+        "currents of spikes": (backend.sparse_currents(kept, weight.float(), dtype), current),
+        "the weights' gradient": (backend.sparse_weight_gradient(kept, whole), of_weight),
+    }

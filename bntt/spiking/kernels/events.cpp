@@ -21,8 +21,6 @@
 
 namespace {
 
-using i64 = int64_t;
-
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int BLOCK = 4;  // positions that the dense loop works on at once: as many as the registers hold
 #else
@@ -436,16 +434,15 @@ template <class S> i64 uses(const Layer<S>& layer) {
 
 template <class S> double run(Layer<S> layer) {
     const i64 rows = layer.rows(), panels = layer.panels(), threads = omp_get_max_threads();
-    const auto ceiling = [](i64 a, i64 b) { return (a + b - 1) / b; };
 
     // An item is a stretch of rows by a stretch of panels. Rows are few enough for the caches, panels are shared out
     // only where there are too few rows, as every item looks for its events itself.
-    i64 height = std::max(ceiling(rows, 4 * threads), ceiling(REUSE, layer.T * layer.W));
+    i64 height = std::max(divide_up(rows, 4 * threads), divide_up(REUSE, layer.T * layer.W));
     height = std::min({height, MEMBRANES / (4 * PANEL * layer.W), INPUTS / (layer.T * layer.W * layer.Cin), rows});
     height = std::max<i64>(2, (height + 1) / 2 * 2);  // windows stay whole
-    const i64 pieces = ceiling(rows, height);
-    const i64 width = ceiling(panels, std::min(panels, ceiling(4 * threads, pieces)));
-    const i64 shares = ceiling(panels, width);
+    const i64 pieces = divide_up(rows, height);
+    const i64 width = divide_up(panels, std::min(panels, divide_up(4 * threads, pieces)));
+    const i64 shares = divide_up(panels, width);
 
     std::unique_ptr<float[]> packed;
     const bool narrow = layer.Cout <= PANEL;  // then the rows lie one after the other anyway
@@ -462,7 +459,7 @@ template <class S> double run(Layer<S> layer) {
             const i64 some = collect(layer, first, last, scratch.events);
             if (share == 0) present += some;
             for (i64 panel = share * width; panel < std::min((share + 1) * width, panels); panel++)
-                for (i64 t = 0; t < layer.T; t++) switch (ceiling(std::min<i64>(layer.Cout - panel * PANEL, PANEL), LANES)) {
+                for (i64 t = 0; t < layer.T; t++) switch (divide_up(std::min<i64>(layer.Cout - panel * PANEL, PANEL), LANES)) {
                         case 1: advance<S, 1>(layer, t, panel, scratch); break;
                         case 2: advance<S, 2>(layer, t, panel, scratch); break;
                         case 3: advance<S, 3>(layer, t, panel, scratch); break;

@@ -15,7 +15,6 @@
 
 namespace {
 
-using i64 = int64_t;
 using u32x16 = uint32_t __attribute__((vector_size(64)));
 using f32x16 = float __attribute__((vector_size(64)));
 
@@ -29,8 +28,6 @@ constexpr i64 GROUPS = 64;         // of rows: what is summed apart
 constexpr i64 BLOCK = 256;         // rows whose moments are taken in two passes while they are in the cache
 constexpr i64 SCAN_ROWS = 128;     // whose membranes fit the first-level cache
 constexpr i64 KEPT = 32 * 1024;    // membranes of all steps, in floats, that the reverse scan keeps: second-level cache
-
-i64 divide_up(i64 a, i64 b) { return (a + b - 1) / b; }
 
 // A function of the number of rows alone, so that sums are the same whoever takes them.
 i64 groups_of(i64 units) { return std::clamp<i64>(units / 64, 1, GROUPS); }

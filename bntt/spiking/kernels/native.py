@@ -15,18 +15,19 @@ from torch import Tensor
 from bntt.spiking.kernels import Dynamics, checks, compiled
 
 SOURCES = [Path(__file__).with_name(name) for name in ("events.cpp", "native.cpp", "sparse.cpp")]
-# The measured share of non-zero inputs above which visiting all inputs is faster than visiting spikes: in general, and
-# for layers with fewer than FEW input channels.
-DENSE_ABOVE, DENSE_ABOVE_OF_FEW, FEW = 0.4, 0.06, 16
-# The density of spikes below which visiting them is faster than oneDNN's dense arithmetic, for currents and for the
-# gradient of the weights: up to a number of output channels. Measured on one core with AVX-512 and bfloat16
-# (docs/performance.md). AMX is four times as fast at dense bfloat16; there, the densities are these divided by four.
+FEW = 16  # input channels, of which fewer make visiting spikes slow
+# The measured share of non-zero inputs above which visiting all inputs is faster than visiting spikes at inference: in
+# general, and for layers with fewer than FEW input channels.
+DENSE_ABOVE, DENSE_ABOVE_OF_FEW = 0.4, 0.06
+# The density of spikes below which visiting them is faster than oneDNN's dense arithmetic in training, for currents and
+# for the gradient of the weights: up to a number of output channels. Currents of fewer than FEW input channels are
+# always dense. Measured on one core with AVX-512 and bfloat16 (docs/performance.md). AMX is four times as fast at dense
+# bfloat16; there, the densities are these divided by four.
 SPARSE_BELOW = {
     torch.float32: {16: (0.3, 0.3), 32: (0.45, 0.45), math.inf: (0.33, 0.6)},
     torch.bfloat16: {16: (0.09, 0.23), 32: (0.2, 0.5), math.inf: (0.33, 0.55)},
 }
 AMX = 4
-FEW_INPUTS = 16  # input channels below which currents are always dense
 TAPS = ((3, 3), (1, 1), (1, 1), (1, 1), 1)  # kernel, stride, padding, dilation, groups of what can visit spikes
 CPU = ("cpu",)
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
@@ -174,7 +175,7 @@ def sparse_below(x: Tensor, weight: Tensor, settings: tuple[Any, ...]) -> tuple[
     current, gradient = next(below for most, below in SPARSE_BELOW[x.dtype].items() if outputs <= most)
     if x.dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported():
         current, gradient = current / AMX, gradient / AMX
-    return 0.0 if inputs < FEW_INPUTS else current, gradient
+    return 0.0 if inputs < FEW else current, gradient
 
 
 def sparse_currents(spikes: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:

@@ -18,8 +18,6 @@
 
 namespace {
 
-using i64 = int64_t;
-
 #if defined(__AVX__) && !defined(__AVX512F__)
 constexpr int WIDE = 1;
 #else
@@ -30,8 +28,6 @@ constexpr i64 GROUPS = 4;      // of images whose weight gradients are summed ap
 
 using u32 = Words<LANES>::u32;
 using i8 = int8_t __attribute__((vector_size(LANES)));
-
-i64 divide_up(i64 a, i64 b) { return (a + b - 1) / b; }
 
 // Arrays that begin where a line of the cache does: a vector that lies in two lines takes twice as long to read.
 template <class X> struct OnLines {
@@ -173,8 +169,12 @@ struct Spike {
 struct Maps {
     i64 H, W, columns, pitch, size;
     i64 around[9];  // of the cell that the output of a tap has, from the upper left neighbour of the spike
+    i64 of_tap[9];  // of the numbers of a tap, from those of the first
     Maps(i64 H, i64 W, i64 columns) : H(H), W(W), columns(columns), pitch((W + 2) * columns), size((H + 2) * pitch) {
-        for (int tap = 0; tap < 9; ++tap) around[tap] = (2 - tap / 3) * pitch + (2 - tap % 3) * columns;
+        for (int tap = 0; tap < 9; ++tap) {
+            around[tap] = (2 - tap / 3) * pitch + (2 - tap % 3) * columns;
+            of_tap[tap] = tap * columns;
+        }
     }
     i64 cell(i64 image, i64 y) const { return image * size + y * pitch; }
 };
@@ -297,8 +297,6 @@ void currents(const int8_t* bytes, i64 I, i64 H, i64 W, i64 Cin, i64 Cout, const
     const Maps maps(H, W, columns);
     const i64 panels = divide_up(Cout, columns), tile = std::clamp<i64>(TILE / maps.size, 1, I), block = 9 * columns;
     const auto blocks = packed<Number<X, P>>(weight, Cin, Cout, columns);
-    i64 of_tap[9];
-    for (int tap = 0; tap < 9; ++tap) of_tap[tap] = tap * columns;
 #pragma omp parallel
     {
         Spikes spikes(tile, maps, Cin);
@@ -316,7 +314,7 @@ void currents(const int8_t* bytes, i64 I, i64 H, i64 W, i64 Cin, i64 Cout, const
                     const int cell = spikes.cell[e];
                     const i64 begin = e;
                     while (spikes.cell[++e] == cell) {}
-                    add<P>(&listed[begin], &listed[e], &blocks[panel * Cin * block], of_tap, &sums[cell], maps.around);
+                    add<P>(&listed[begin], &listed[e], &blocks[panel * Cin * block], maps.of_tap, &sums[cell], maps.around);
                 }
                 X* to = out + first * H * W * Cout + panel * columns;
                 for (i64 i = 0; i < images; ++i)
@@ -355,8 +353,6 @@ void weight_gradient(const int8_t* bytes, const X* gradient, i64 I, i64 H, i64 W
     const i64 panels = divide_up(Cout, columns), tile = std::clamp<i64>(TILE / maps.size, 1, I), tiles = divide_up(I, tile);
     const i64 groups = std::min(tiles, GROUPS), block = 9 * columns;
     const i64 shares = std::min(panels, divide_up(omp_get_max_threads(), groups));  // each lists the spikes itself
-    i64 of_tap[9];
-    for (int tap = 0; tap < 9; ++tap) of_tap[tap] = tap * columns;
     Aligned<float> sums(groups * panels * Cin * block);
 #pragma omp parallel
     {
@@ -383,7 +379,7 @@ void weight_gradient(const int8_t* bytes, const X* gradient, i64 I, i64 H, i64 W
                         float* to = &sums[(group * panels + panel) * Cin * block];
                         for (i64 c = 0; c < Cin; ++c)
                             add<P>(&channels.spikes[channels.start[c]], &channels.spikes[channels.start[c + 1]],
-                                   gradients.data(), maps.around, to + c * block, of_tap);
+                                   gradients.data(), maps.around, to + c * block, maps.of_tap);
                     }
                 }
     }
@@ -411,11 +407,11 @@ void weight_gradient(const int8_t* bytes, const X* gradient, i64 I, i64 H, i64 W
     }                                                                                                                  \
     extern "C" void NAME##_sparse_currents(const int8_t* bytes, i64 I, i64 H, i64 W, i64 Cin, i64 Cout,                \
                                            const float* weight, X* out) {                                              \
-        (Cout > LANES ? currents<X, WIDE> : currents<X, 1>)(bytes, I, H, W, Cin, Cout, weight, out);                                                              \
+        (Cout > LANES ? currents<X, WIDE> : currents<X, 1>)(bytes, I, H, W, Cin, Cout, weight, out);                   \
     }                                                                                                                  \
-    extern "C" void NAME##_sparse_weight_gradient(const int8_t* bytes, const X* gradient, i64 I, i64 H, i64 W, i64 Cin, \
+    extern "C" void NAME##_sparse_weight_gradient(const int8_t* bytes, const X* gradient, i64 I, i64 H, i64 W, i64 Cin,\
                                                   i64 Cout, float* out) {                                              \
-        (Cout > LANES ? weight_gradient<X, WIDE> : weight_gradient<X, 1>)(bytes, gradient, I, H, W, Cin, Cout, out);                                                    \
+        (Cout > LANES ? weight_gradient<X, WIDE> : weight_gradient<X, 1>)(bytes, gradient, I, H, W, Cin, Cout, out);   \
     }
 
 FOR_TYPE(float32, float)

@@ -19,6 +19,10 @@ constexpr int LANES = 4;
 using f32 = float __attribute__((vector_size(4 * LANES)));  // the widest vector of this processor
 using i32 = int32_t __attribute__((vector_size(4 * LANES)));
 
+using i64 = int64_t;
+
+inline i64 divide_up(i64 a, i64 b) { return (a + b - 1) / b; }
+
 struct bf16 {
     uint16_t bits;
 };
