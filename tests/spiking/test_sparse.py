@@ -194,12 +194,12 @@ def test_the_density_decides_which_way_is_taken(monkeypatch):
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 def test_densities_are_those_of_the_shape_and_of_the_instructions(dtype, amx, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    table, less = native.SPARSE_BELOW[dtype], native.AMX if amx and dtype == torch.bfloat16 else 1
+    table = native.SPARSE_BELOW_WITH_AMX if amx and dtype == torch.bfloat16 else native.SPARSE_BELOW[dtype]
     settings = ((1, 1), (1, 1), (1, 1), 1)
     for outputs, most in ((1, 16), (16, 16), (17, 32), (32, 32), (33, math.inf), (500, math.inf)):
         for inputs in (1, 15, 16, 40):
             x, weight = spikes(0, 0.5, 2, inputs, 3, 3).to(dtype), torch.ones(outputs, inputs, 3, 3)
-            current, gradient = (density / less for density in table[most])
+            current, gradient = table[most]
             expected = (0.0 if inputs < native.FEW else current, gradient)
             assert native.sparse_below(x, weight, settings) == expected
 

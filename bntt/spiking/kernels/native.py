@@ -21,13 +21,13 @@ FEW = 16  # input channels, of which fewer make visiting spikes slow
 DENSE_ABOVE, DENSE_ABOVE_OF_FEW = 0.4, 0.06
 # The density of spikes below which visiting them is faster than oneDNN's dense arithmetic in training, for currents and
 # for the gradient of the weights: up to a number of output channels. Currents of fewer than FEW input channels are
-# always dense. Measured on one core with AVX-512 and bfloat16 (docs/performance.md). AMX is four times as fast at dense
-# bfloat16; there, the densities are these divided by four.
+# always dense. Measured on one core each of two processors by benchmarks/densities.py (docs/performance.md). With AMX,
+# dense bfloat16 is many times as fast.
 SPARSE_BELOW = {
     torch.float32: {16: (0.3, 0.3), 32: (0.45, 0.45), math.inf: (0.33, 0.6)},
     torch.bfloat16: {16: (0.09, 0.23), 32: (0.2, 0.5), math.inf: (0.33, 0.55)},
 }
-AMX = 4
+SPARSE_BELOW_WITH_AMX = {16: (0.02, 0.14), 32: (0.03, 0.2), math.inf: (0.02, 0.15)}  # of bfloat16
 TAPS = ((3, 3), (1, 1), (1, 1), (1, 1), 1)  # kernel, stride, padding, dilation, groups of what can visit spikes
 CPU = ("cpu",)
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
@@ -172,9 +172,9 @@ def sparse_below(x: Tensor, weight: Tensor, settings: tuple[Any, ...]) -> tuple[
     outputs, inputs, *kernel = weight.shape
     if (tuple(kernel), *settings) != TAPS or weight.dtype != torch.float32 or not channels_last(x):
         return 0.0, 0.0
-    current, gradient = next(below for most, below in SPARSE_BELOW[x.dtype].items() if outputs <= most)
-    if x.dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported():
-        current, gradient = current / AMX, gradient / AMX
+    amx = x.dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
+    densities = SPARSE_BELOW_WITH_AMX if amx else SPARSE_BELOW[x.dtype]
+    current, gradient = next(below for most, below in densities.items() if outputs <= most)
     return 0.0 if inputs < FEW else current, gradient
 
 

@@ -198,8 +198,13 @@ inline void add(const Spike* spike, const Spike* end, const float* numbers, cons
         for (int p = 0; p < P; ++p) store(sums + to[tap] + p * LANES, s[tap][p]);
 }
 
-#if defined(__AVX512BF16__)
-// Two spikes at once: the numbers of both lie side by side, and one instruction multiplies and adds the pairs.
+// Whether one instruction multiplies and adds two spikes at once. Processors with AMX have it, too, but it is slow there.
+#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
+#define BY_PAIRS
+#endif
+
+#ifdef BY_PAIRS
+// Two spikes at once: the numbers of both lie side by side.
 template <int P>
 inline void add(const Spike* spike, const Spike* end, const bf16* numbers, const i64* from, float* sums, const i64* to) {
     __m512 s[9][2];
@@ -240,7 +245,7 @@ inline void add(const Spike* spike, const Spike* end, const bf16* numbers, const
 // Which of the sums the number of a column is added to.
 template <class N> i64 place(i64 column) {
     if (sizeof(N) == 4) return column;
-#if defined(__AVX512BF16__)
+#ifdef BY_PAIRS
     return column % 8 / 4 * LANES + column / 8 * 4 + column % 4;
 #else
     return column % 2 * LANES + column / 2;
