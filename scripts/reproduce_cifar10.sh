@@ -5,11 +5,11 @@
 #     scripts/reproduce_cifar10.sh --minutes 9 --from A --to B  one piece, on a machine with this much time: unpack the
 #                                                               last piece's state from A, and pack the new state in B
 #
-# A piece saves its state and ends when its minutes are over, but not before one step. An evaluation that has begun is
-# finished.
-# In A and B: state.tar.0 to .7, of at most 16 MB each, with their sha256; they hold measurements, manifests, the newest
-# state of the unfinished training, and the weights of runs not yet evaluated, or that another run still starts from.
-# log.txt holds the output.
+# A piece saves its state and ends when its minutes are over, but not before one step of a training or one batch of an
+# evaluation.
+# In A and B: state.tar.0 to .7, of at most 16 MB each, with their sha256; they hold of the tasks' experiments what is
+# measured, manifests, the newest state of what is unfinished, and the weights of runs not yet evaluated, or that another
+# run still starts from. log.txt holds the output.
 # Exit status: 0 if everything is done, 75 if not (run it again), otherwise the status of the command that failed.
 #
 # Environment (defaults): DATA, a folder with cifar-10-batches-bin (none: download), RESULTS (results/reference), PYTHON
@@ -72,14 +72,19 @@ pack() { # writes new files beside the old ones, and replaces these when all are
     # Weights are packed only for runs that have not ended or that another run still needs; of two states, the newer is.
     (
         cd "$results"
-        find . -path '*/runs/*' -type f ! -name model.safetensors
-        find . -path '*/runs/*' -name model.safetensors | while read -r weights; do
-            IFS=/ read -r _ name _ dataset row seed _ <<< "$weights"
+        folders=()
+        for experiment in $(experiments); do
+            if [ -d "$(name_of "$experiment")" ]; then folders+=("$(name_of "$experiment")"); fi
+        done
+        [ "${#folders[@]}" -gt 0 ] || exit 0
+        find "${folders[@]}" -path '*/runs/*' -type f ! -name model.safetensors
+        find "${folders[@]}" -path '*/runs/*' -name model.safetensors | while read -r weights; do
+            IFS=/ read -r name _ dataset row seed _ <<< "$weights"
             if ! ended "$name" "$dataset" "$row" "$seed" || needed "$name" "$dataset" "$row" "$seed"; then
                 echo "$weights"
             fi
         done
-        find . -path '*/scratch/*' -type d | while read -r folder; do
+        find "${folders[@]}" -path '*/scratch/*' -type d | while read -r folder; do
             ls -t "$folder"/state-*.pt 2>/dev/null | head -n 1 || true
         done
     ) | tar -c -C "$results" --files-from=- | split --bytes=16000000 --suffix-length=1 --numeric-suffixes - "$new/state.tar."
@@ -93,17 +98,21 @@ pack() { # writes new files beside the old ones, and replaces these when all are
 look() { # the status of each experiment's runs: lines of experiment, status, dataset/row/seed-k
     local experiment lines
     there=''
-    for experiment in $(cut -d ' ' -f 1 <<< "$tasks" | sort -u); do
+    for experiment in $(experiments); do
         lines=$("$python" -m bntt runs --experiment "$experiment" --results "$results") || return
         there+=$(sed "s|^|$(name_of "$experiment") |" <<< "$lines")$'\n'
     done
 }
 
+experiments() { cut -d ' ' -f 1 <<< "$tasks" | sort -u; } # as the tasks name them
+
 name_of() { basename "$1" .yaml; } # the experiment's name; TASKS may give the path of its file
 
-ended() { # NAME DATASET ROW SEED-K: whether nothing was left to do for a run at the last `look`
-    grep -qE "^$1 +(done|diverged|kept) +$2/$3/$4( |\$)" <<< "$there"
+is() { # STATUSES NAME DATASET ROW SEED-K: whether a run had one of these statuses at the last `look`
+    grep -qE "^$2 +($1) +$3/$4/$5( |\$)" <<< "$there"
 }
+
+ended() { is 'done|diverged|kept' "$@"; } # NAME DATASET ROW SEED-K: whether nothing was left to do for a run
 
 needed() { # NAME DATASET ROW SEED-K: whether a conversion that starts from this run has not ended
     [ "$3" = ann ] || return 1
@@ -115,7 +124,7 @@ needed() { # NAME DATASET ROW SEED-K: whether a conversion that starts from this
 
 work() {
     if [ -n "${DATA:-}" ]; then "$python" -m bntt data prepare "$dataset" --from "$DATA" || return; fi
-    local experiment row seed left begun=''
+    local experiment row seed commands command left begun=''
     look || return
     while read -r experiment row seed; do
         if ended "$(name_of "$experiment")" "$dataset" "$row" "seed-$seed"; then continue; fi
@@ -123,14 +132,17 @@ work() {
             --experiment "$experiment" --dataset "$dataset" --row "$row" --seed "$seed" --results "$results"
             --device "$device"
         )
-        left=()
-        if [ -n "$minutes" ]; then
-            if [ -n "$begun" ] && awk "BEGIN { exit !($SECONDS / 60 >= $minutes) }"; then return 75; fi
-            left=(--minutes "$(awk "BEGIN { left = $minutes - $SECONDS / 60; print (left > 1e-4 ? left : 1e-4) }")")
-        fi
-        begun=yes
-        "$python" -m bntt train "${of[@]}" "${left[@]}" < /dev/null || return
-        "$python" -m bntt evaluate "${of[@]}" < /dev/null || return
+        commands=(train evaluate)
+        if is trained "$(name_of "$experiment")" "$dataset" "$row" "seed-$seed"; then commands=(evaluate); fi
+        for command in "${commands[@]}"; do
+            left=()
+            if [ -n "$minutes" ]; then
+                if [ -n "$begun" ] && awk "BEGIN { exit !($SECONDS / 60 >= $minutes) }"; then return 75; fi
+                left=(--minutes "$(awk "BEGIN { left = $minutes - $SECONDS / 60; print (left > 1e-4 ? left : 1e-4) }")")
+            fi
+            begun=yes
+            "$python" -m bntt "$command" "${of[@]}" "${left[@]}" < /dev/null || return
+        done
     done <<< "$tasks"
 }
 

@@ -214,6 +214,7 @@ def test_every_module_of_a_plug_in_folder_is_a_plug_in_or_private(folder, marker
         "store",
         "sheet",
         "observation",
+        "passes",
         "operations",
     }  # what the plug-ins of a folder share, for other rooms too
     files = {

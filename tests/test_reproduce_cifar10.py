@@ -1,4 +1,4 @@
-"""The script that runs CIFAR-10 in pieces: with a tiny network, five pieces equal one run, bit for bit."""
+"""The script that runs CIFAR-10 in pieces: with a tiny network, seven pieces equal one run, bit for bit."""
 
 import subprocess
 import sys
@@ -19,6 +19,7 @@ ROWS = {
     "ann": {"method": "ann", "dropout": 0.0, "batch_size": 96},  # one step
     "conversion": {**EXPERIMENT["rows"]["rmp"], "reset": "hard"},
 }
+EVALUATION = {"noise_sigmas": [0.0], "draws": 1, "batch_size": 540}  # one batch
 
 
 def script(*arguments: object, **variables: str) -> subprocess.CompletedProcess:
@@ -31,7 +32,8 @@ def script(*arguments: object, **variables: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def tiny(tmp_path):
-    return experiment(tmp_path, "tiny", rows=ROWS), str(write_experiment(tmp_path, "tiny", rows=ROWS))
+    changed = {"rows": ROWS, "evaluation": EVALUATION}
+    return experiment(tmp_path, "tiny", **changed), str(write_experiment(tmp_path, "tiny", **changed))
 
 
 def numbers(loaded, root: Path) -> dict:
@@ -48,25 +50,30 @@ def numbers(loaded, root: Path) -> dict:
 
 
 @pytest.mark.slow
-def test_five_pieces_on_five_machines_equal_one_run(tmp_path, tiny):
-    """Each piece is given the packed files of the last alone, and ends after one step."""
+def test_seven_pieces_on_seven_machines_equal_one_run(tmp_path, tiny):
+    """Each piece is given the packed files of the last alone, and ends after one step, or one batch of test images.
+
+    Four do a step each, the fifth ends the training, the sixth measures a batch, and the seventh ends the evaluation.
+    """
     loaded, path = tiny
     run = loaded.run("digits", "bntt", 0)
     pipeline.train(loaded, run, tmp_path / "whole", "cpu")
+    pipeline.evaluate(loaded, run, tmp_path / "whole", "cpu")
     whole = RunDirectory.of(run, tmp_path / "whole").training()
     tasks = f"{path} bntt 0"
-    for piece in range(1, 6):
+    for piece in range(1, 8):
         results = tmp_path / f"machine-{piece}"
         before, after = tmp_path / f"pack-{piece - 1}", tmp_path / f"pack-{piece}"
         arguments = ["--minutes", "0.0001", "--from", before, "--to", after]
         done = script(*arguments, RESULTS=str(results), TASKS=tasks)
-        assert done.returncode == (75 if piece < 5 else 0), done.stdout + done.stderr
+        assert done.returncode == (75 if piece < 7 else 0), done.stdout + done.stderr
         assert (done.stderr == f"nothing to unpack in {before}: starting from the beginning\n") == (piece == 1)
         packed = sorted(path.name for path in after.iterdir())
         assert packed == ["log.txt", "state.sha256", "state.tar.0"]
-        assert ("run it again to continue" in (after / "log.txt").read_text()) == (piece < 5)
+        assert ("run it again to continue" in (after / "log.txt").read_text()) == (piece not in (5, 7))
+    assert numbers(loaded, results)[run.name] == numbers(loaded, tmp_path / "whole")[run.name]
     ours = RunDirectory.of(run, results).training()
-    assert ours["pieces"] == 5
+    assert (ours["pieces"], RunDirectory.of(run, results).evaluation()["pieces"]) == (5, 2)
     assert ours["steps"] == whole["steps"] == 4
     assert ours["files"]["model.safetensors"] == whole["files"]["model.safetensors"]
     again = script(*arguments, RESULTS=str(results), TASKS=tasks)
@@ -86,16 +93,22 @@ def test_weights_that_a_later_run_starts_from_are_packed_and_others_are_not(tmp_
     while True:
         pieces += 1
         results, pack = tmp_path / f"machine-{pieces}", tmp_path / f"pack-{pieces}"
+        others = results / "demo" / "runs" / "digits" / "bntt" / "seed-0" / "train.json"
+        others.parent.mkdir(parents=True)
+        others.touch()
         done = script("--minutes", "0.0001", "--from", place, "--to", pack, RESULTS=str(results), TASKS=both)
         weights = [path.parent.parent.name for path in results.rglob("model.safetensors")]
         place = pack
         if done.returncode == 0:
             break
         assert done.returncode == 75, done.stdout
-    assert pieces == 3  # one step of the dense network, the end of it, and its conversion
+    assert (
+        pieces == 7
+    )  # a step of the dense network, the end of its training, its evaluation in two, and of a conversion
     listing = subprocess.run(["tar", "-tf", pack / "state.tar.0"], capture_output=True, text=True, check=True).stdout
     assert sorted(weights) == ["ann", "conversion"]
-    assert "safetensors" not in listing and "state-" not in listing
+    assert "tiny/runs" in listing
+    assert not any(left_out in listing for left_out in ("safetensors", "state-", "demo"))
     assert numbers(loaded, results) == numbers(loaded, tmp_path / "whole")
 
 

@@ -69,8 +69,8 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
         prog="python -m bntt",
         description="Retrain, measure and compare low-latency spiking networks.",
         epilog="Exit status: 0 done; 1 `check` found something missing or damaged, or the --fail-on verdict, or `test` "
-        "found a contract that is not kept; 2 wrong input (a line says what); 75 training not finished, state saved, "
-        "run the command again; 130 interrupted; 141 nobody reads the output.",
+        "found a contract that is not kept; 2 wrong input (a line says what); 75 not finished, state saved, run the "
+        "command again; 130 interrupted; 141 nobody reads the output.",
     )
     parser.add_argument("--version", action="version", version=f"bntt {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")

@@ -1,4 +1,4 @@
-"""The exception for errors that the user can correct, a stop of a training, and the check of names."""
+"""The exception for errors that the user can correct, a stop before the end, and the check of names."""
 
 import difflib
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ class UserError(Exception):
 
 
 class Stopped(Exception):
-    """Training stopped before its end, at a saved state; the same command continues from there."""
+    """A training or an evaluation stopped before its end, at a saved state; the same command continues from there."""
 
     def __init__(self, reason: str, interrupted: bool) -> None:
         super().__init__(reason)

@@ -5,13 +5,15 @@ defines ``measure(subject)``, which returns rows, a list of dictionaries with th
 the measurement does not apply to this classifier.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from bntt.common.errors import UserError
 from bntt.experiment import declared, plugins
 from bntt.experiment.schema import Run
+from bntt.measurements.passes import Passes
 
 if TYPE_CHECKING:  # so that importing `operations` does not load torch
     from torch import Tensor
@@ -25,17 +27,26 @@ Rows = list[dict[str, float | int | str]]
 
 @dataclass(frozen=True)
 class Subject:
-    """A classifier with its test data. One pass over the test images is made, and the measurements share it."""
+    """A classifier with its test data. Measurements share the passes over the test images."""
 
     run: Run
     data: "ImageData"
     classifier: "Classifier"
+    passes: Passes = field(default_factory=Passes)
 
     @cached_property
     def observation(self) -> "Observation":
         from bntt.measurements.observation import observe
 
         return observe(self)
+
+    @property
+    def batches(self) -> "Sequence[Tensor]":
+        """The indices of the test images, in batches, on the device of the data."""
+        import torch
+
+        device = self.data.mean.device
+        return torch.arange(len(self.data.test), device=device).split(self.run.evaluation["batch_size"])
 
     @property
     def why_not_drawn(self) -> str | None:

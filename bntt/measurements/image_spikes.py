@@ -14,9 +14,9 @@ def measure(subject: Subject) -> Rows | str:
     if not subject.classifier.spiking:
         return subject.classifier.not_spiking
     neurons = sum(layer.neurons for layer in subject.classifier.layers[:-1])
-    total = subject.observation.spikes_by_image.cumsum(0) / neurons
+    until = subject.observation.spikes_by_image / neurons
     return [
         {"time_step": step, "sample": sample, "spikes": value}
-        for step in subject.report_steps
-        for sample, value in enumerate(total[step - 1].tolist())
+        for step, of_step in zip(subject.report_steps, until.tolist(), strict=True)
+        for sample, value in enumerate(of_step)
     ]

@@ -47,4 +47,4 @@ def right_under_noise(subject: Subject, sigma: float, space: str, draw: int = 0)
             return classifier.scaled(data, (unit + noise).clamp(0, 1))
         return classifier.scaled(data, unit) + noise
 
-    return right_at_reported_steps(subject, scaled=noisy)
+    return right_at_reported_steps(subject, scaled=noisy, name=f"noise {space} {sigma!r} {draw}")

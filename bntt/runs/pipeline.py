@@ -1,6 +1,5 @@
 """Training and evaluation of one run: what the command line and the workflow call."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -17,6 +16,7 @@ from bntt.data.images import ImageData
 from bntt.experiment import declared, plugins
 from bntt.experiment.schema import Experiment, Run
 from bntt.measurements import Subject, measure_all
+from bntt.measurements.passes import Passes
 from bntt.methods import Task, Trained
 from bntt.runs import provenance, status, together
 from bntt.runs.checkpoints import Checkpoints, Ledger
@@ -77,12 +77,8 @@ def _train(
             weights = {} if start is None else {"start": {k: v.to(chosen) for k, v in start.weights().items()}}
             keeper = checkpoints if processes.count() == 1 else together.Together(checkpoints)
             task = Task(run, images, keeper, **weights)
-            try:
-                with _user_errors(run):
-                    trained = _call(run, "train", task, returns=Trained)
-            except Stopped as stopped:
-                stopped.args = (f"{directory.path}: {stopped}; run it again to continue",)
-                raise
+            with _user_errors(run), _continued_by_the_same_command(directory):
+                trained = _call(run, "train", task, returns=Trained)
         outcome, spent = trained.outcome, ledger.spent
         if outcome.diverged is None and not all(a.isfinite().all() for a in trained.weights.values()):
             outcome = replace(outcome, diverged="weights were not finite at the end")
@@ -123,13 +119,29 @@ def _nothing() -> None:
     """The check of a process that owns nothing and writes nothing."""
 
 
-def evaluate(experiment: Experiment, run: Run, results: Path, device: str = "auto") -> str:
-    """Measure a run on the test images; returns a line that says what happened. UserError if it is not trained."""
+def evaluate(
+    experiment: Experiment,
+    run: Run,
+    results: Path,
+    device: str = "auto",
+    keep: Callable[..., Checkpoints] = Checkpoints,
+) -> str:
+    """Measure a run on the test images; returns a line that says what happened. UserError if it is not trained.
+
+    ``keep`` is as in `train`: a state is saved between two batches, and Stopped raised if the evaluation is to stop.
+    """
     with RunDirectory.of(run, results).alone() as check_owner:
-        return _evaluate(experiment, run, results, device, check_owner)
+        return _evaluate(experiment, run, results, device, keep, check_owner)
 
 
-def _evaluate(experiment: Experiment, run: Run, results: Path, device: str, check_owner: Callable[[], None]) -> str:
+def _evaluate(
+    experiment: Experiment,
+    run: Run,
+    results: Path,
+    device: str,
+    keep: Callable[..., Checkpoints],
+    check_owner: Callable[[], None],
+) -> str:
     store.prepare(run.dataset)
     found = status.find(experiment, run, results)
     if found.status.measured:
@@ -144,27 +156,33 @@ def _evaluate(experiment: Experiment, run: Run, results: Path, device: str, chec
 
     with lease(device) as chosen:
         settle(run.threads)
-        began, clock = provenance.now(), time.perf_counter()
-        with _user_errors(run):
-            tables, reasons = measure_all(subject(run, directory, chosen))
+        began, ledger = provenance.now(), Ledger(provenance.machine(_device_name(chosen)))
+        checkpoints = keep(directory.scratch / "evaluation", record, ledger, guard=check_owner)
+        with checkpoints.listening(), _user_errors(run), _continued_by_the_same_command(directory):
+            tables, reasons = measure_all(subject(run, directory, chosen, Passes(checkpoints)))
+        spent = ledger.spent
         record |= {
             "status": "done",
             "not_applicable": reasons,
             "provenance": provenance.environment(_device_name(chosen), run.threads),
             "started": began,
-            "seconds": round(time.perf_counter() - clock, 2),
+            "pieces": spent.pieces,
+            "machines": spent.machines,
+            "seconds": round(spent.seconds, 2),
             "peak_memory_mb": provenance.peak_memory_mb(),
         }
         check_owner()
         directory.finish_evaluation(record, tables)
+        checkpoints.clear()
     return f"{directory.path}: test accuracy {tables['anytime.csv'][-1]['accuracy']:.2f} %"
 
 
-def subject(run: Run, directory: RunDirectory, device: torch.device) -> Subject:
+def subject(run: Run, directory: RunDirectory, device: torch.device, passes: Passes | None = None) -> Subject:
     """What the measurements get: the trained classifier and its data. UserError if the weights are damaged."""
     images, weights = _images(run, device), directory.weights()
     try:
-        return Subject(run, images, _call(run, "classifier", run, images, weights, returns=get_args(Classifier)))
+        classifier = _call(run, "classifier", run, images, weights, returns=get_args(Classifier))
+        return Subject(run, images, classifier, passes or Passes())
     except UserError as error:
         if of_other_weights(error):
             path = directory.path / WEIGHTS
@@ -198,6 +216,16 @@ def _trained(experiment: Experiment, run: Run, results: Path) -> RunDirectory:
     if found.status not in _CURRENT:
         raise UserError(f"{found.directory.path} is {found.status}: {found.reason}; train it again")
     return found.directory
+
+
+@contextmanager
+def _continued_by_the_same_command(directory: RunDirectory) -> Iterator[None]:
+    """Say in a Stopped which run stopped, and how it goes on."""
+    try:
+        yield
+    except Stopped as stopped:
+        stopped.args = (f"{directory.path}: {stopped}; run it again to continue",)
+        raise
 
 
 @contextmanager

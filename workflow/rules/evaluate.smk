@@ -1,6 +1,7 @@
 """Measures one trained run on the test images.
 
-Input: train.json. Output: evaluate.json, written last; it names the csv files that lie beside it.
+Input: train.json. Output: evaluate.json, written last; it names the csv files that lie beside it. The state of an
+unfinished evaluation lies in scratch/, as that of a training does.
 """
 
 
@@ -23,4 +24,4 @@ rule evaluate:
     resources:
         **asked("evaluation"),
     shell:
-        f"{BNTT} evaluate {OF_RUN} > {{log:q}} 2>&1"
+        f"exec {BNTT} evaluate {OF_RUN} > {{log:q}} 2>&1"  # in place of the shell, as a training is

@@ -27,7 +27,7 @@ SPARSE_BELOW = {
     torch.float32: {16: (0.3, 0.3), 32: (0.45, 0.45), math.inf: (0.33, 0.6)},
     torch.bfloat16: {16: (0.09, 0.23), 32: (0.2, 0.5), math.inf: (0.33, 0.55)},
 }
-SPARSE_BELOW_WITH_AMX = {16: (0.02, 0.14), 32: (0.03, 0.2), math.inf: (0.02, 0.15)}  # of bfloat16
+SPARSE_BELOW_WITH_AMX = {16: (0.02, 0.14), 32: (0.03, 0.2), math.inf: (0.04, 0.15)}  # of bfloat16
 TAPS = ((3, 3), (1, 1), (1, 1), (1, 1), 1)  # kernel, stride, padding, dilation, groups of what can visit spikes
 CPU = ("cpu",)
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
