@@ -11,6 +11,7 @@ frequency of a processor that others use, too, changes within seconds, most of a
 """
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -62,7 +63,7 @@ def ratios(inputs: int, outputs: int, side: int, density: float, options: argpar
     def maps(x: torch.Tensor) -> torch.Tensor:
         return x.to(dtype).contiguous(memory_format=torch.channels_last)
 
-    spikes = maps((torch.rand(images, inputs, side, side) < density))
+    spikes = maps(torch.rand(images, inputs, side, side) < density)
     upstream = maps(torch.randn(images, outputs, side, side))
     weight = torch.randn(outputs, inputs, 3, 3).contiguous(memory_format=torch.channels_last)
     backend = backend_for(spikes)
@@ -90,10 +91,10 @@ def seconds(*works: Callable[[], object]) -> list[float]:
 
 def crossing(of_densities: list[float]) -> str:
     """The density at which a ratio that grows with it passes 1."""
-    for i, (low, high) in enumerate(zip(of_densities, of_densities[1:], strict=False)):
+    points = zip(DENSITIES, of_densities, strict=True)
+    for (below, low), (above, high) in itertools.pairwise(points):
         if low < 1 <= high:
-            part = (1 - low) / (high - low)
-            return f"{100 * (DENSITIES[i] + part * (DENSITIES[i + 1] - DENSITIES[i])):.0f} %"
+            return f"{100 * (below + (1 - low) / (high - low) * (above - below)):.0f} %"
     return f"over {100 * DENSITIES[-1]:g} %" if of_densities[-1] < 1 else f"below {100 * DENSITIES[0]:g} %"
 
 

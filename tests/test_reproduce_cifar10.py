@@ -102,9 +102,7 @@ def test_weights_that_a_later_run_starts_from_are_packed_and_others_are_not(tmp_
         if done.returncode == 0:
             break
         assert done.returncode == 75, done.stdout
-    assert (
-        pieces == 7
-    )  # a step of the dense network, the end of its training, its evaluation in two, and of a conversion
+    assert pieces == 7  # the dense network: a step, the end, and its evaluation in two; the conversion, and its in two
     listing = subprocess.run(["tar", "-tf", pack / "state.tar.0"], capture_output=True, text=True, check=True).stdout
     assert sorted(weights) == ["ann", "conversion"]
     assert "tiny/runs" in listing
