@@ -45,6 +45,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads")
     options = parser.parse_args()
     settle(options.threads)
+    if not hasattr(backend_for(torch.ones(1)), "sparse_currents"):
+        sys.exit("densities.py: only the compiled kernels visit spikes, and they are not to be had here")
     columns = [f"{100 * density:g} %" for density in DENSITIES]
     print(f"{options.threads} threads, {options.precision}; currents / gradient of the weights\n")
     print("| inputs, outputs, side |", " | ".join((*columns, "equal at")), "|")

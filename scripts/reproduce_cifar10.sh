@@ -7,9 +7,9 @@
 #
 # A piece saves its state and ends when its minutes are over, but not before one step of a training or one batch of an
 # evaluation.
-# In A and B: state.tar.0 to .7, of at most 16 MB each, with their sha256; they hold of the tasks' experiments what is
-# measured, manifests, the newest state of what is unfinished, and the weights of runs not yet evaluated, or that another
-# run still starts from. log.txt holds the output.
+# In A and B: state.tar.0 to .7, of at most 16 MB each, with their sha256. They hold what is in A and the experiments of
+# TASKS: measurements, manifests, the newest state of what is unfinished, and the weights of runs not yet evaluated, or
+# that another run still starts from. log.txt holds the output.
 # Exit status: 0 if everything is done, 75 if not (run it again), otherwise the status of the command that failed.
 #
 # Environment (defaults): DATA, a folder with cifar-10-batches-bin (none: download), RESULTS (results/reference), PYTHON
@@ -21,7 +21,7 @@ refuse() {
     exit 2
 }
 
-minutes='' from='' to=''
+minutes='' from='' to='' carried='' # experiments that came from A
 while [ $# -gt 0 ]; do
     [ $# -gt 1 ] || refuse "$1 needs a value after it"
     case "$1" in
@@ -61,6 +61,7 @@ unpack() {
     (cd "$1" && sha256sum --quiet --check state.sha256) || refuse "$1 is damaged: copy it again"
     mkdir -p "$results"
     cat "$1"/state.tar.[0-7] | tar -x -C "$results"
+    carried=$(cat "$1"/state.tar.[0-7] | tar -t | sed 's|^\./||; s|/.*||' | sort -u)
 }
 
 pack() { # writes new files beside the old ones, and replaces these when all are written
@@ -73,8 +74,8 @@ pack() { # writes new files beside the old ones, and replaces these when all are
     (
         cd "$results"
         folders=()
-        for experiment in $(experiments); do
-            if [ -d "$(name_of "$experiment")" ]; then folders+=("$(name_of "$experiment")"); fi
+        for name in $({ for one in $(experiments); do name_of "$one"; done; echo "$carried"; } | sort -u); do
+            if [ -d "$name" ]; then folders+=("$name"); fi
         done
         [ "${#folders[@]}" -gt 0 ] || exit 0
         find "${folders[@]}" -path '*/runs/*' -type f ! -name model.safetensors
@@ -108,11 +109,9 @@ experiments() { cut -d ' ' -f 1 <<< "$tasks" | sort -u; } # as the tasks name th
 
 name_of() { basename "$1" .yaml; } # the experiment's name; TASKS may give the path of its file
 
-is() { # STATUSES NAME DATASET ROW SEED-K: whether a run had one of these statuses at the last `look`
-    grep -qE "^$2 +($1) +$3/$4/$5( |\$)" <<< "$there"
+ended() { # NAME DATASET ROW SEED-K: whether nothing was left to do for a run at the last `look`
+    grep -qE "^$1 +(done|diverged|kept) +$2/$3/$4( |\$)" <<< "$there"
 }
-
-ended() { is 'done|diverged|kept' "$@"; } # NAME DATASET ROW SEED-K: whether nothing was left to do for a run
 
 needed() { # NAME DATASET ROW SEED-K: whether a conversion that starts from this run has not ended
     [ "$3" = ann ] || return 1
@@ -124,7 +123,7 @@ needed() { # NAME DATASET ROW SEED-K: whether a conversion that starts from this
 
 work() {
     if [ -n "${DATA:-}" ]; then "$python" -m bntt data prepare "$dataset" --from "$DATA" || return; fi
-    local experiment row seed commands command left begun=''
+    local experiment row seed command left begun=''
     look || return
     while read -r experiment row seed; do
         if ended "$(name_of "$experiment")" "$dataset" "$row" "seed-$seed"; then continue; fi
@@ -132,15 +131,13 @@ work() {
             --experiment "$experiment" --dataset "$dataset" --row "$row" --seed "$seed" --results "$results"
             --device "$device"
         )
-        commands=(train evaluate)
-        if is trained "$(name_of "$experiment")" "$dataset" "$row" "seed-$seed"; then commands=(evaluate); fi
-        for command in "${commands[@]}"; do
+        if [ -n "$begun" ] && [ -n "$minutes" ] && awk "BEGIN { exit !($SECONDS / 60 >= $minutes) }"; then return 75; fi
+        begun=yes
+        for command in train evaluate; do
             left=()
             if [ -n "$minutes" ]; then
-                if [ -n "$begun" ] && awk "BEGIN { exit !($SECONDS / 60 >= $minutes) }"; then return 75; fi
                 left=(--minutes "$(awk "BEGIN { left = $minutes - $SECONDS / 60; print (left > 1e-4 ? left : 1e-4) }")")
             fi
-            begun=yes
             "$python" -m bntt "$command" "${of[@]}" "${left[@]}" < /dev/null || return
         done
     done <<< "$tasks"

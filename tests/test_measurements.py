@@ -417,7 +417,7 @@ def test_every_method_with_one_seed_sees_the_same_noisy_images_and_another_seed_
     of = subject(tmp_path, watching, noise_space="normalised", noise_sigmas=[1.0])  # unclipped: the noise itself
     noises = []
     for seed in (of.run.seed, 8):
-        noise.measure(Subject(dataclasses.replace(of.run, seed=seed), of.data, of.classifier))
+        noise.measure(dataclasses.replace(of, run=dataclasses.replace(of.run, seed=seed)))
         noises.append((watching.shown - of.classifier.inner.scaled(of.data, watching.images[-1])).flatten())
     assert abs(torch.corrcoef(torch.stack(noises))[0, 1]) < 4 / len(noises[0]) ** 0.5  # four standard errors
 

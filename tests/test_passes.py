@@ -2,16 +2,20 @@
 
 import os
 import signal
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import EXPERIMENT, FORKED, experiment, one_row, write_experiment
+from tiny import EXPERIMENT, FORKED, assert_one_line, experiment, images, one_row, write_experiment
 
 from bntt.classifiers import DenseClassifier, SpikingClassifier
 from bntt.commands import NOT_FINISHED, main
-from bntt.common.errors import Stopped
+from bntt.common.errors import Stopped, UserError
 from bntt.experiment.schema import load
+from bntt.measurements import Subject
+from bntt.measurements.observation import right_at_reported_steps
 from bntt.measurements.passes import Passes
 from bntt.runs import pipeline
 from bntt.runs.checkpoints import Checkpoints
@@ -181,7 +185,7 @@ def test_a_state_of_other_options_or_weights_is_not_used(of, capsys):
     assert len(made) == BATCHES["bntt"] - 1
 
 
-def test_a_pass_is_known_by_its_name(of):
+def test_a_pass_is_known_by_its_name():
     def add(gathered, batch):
         gathered["sum"] += batch.sum()
 
@@ -189,3 +193,31 @@ def test_a_pass_is_known_by_its_name(of):
     begin = lambda: {"sum": torch.tensor(0)}  # noqa: E731
     for name in ("a", "b", "a"):
         assert passes.gather(name, batches, begin, add)["sum"] == 15
+
+
+def test_another_scaling_needs_a_name(of):
+    used, root, _ = of
+    run = used.run("digits", "bntt", 0)
+    subject = pipeline.subject(run, RunDirectory.of(run, root), torch.device("cpu"))
+    with pytest.raises(UserError) as error:
+        right_at_reported_steps(subject, scaled=lambda unit, batch: unit)
+    assert_one_line(error.value, "right_at_reported_steps", "needs a `name`")
+
+
+@pytest.mark.parametrize(
+    ("size", "steps", "batch"), [(250, 400, 250), (250, 401, 249), (1000, 1000, 100), (9, 10**6, 1)]
+)
+def test_batches_are_small_where_there_are_many_time_steps(size, steps, batch):
+    run = SimpleNamespace(evaluation={"batch_size": size})
+    subject = Subject(run, images(test=2 * batch + 1), SimpleNamespace(time_steps=steps))
+    assert [len(one) for one in subject.batches] == [batch, batch, 1]
+    assert torch.equal(torch.cat(subject.batches), torch.arange(2 * batch + 1))
+
+
+def test_a_subject_made_from_another_shares_no_passes(of):
+    used, root, made = of
+    run = used.run("digits", "bntt", 0)
+    one = pipeline.subject(run, RunDirectory.of(run, root), torch.device("cpu"))
+    other = replace(one, run=replace(run, seed=5))
+    assert not torch.equal(one.observation.loss, other.observation.loss)
+    assert len(made) == 2 * 3

@@ -34,7 +34,7 @@ from bntt.experiment.options import (
 CONFIG = Path(__file__).parents[2] / "config"
 
 EVALUATION: dict[str, dict[str, Any]] = {
-    "batch_size": {"default": 90, "min": 1, "help": "Test images evaluated at once; changes no number."},
+    "batch_size": {"default": 90, "min": 1, "help": "Test images evaluated at once, at most; changes no number."},
     "report_steps": {
         "default": [],
         "type": "int",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # so that importing `operations` does not load torch
     from bntt.measurements.observation import Observation
 
 Rows = list[dict[str, float | int | str]]
+MOST_IMAGE_STEPS = 100_000  # images x time-steps of a batch, at most, because an evaluation can stop after a batch only
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Subject:
     run: Run
     data: "ImageData"
     classifier: "Classifier"
-    passes: Passes = field(default_factory=Passes)
+    passes: Passes = field(default_factory=Passes, init=False)  # of this subject, and not of one made by `replace`
 
     @cached_property
     def observation(self) -> "Observation":
@@ -45,8 +46,8 @@ class Subject:
         """The indices of the test images, in batches, on the device of the data."""
         import torch
 
-        device = self.data.mean.device
-        return torch.arange(len(self.data.test), device=device).split(self.run.evaluation["batch_size"])
+        indices = torch.arange(len(self.data.test), device=self.data.mean.device)
+        return indices.split(images_at_once(self.run, self.classifier.time_steps))
 
     @property
     def why_not_drawn(self) -> str | None:
@@ -68,6 +69,11 @@ class Subject:
         from bntt.spiking.randomness import key
 
         return key(self.run.seed, "test noise", draw)
+
+
+def images_at_once(run: Run, time_steps: int) -> int:
+    """Test images of a batch: the option ``batch_size`` of the evaluation, or fewer if there are many time-steps."""
+    return min(run.evaluation["batch_size"], max(1, MOST_IMAGE_STEPS // time_steps))
 
 
 def measure_all(subject: Subject) -> tuple[dict[str, Rows], dict[str, str]]:

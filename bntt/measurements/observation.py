@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bntt.common.errors import UserError
 from bntt.measurements import Subject
 from bntt.measurements.passes import Gathered
 from bntt.spiking.layers import LayerStep
@@ -74,10 +75,10 @@ def right_at_reported_steps(
     """Which test images are correct: reported step -> bool ``[N]``, with one draw of the Poisson noise.
 
     ``scaled(unit, batch)`` scales a batch of images in [0, 1] to the classifier's input; by default as in training.
-    ``name`` says how, because a pass is known by its name; ValueError without it.
+    ``name`` says how, because a pass is known by its name; UserError without it.
     """
     if scaled is not None and not name:
-        raise ValueError("a pass with another scaling needs a name")
+        raise UserError("right_at_reported_steps: a pass over images that are scaled in another way needs a `name`")
     if draw == 0 and scaled is None:  # the shared pass has these
         return {step: subject.observation.right[step - 1] for step in subject.report_steps}
     classifier, data, key = subject.classifier, subject.data, subject.noise_key(draw)

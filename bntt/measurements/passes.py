@@ -12,13 +12,19 @@ Gathered = dict[str, Any]  # tensors on the CPU, numbers, and dictionaries of th
 
 
 class Passes:
-    """What the passes of one evaluation have gathered so far, by the name of the pass."""
+    """What the passes of one evaluation have gathered so far, by the name of the pass.
 
-    def __init__(self, keeper: "Keeper | None" = None) -> None:
-        """Continue from the state that ``keeper`` has. None: nothing is saved, and nothing stops a pass."""
-        self._keeper = keeper
+    Nothing is saved, and nothing stops a pass, unless there is a keeper (`keep`).
+    """
+
+    def __init__(self) -> None:
+        self._keeper: Keeper | None = None
         # For each pass, the number of batches that it has seen, and what it gathered from them.
-        self._known: dict[str, tuple[int, Gathered]] = (keeper.load() if keeper else None) or {}
+        self._known: dict[str, tuple[int, Gathered]] = {}
+
+    def keep(self, keeper: "Keeper") -> None:
+        """Continue from the state that ``keeper`` has, and save there."""
+        self._keeper, self._known = keeper, keeper.load() or {}
 
     def gather(
         self,

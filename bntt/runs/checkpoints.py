@@ -1,6 +1,6 @@
-"""The saved state of an unfinished training, from which it continues exactly.
+"""The saved state of an unfinished training or evaluation, from which it continues exactly.
 
-A state is saved after a given number of minutes or steps, and when training is told to stop: by SIGTERM or SIGUSR1,
+A state is saved after a given number of minutes or steps, and when the process is told to stop: by SIGTERM or SIGUSR1,
 which a batch system sends before it takes the machine away, by Ctrl-C, or because its minutes are over.
 """
 

@@ -43,7 +43,7 @@ from bntt.common.text import counted, duration
 from bntt.data import store
 from bntt.experiment import declared
 from bntt.experiment.schema import Experiment, Run
-from bntt.measurements import measure
+from bntt.measurements import images_at_once, measure
 from bntt.runs.directory import WEIGHTS, RunDirectory
 from bntt.runs.status import Found, Status, found
 
@@ -317,7 +317,7 @@ def _work(run: Run) -> dict[str, int]:
         "training": images["train"] if _in_one_piece(run) else options.get("calibration_images", 1),
         "evaluation": test * steps,
         "approximations": min(test, APPROXIMATED) * steps,
-        "evaluation_memory": min(test, run.evaluation["batch_size"]),
+        "evaluation_memory": min(test, images_at_once(run, steps)),
         "kept": batch,
         "gpu_memory": batch,
     }

@@ -36,7 +36,7 @@ class RunDirectory:
     """
 
     path: Path
-    scratch: Path  # state of an unfinished training; not an output of the workflow, so it survives a failed job
+    scratch: Path  # states of an unfinished run; not an output of the workflow, so it survives a failed job
 
     @classmethod
     def of(cls, run: Run, results: Path = RESULTS) -> "RunDirectory":

@@ -39,7 +39,7 @@ class Job(Strict):
         """What to ask for, in Snakemake's names and units.
 
         Later attempts ask for twice the memory, because it may have run out. They do not ask for more and more, because
-        an attempt of a training also ends at its time limit, and a long training has many.
+        an attempt also ends at its time limit, and a long run has many.
         """
         return {
             "mem_mb": math.ceil(MEMORY * self.memory_mb * min(attempt, 2)) + SNAKEMAKE_MB,

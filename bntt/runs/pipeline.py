@@ -16,10 +16,9 @@ from bntt.data.images import ImageData
 from bntt.experiment import declared, plugins
 from bntt.experiment.schema import Experiment, Run
 from bntt.measurements import Subject, measure_all
-from bntt.measurements.passes import Passes
 from bntt.methods import Task, Trained
 from bntt.runs import provenance, status, together
-from bntt.runs.checkpoints import Checkpoints, Ledger
+from bntt.runs.checkpoints import Checkpoints, Ledger, States
 from bntt.runs.devices import joules, lease
 from bntt.runs.directory import WEIGHTS, RunDirectory
 from bntt.runs.status import Status
@@ -144,7 +143,9 @@ def _evaluate(
 ) -> str:
     store.prepare(run.dataset)
     found = status.find(experiment, run, results)
+    unfinished = found.directory.scratch / "evaluation"
     if found.status.measured:
+        States(unfinished, {}).clear()  # of one that was killed after its last line
         return f"{found.directory.path}: already evaluated"
     directory = found.directory if found.status in _CURRENT else _trained(experiment, run, results)
     training = directory.training()
@@ -157,9 +158,11 @@ def _evaluate(
     with lease(device) as chosen:
         settle(run.threads)
         began, ledger = provenance.now(), Ledger(provenance.machine(_device_name(chosen)))
-        checkpoints = keep(directory.scratch / "evaluation", record, ledger, guard=check_owner)
+        checkpoints = keep(unfinished, record, ledger, guard=check_owner)
         with checkpoints.listening(), _user_errors(run), _continued_by_the_same_command(directory):
-            tables, reasons = measure_all(subject(run, directory, chosen, Passes(checkpoints)))
+            measured = subject(run, directory, chosen)
+            measured.passes.keep(checkpoints)
+            tables, reasons = measure_all(measured)
         spent = ledger.spent
         record |= {
             "status": "done",
@@ -177,12 +180,11 @@ def _evaluate(
     return f"{directory.path}: test accuracy {tables['anytime.csv'][-1]['accuracy']:.2f} %"
 
 
-def subject(run: Run, directory: RunDirectory, device: torch.device, passes: Passes | None = None) -> Subject:
+def subject(run: Run, directory: RunDirectory, device: torch.device) -> Subject:
     """What the measurements get: the trained classifier and its data. UserError if the weights are damaged."""
     images, weights = _images(run, device), directory.weights()
     try:
-        classifier = _call(run, "classifier", run, images, weights, returns=get_args(Classifier))
-        return Subject(run, images, classifier, passes or Passes())
+        return Subject(run, images, _call(run, "classifier", run, images, weights, returns=get_args(Classifier)))
     except UserError as error:
         if of_other_weights(error):
             path = directory.path / WEIGHTS

@@ -196,7 +196,7 @@ except UserError as error:
 def asked(work):
     """What a job asks for: what its run was measured to need (`bntt/runs/needs.py`), else the profile's default.
 
-    The default of the time is also its limit, because a partition refuses more, and a stopped training continues.
+    The default of the time is also its limit, because a partition refuses more, and a stopped run continues.
     """
 
     def amount(resource, wildcards, input, threads, attempt):

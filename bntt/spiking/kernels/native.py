@@ -21,8 +21,8 @@ FEW = 16  # input channels, of which fewer make visiting spikes slow
 DENSE_ABOVE, DENSE_ABOVE_OF_FEW = 0.4, 0.06
 # The density of spikes below which visiting them is faster than oneDNN's dense arithmetic in training, for currents and
 # for the gradient of the weights: up to a number of output channels. Currents of fewer than FEW input channels are
-# always dense. Measured on one core each of two processors by benchmarks/densities.py (docs/performance.md). With AMX,
-# dense bfloat16 is many times as fast.
+# always dense. Measured on one core each of two processors (docs/performance.md); benchmarks/densities.py measures them
+# anew. With AMX, dense bfloat16 is many times as fast.
 SPARSE_BELOW = {
     torch.float32: {16: (0.3, 0.3), 32: (0.45, 0.45), math.inf: (0.33, 0.6)},
     torch.bfloat16: {16: (0.09, 0.23), 32: (0.2, 0.5), math.inf: (0.33, 0.55)},
