@@ -8,13 +8,15 @@ DIR holds CIFAR-10 as lossless mosaics (`train-00.webp` ..., `test-00.webp` ...,
 for the number of epochs. A short training on a fifth of the images and an evaluation on a tenth are timed, and as many
 epochs are run as fit into the minutes left. The milestones of the learning rate stay at their shares of the epochs. OUT
 gets the experiment, cifar10-lease.yaml, and its results with the weights, packed into results.tar.0, ... of at most
-16 MB each. With fewer than 120 epochs it is not the paper's protocol, and gets no verdict.
+16 MB each. If the minutes are over before the end, what is finished is packed, such as weights without measurements.
+With fewer than 120 epochs it is not the paper's protocol, and gets no verdict.
 """
 
 import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ RESULTS = ROOT / "build" / "gpu-day" / "results"
 SAFETY = 1.08  # timing some seconds misses what changes over minutes: clock rates, other users of the disk
 PIECE = 16_000_000  # most bytes of a packed file
 NOISE = EVALUATION["noise_sigmas"]["default"]  # if time is short, every fourth of them
+SMALL = {"width": 0.125, "batch_size": 64, "train_limit": 512, "test_limit": 100}  # with --quick
 EPOCHS = load("cifar10").run("cifar10", "bntt", 0).options["epochs"]  # of the paper's protocol
 
 
@@ -52,10 +55,10 @@ def main() -> None:
         bntt("data", "prepare", "cifar10", "--from", ROOT / "build" / "cifar10")
     say(f"data ready, {left():.0f} s left")
 
-    small = {"width": 0.125, "train_limit": 512, "test_limit": 100} if options.quick else {}
+    small = SMALL if options.quick else {}
     images = small.get("train_limit", 50_000)
-    trial = write(options.out, "trial", 3, NOISE, small | {"train_limit": images // 5, "test_limit": images // 50})
-    run(trial, options)
+    trial = write(options.out, "trial", 3, NOISE, small | on_trial(images))
+    run(trial, options, left)
     seconds_of_epoch, seconds_of_evaluation = measured(trial)
     seconds_of_epoch *= 5 * SAFETY
     seconds_of_evaluation *= 10 * SAFETY
@@ -73,7 +76,7 @@ def main() -> None:
         sys.exit("too little time for one epoch")
     lease = write(options.out, "cifar10-lease", epochs, sigmas, small)
     try:
-        run(lease, options)
+        run(lease, options, left)
     finally:
         pack(options.out)
     say(f"done, {left():.0f} s left")
@@ -81,6 +84,11 @@ def main() -> None:
 
 def say(line: str) -> None:
     print(f"[cifar10-lease] {line}", flush=True)
+
+
+def on_trial(images: int) -> dict[str, int]:
+    """What is timed: a fifth of the training images, and a tenth as many test images."""
+    return {"train_limit": images // 5, "test_limit": images // 50}
 
 
 def unpack(sheets: Path, target: Path) -> None:
@@ -124,15 +132,19 @@ def write(out: Path, name: str, epochs: int, sigmas: list[float], changed: dict[
     return path
 
 
-def run(experiment: Path, options: argparse.Namespace) -> None:
-    of = ["--experiment", experiment, "--row", "bntt", "--seed", "0", "--results", RESULTS]
-    bntt("train", *of, "--device", options.device)
-    bntt("evaluate", *of, "--device", options.device)
+def run(experiment: Path, options: argparse.Namespace, left: Callable[[], float]) -> None:
+    """Train and evaluate, each until it ends or the minutes are over."""
+    of = ["--experiment", experiment, "--row", "bntt", "--seed", "0", "--results", RESULTS, "--device", options.device]
+    for command in ("train", "evaluate"):
+        bntt(command, *of, "--minutes", max(left(), 1) / 60)
 
 
 def bntt(*arguments: object) -> None:
+    """Run a command; end this script if it fails, or stops before its end."""
     began = time.monotonic()
-    subprocess.run([sys.executable, "-m", "bntt", *map(str, arguments)], cwd=ROOT, check=True)
+    status = subprocess.run([sys.executable, "-m", "bntt", *map(str, arguments)], cwd=ROOT).returncode
+    if status:
+        sys.exit(f"[cifar10-lease] {arguments[0]} ended with status {status}; its last line says why")
     say(f"{arguments[0]}: {time.monotonic() - began:.1f} s")
 
 

@@ -70,6 +70,30 @@ def test_a_lease_is_the_protocol_but_for_the_epochs(tmp_path):
     assert dict(ours.options) == {**ran, "drop_last": True, "statistics": "cifar10-released"}
 
 
+def test_a_quick_lease_and_its_trial_have_a_whole_batch(tmp_path):
+    lease = module("cifar10_lease")
+    for changed in (lease.SMALL, lease.SMALL | lease.on_trial(lease.SMALL["train_limit"])):
+        options = load(str(lease.write(tmp_path, "quick", 3, [0.0], changed))).run("cifar10", "bntt", 0).options
+        assert options["train_limit"] >= options["batch_size"]
+
+
+def test_a_lease_ends_with_its_minutes_and_packs_what_there_is(tmp_path, monkeypatch):
+    lease, commands = module("cifar10_lease"), []
+
+    def played(command, **_):  # the evaluation of the lease itself does not come to its end
+        commands.append(command[command.index("bntt") + 1 :])
+        return subprocess.CompletedProcess(command, 75 if len(commands) == 4 else 0)
+
+    monkeypatch.setattr(lease.subprocess, "run", played)
+    monkeypatch.setattr(lease, "measured", lambda _: (1.0, 1.0))
+    monkeypatch.setattr(lease, "pack", lambda out: commands.append(["packed"]))
+    monkeypatch.setattr(sys, "argv", ["cifar10_lease.py", str(tmp_path), "--minutes", "3"])
+    with pytest.raises(SystemExit, match="evaluate ended with status 75"):
+        lease.main()
+    assert [command[0] for command in commands] == ["train", "evaluate", "train", "evaluate", "packed"]
+    assert all(0 < float(command[command.index("--minutes") + 1]) <= 3 for command in commands[:-1])
+
+
 def test_packing_is_undone_by_cat_and_tar(tmp_path, monkeypatch):
     lease = module("cifar10_lease")
     monkeypatch.setattr(lease, "RESULTS", tmp_path / "results")
