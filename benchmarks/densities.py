@@ -22,6 +22,8 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the package may not be installed
 
+from passes import TYPES  # noqa: E402
+
 from bntt.spiking import connections  # noqa: E402
 from bntt.spiking.kernels import backend_for  # noqa: E402
 from bntt.training.arithmetic import settle  # noqa: E402
@@ -33,7 +35,6 @@ SHAPES = (  # input and output channels, side of the maps: the demo's layers, an
 )  # fmt: skip
 DENSITIES = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6)
 REPEATS = 9
-TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def main() -> None:

@@ -60,8 +60,7 @@ unpack() {
     fi
     (cd "$1" && sha256sum --quiet --check state.sha256) || refuse "$1 is damaged: copy it again"
     mkdir -p "$results"
-    cat "$1"/state.tar.[0-7] | tar -x -C "$results"
-    carried=$(cat "$1"/state.tar.[0-7] | tar -t | sed 's|^\./||; s|/.*||' | sort -u)
+    carried=$(cat "$1"/state.tar.[0-7] | tar -xv -C "$results" | sed 's|^\./||; s|/.*||' | sort -u)
 }
 
 pack() { # writes new files beside the old ones, and replaces these when all are written

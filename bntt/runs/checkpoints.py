@@ -63,7 +63,7 @@ class States:
 
 
 class Stop:
-    """Whether training must stop: because of a signal, or because its minutes are over."""
+    """Whether a training or an evaluation must stop: because of a signal, or because its minutes are over."""
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -110,9 +110,9 @@ class Stop:
 
 @dataclass(frozen=True)
 class Spent:
-    """What a training used: seconds, joules of the GPU (None if it does not count them), pieces, machines.
+    """What a training or an evaluation used: seconds, joules of the GPU (None if not counted), pieces, machines.
 
-    A piece is the part of a training between one start of the command and the next.
+    A piece is the part of it between one start of the command and the next.
     """
 
     seconds: float = 0.0
@@ -123,7 +123,7 @@ class Spent:
 
 @dataclass
 class Ledger:
-    """Counts what a training has used: in the pieces before, and in this one, which begins when the ledger is made."""
+    """Counts what a run has used: in the pieces before, and in this one, which begins when the ledger is made."""
 
     machine: str = ""
     joules: Callable[[], float | None] = lambda: None  # reads a counter, whose zero is arbitrary
@@ -150,7 +150,7 @@ class Ledger:
 
 
 class Checkpoints:
-    """Keeps the state of one training, and says when to save it: the `bntt.training.loop.Keeper` that runs use."""
+    """Keeps one training's or evaluation's state, and says when to save it: `bntt.training.loop.Keeper` for runs."""
 
     def __init__(
         self,
@@ -162,10 +162,10 @@ class Checkpoints:
         minutes: float | None = None,
         guard: Callable[[], None] = lambda: None,
     ) -> None:
-        """Keep states in ``folder``, of the training that ``belongs_to`` describes: configuration, code, data.
+        """Keep states in ``folder``, of what ``belongs_to`` describes: configuration, code, data.
 
-        A state is due after ``every_minutes`` or ``every_steps``. After ``minutes``, training saves a state and stops.
-        ``guard`` is called before a state is written, and raises an error if this process must not write.
+        A state is due after ``every_minutes`` or ``every_steps``. After ``minutes``, a state is saved and Stopped
+        raised. ``guard`` is called before a state is written, and raises an error if this process must not write.
         """
         self.states, self.stop = States(folder, belongs_to or {}), Stop(minutes)
         self.ledger = ledger or Ledger()
@@ -210,7 +210,7 @@ class Checkpoints:
         self._steps, self._saved = 0, time.monotonic()
 
     def clear(self) -> None:
-        """Remove all states; training has ended."""
+        """Remove all states; what they belong to has ended."""
         self.states.clear()
 
 

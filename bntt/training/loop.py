@@ -68,11 +68,11 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # (output, labels) -> the mean over i
 
 
 class Keeper(Protocol):
-    """Keeps the state of one training, and says when to save it. Runs use the one in `bntt.runs.checkpoints`."""
+    """Keeps one training's or evaluation's state, and says when to save it. Runs use `bntt.runs.checkpoints`."""
 
     @property
     def seconds(self) -> float:
-        """Seconds spent on this training so far, including those before a stop."""
+        """Seconds spent on it so far, including those before a stop."""
 
     def listening(self) -> AbstractContextManager[None]:
         """A context in which a signal to end the process asks for a stop after the current step."""
@@ -84,7 +84,7 @@ class Keeper(Protocol):
         """Whether to save now; asked after every step."""
 
     def save(self, state: Any) -> None:
-        """Save a state; raises Stopped if the training was asked to stop."""
+        """Save a state; raises Stopped if a stop was asked for."""
 
 
 @dataclass
